@@ -1,0 +1,112 @@
+//! Bytes that are cheap to clone and to cut: a mapped file, or memory that somebody handed over.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Kind, Result};
+
+/// A shared, immutable run of bytes. Cloning and slicing copy nothing.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<Owner>,
+    range: Range<usize>,
+}
+
+enum Owner {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    /// Maps a file. The pages are read when touched and can be dropped by the system at any time.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] or [`Kind::Io`] with the path.
+    pub fn map(path: &Path) -> Result<Self> {
+        let located = |error: std::io::Error| Error::from(error).in_file(path);
+        let file = File::open(path).map_err(located)?;
+        let metadata = file.metadata().map_err(located)?;
+        if !metadata.is_file() {
+            return Err(Error::new(Kind::Io, "not a regular file").in_file(path));
+        }
+        if metadata.len() == 0 {
+            // An empty file cannot be mapped on every system; it is still a file of no bytes.
+            return Ok(Self::from(Vec::new()));
+        }
+        // SAFETY: the map is read-only and private to this value. Another process that truncates the file
+        // can still raise SIGBUS; the documentation of `Model` tells users not to change a file in use.
+        let map = unsafe { Mmap::map(&file) }.map_err(located)?;
+        let range = 0..map.len();
+        Ok(Self { owner: Arc::new(Owner::Mapped(map)), range })
+    }
+
+    /// The bytes `range` of these, or `None` where that reaches past the end.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        if range.start > range.end || range.end > self.range.len() {
+            return None;
+        }
+        let start = self.range.start + range.start;
+        Some(Self { owner: self.owner.clone(), range: start..start + range.len() })
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let whole: &[u8] = match &*self.owner {
+            Owner::Mapped(map) => map,
+            Owner::Owned(bytes) => bytes,
+            Owner::Static(bytes) => bytes,
+        };
+        &whole[self.range.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { owner: Arc::new(Owner::Owned(bytes)), range }
+    }
+}
+
+impl From<&'static [u8]> for Bytes {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytes({})", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_stay_inside() {
+        let bytes = Bytes::from(vec![0, 1, 2, 3, 4]);
+        let middle = bytes.slice(1..4).unwrap();
+        assert_eq!(&*middle, &[1, 2, 3]);
+        assert_eq!(&*middle.slice(2..3).unwrap(), &[3]);
+        assert!(middle.slice(2..4).is_none());
+        let backwards = Range { start: 3, end: 2 };
+        assert!(bytes.slice(backwards).is_none());
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Bytes::map(Path::new("no/such/file.gguf")).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(error.to_string().contains("no/such/file.gguf"));
+    }
+}

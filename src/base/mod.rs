@@ -1,0 +1,7 @@
+//! Floor 0: what every room stands on. Bytes that may be a mapped file, and arithmetic that may not wrap.
+
+mod bytes;
+mod shape;
+
+pub use bytes::Bytes;
+pub(crate) use shape::{div_ceil_u32, product};

@@ -1,0 +1,213 @@
+//! Floor 1: how numbers are packed. One file per block layout; this page is the list and the contract.
+//!
+//! A row of a weight matrix is a run of blocks; a block holds a fixed number of consecutive elements of the
+//! row. Two orders exist of the same numbers:
+//!
+//! - **file order**: the bytes as the container holds them. The CPU reads this.
+//! - **GPU order**: a structure of arrays, made by [`Layout::repack`] while uploading. Per row, *codes* are bit
+//!   fields of [`GpuOrder::code_bits`] bits along K, padded with zero codes to whole units of [`UNIT`] elements
+//!   and whole `vec4<u32>`s; a word of b-bit fields (b ≤ 8) holds its element i in byte i mod 4 at bit
+//!   b·(i div 4), so that `unpack4xU8` yields four neighbours; wider fields stand in order. *Scales* are whatever else
+//!   decoding needs (scales, mins, high bits that would not fill a vector), [`GpuOrder::scale_halves`] u16
+//!   per block, padded to a whole u32 at the end of the row. Nothing is rounded: both orders decode to the
+//!   same bits.
+//!
+//! To add a format: one file here, `shaders/quant/NAME.wgsl` with `decode32`, one line in the list below.
+//! Layouts and their sources: ggml's block structures (`ggml-common.h`, `ggml-quants.c`, MIT), written here
+//! from the formulas.
+
+/// Elements that `decode32` of a shader decodes at once; rows in GPU order are padded to a multiple of it.
+pub const UNIT: usize = 32;
+
+/// What a file of this room says about its block layout.
+pub(crate) trait Layout: Sync {
+    /// The name in files, errors, file names and on the command line, lower case: `q4_0`.
+    fn name(&self) -> &'static str;
+    /// The type number in GGUF.
+    fn gguf_id(&self) -> Option<u32>;
+    /// The dtype name in safetensors.
+    fn safetensors_id(&self) -> Option<&'static str> {
+        None
+    }
+    /// Elements in a block.
+    fn block_len(&self) -> usize;
+    /// Bytes of a block in file order.
+    fn block_bytes(&self) -> usize;
+    /// Decodes one block: `bytes.len() == block_bytes()`, `out.len() == block_len()`. Never panics on content.
+    fn decode(&self, bytes: &[u8], out: &mut [f32]);
+    /// Encodes one block, rounding to nearest. Finite input; the counterpart of [`Self::decode`].
+    fn encode(&self, values: &[f32], bytes: &mut [u8]);
+    /// The geometry of a row in GPU order.
+    fn gpu_order(&self) -> GpuOrder;
+    /// Rewrites one row from file order to GPU order. `codes` and `scales` are zero on entry and have
+    /// [`Format::code_words`] and [`Format::scale_words`] words.
+    fn repack(&self, row: &[u8], codes: &mut [u32], scales: &mut [u32]);
+    /// The fragment that defines `fn decode32(codes_at: u32, scales_at: u32, unit: u32) -> array<vec4<f32>, 8>`:
+    /// elements `32·unit ..` of the row whose codes start at vector `codes_at` and scales at word `scales_at`.
+    fn wgsl(&self) -> &'static str;
+}
+
+/// The geometry of a row in GPU order; see the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GpuOrder {
+    /// Bits of an element in the codes: 2, 4, 8, 16 or 32.
+    pub(crate) code_bits: usize,
+    /// Half words (u16) of a block in the scales.
+    pub(crate) scale_halves: usize,
+}
+
+macro_rules! formats {
+    ($($(#[$doc:meta])* $variant:ident => $module:ident,)*) => {
+        $(mod $module;)*
+
+        /// A block layout of weights.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        #[allow(non_camel_case_types, reason = "the names of the field: Q4_K, not Q4K")]
+        pub enum Format {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Format {
+            /// Every format, in the order of the list.
+            pub const ALL: &'static [Format] = &[$(Format::$variant,)*];
+
+            fn layout(self) -> &'static dyn Layout {
+                match self {
+                    $(Format::$variant => &$module::$variant,)*
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    /// 32-bit IEEE float.
+    F32 => f32,
+    /// 16-bit IEEE float.
+    F16 => f16,
+    /// The upper half of a 32-bit float.
+    BF16 => bf16,
+    /// 4 bits and a scale per 32.
+    Q4_0 => q4_0,
+    /// 4 bits, a scale and a minimum per 32.
+    Q4_1 => q4_1,
+    /// 5 bits and a scale per 32.
+    Q5_0 => q5_0,
+    /// 5 bits, a scale and a minimum per 32.
+    Q5_1 => q5_1,
+    /// 8 bits and a scale per 32.
+    Q8_0 => q8_0,
+    /// 4 bits; 6-bit scales and minimums per 32 under a scale and a minimum per 256.
+    Q4_K => q4_k,
+    /// 6 bits; 8-bit scales per 16 under a scale per 256.
+    Q6_K => q6_k,
+}
+
+impl Format {
+    /// The name in files, errors and on the command line: `q4_0`.
+    pub fn name(self) -> &'static str {
+        self.layout().name()
+    }
+
+    /// The format of this name, whatever the case of its letters.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|format| format.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The format with this type number in GGUF.
+    pub fn from_gguf_id(id: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|format| format.layout().gguf_id() == Some(id))
+    }
+
+    /// The format with this dtype name in safetensors.
+    pub fn from_safetensors_id(id: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|format| format.layout().safetensors_id() == Some(id))
+    }
+
+    /// Elements in a block; a row is a whole number of blocks.
+    pub fn block_len(self) -> usize {
+        self.layout().block_len()
+    }
+
+    /// Bytes of a block in file order.
+    pub fn block_bytes(self) -> usize {
+        self.layout().block_bytes()
+    }
+
+    /// Bits of a weight, scales included.
+    pub fn bits_per_weight(self) -> f64 {
+        8.0 * self.block_bytes() as f64 / self.block_len() as f64
+    }
+
+    /// Bytes of a row of `k` elements in file order, or `None` where `k` is not a whole number of blocks or
+    /// the size cannot be addressed.
+    pub fn row_bytes(self, k: usize) -> Option<usize> {
+        k.is_multiple_of(self.block_len()).then(|| (k / self.block_len()).checked_mul(self.block_bytes()))?
+    }
+
+    /// Decodes whole blocks in file order: `bytes` and `out` hold the same number of them.
+    ///
+    /// # Panics
+    /// Where they do not.
+    pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        let layout = self.layout();
+        let (blocks, rest) = (bytes.chunks_exact(layout.block_bytes()), bytes.len() % layout.block_bytes());
+        assert!(
+            rest == 0 && blocks.len() * layout.block_len() == out.len(),
+            "{self}: {} bytes, {} elements",
+            bytes.len(),
+            out.len()
+        );
+        for (block, out) in blocks.zip(out.chunks_exact_mut(layout.block_len())) {
+            layout.decode(block, out);
+        }
+    }
+
+    /// Encodes finite `values`, a whole number of blocks, to file order.
+    ///
+    /// # Panics
+    /// Where `values` is not a whole number of blocks.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        let layout = self.layout();
+        assert!(values.len().is_multiple_of(layout.block_len()), "{self}: {} elements", values.len());
+        let mut bytes = vec![0; values.len() / layout.block_len() * layout.block_bytes()];
+        let blocks = bytes.chunks_exact_mut(layout.block_bytes());
+        for (values, block) in values.chunks_exact(layout.block_len()).zip(blocks) {
+            layout.encode(values, block);
+        }
+        bytes
+    }
+
+    /// u32 words of the codes of a row of `k` elements in GPU order, a multiple of 4.
+    pub(crate) fn code_words(self, k: usize) -> usize {
+        let bits = k.next_multiple_of(UNIT) * self.layout().gpu_order().code_bits;
+        bits.div_ceil(128) * 4
+    }
+
+    /// u32 words of the scales of a row of `k` elements in GPU order.
+    pub(crate) fn scale_words(self, k: usize) -> usize {
+        (k.div_ceil(self.block_len()) * self.layout().gpu_order().scale_halves).div_ceil(2)
+    }
+
+    /// Rewrites one row of `k` elements from file order to GPU order, into zeroed words.
+    pub(crate) fn repack(self, row: &[u8], codes: &mut [u32], scales: &mut [u32]) {
+        self.layout().repack(row, codes, scales);
+    }
+
+    /// The shader fragment with `decode32`.
+    pub(crate) fn wgsl(self) -> &'static str {
+        self.layout().wgsl()
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Sets half word `index` of `words`, the lower half of a word first.
+fn set_half(words: &mut [u32], index: usize, half: [u8; 2]) {
+    words[index / 2] |= u32::from(u16::from_le_bytes(half)) << (16 * (index % 2));
+}
