@@ -1,8 +1,14 @@
 //! pocketlm runs small, heavily compressed language models on the device in someone's hand.
 
-mod base;
-pub mod error;
-mod quant;
+// The rooms are public for this repository's own tests, benches and command line, without a promise of
+// stability; the front door is what is re-exported below.
+#[doc(hidden)]
+pub mod base;
+mod error;
+#[doc(hidden)]
+pub mod format;
+#[doc(hidden)]
+pub mod quant;
 
 pub use error::{Error, Kind, Result};
 pub use quant::Format;

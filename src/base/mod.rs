@@ -4,4 +4,4 @@ mod bytes;
 mod shape;
 
 pub use bytes::Bytes;
-pub(crate) use shape::{div_ceil_u32, product};
+pub use shape::product;

@@ -6,16 +6,13 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`crate::Kind::BadFile`] where it does not fit.
-pub(crate) fn product(dims: &[u64]) -> Result<usize> {
+pub fn product(dims: &[u64]) -> Result<usize> {
     dims.iter()
         .try_fold(1u64, |product, &dim| product.checked_mul(dim))
         .and_then(|product| usize::try_from(product).ok())
-        .ok_or_else(|| Error::bad_file(format!("the dimensions {dims:?} multiply to more than can be addressed")))
-}
-
-/// `a / b`, rounded up.
-pub(crate) const fn div_ceil_u32(a: u32, b: u32) -> u32 {
-    a.div_ceil(b)
+        .ok_or_else(|| {
+            Error::bad_file(format!("the dimensions {dims:?} multiply to more than can be addressed"))
+        })
 }
 
 #[cfg(test)]

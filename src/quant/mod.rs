@@ -16,11 +16,15 @@
 //! Layouts and their sources: ggml's block structures (`ggml-common.h`, `ggml-quants.c`, MIT), written here
 //! from the formulas.
 
+mod matrix;
+
+pub use matrix::Matrix;
+
 /// Elements that `decode32` of a shader decodes at once; rows in GPU order are padded to a multiple of it.
 pub const UNIT: usize = 32;
 
 /// What a file of this room says about its block layout.
-pub(crate) trait Layout: Sync {
+pub trait Layout: Sync {
     /// The name in files, errors, file names and on the command line, lower case: `q4_0`.
     fn name(&self) -> &'static str;
     /// The type number in GGUF.
@@ -49,11 +53,11 @@ pub(crate) trait Layout: Sync {
 
 /// The geometry of a row in GPU order; see the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GpuOrder {
+pub struct GpuOrder {
     /// Bits of an element in the codes: 2, 4, 8, 16 or 32.
-    pub(crate) code_bits: usize,
+    pub code_bits: usize,
     /// Half words (u16) of a block in the scales.
-    pub(crate) scale_halves: usize,
+    pub scale_halves: usize,
 }
 
 macro_rules! formats {
@@ -82,26 +86,8 @@ macro_rules! formats {
 }
 
 formats! {
-    /// 32-bit IEEE float.
-    F32 => f32,
-    /// 16-bit IEEE float.
-    F16 => f16,
-    /// The upper half of a 32-bit float.
-    BF16 => bf16,
     /// 4 bits and a scale per 32.
     Q4_0 => q4_0,
-    /// 4 bits, a scale and a minimum per 32.
-    Q4_1 => q4_1,
-    /// 5 bits and a scale per 32.
-    Q5_0 => q5_0,
-    /// 5 bits, a scale and a minimum per 32.
-    Q5_1 => q5_1,
-    /// 8 bits and a scale per 32.
-    Q8_0 => q8_0,
-    /// 4 bits; 6-bit scales and minimums per 32 under a scale and a minimum per 256.
-    Q4_K => q4_k,
-    /// 6 bits; 8-bit scales per 16 under a scale per 256.
-    Q6_K => q6_k,
 }
 
 impl Format {
@@ -180,23 +166,23 @@ impl Format {
     }
 
     /// u32 words of the codes of a row of `k` elements in GPU order, a multiple of 4.
-    pub(crate) fn code_words(self, k: usize) -> usize {
+    pub fn code_words(self, k: usize) -> usize {
         let bits = k.next_multiple_of(UNIT) * self.layout().gpu_order().code_bits;
         bits.div_ceil(128) * 4
     }
 
     /// u32 words of the scales of a row of `k` elements in GPU order.
-    pub(crate) fn scale_words(self, k: usize) -> usize {
+    pub fn scale_words(self, k: usize) -> usize {
         (k.div_ceil(self.block_len()) * self.layout().gpu_order().scale_halves).div_ceil(2)
     }
 
     /// Rewrites one row of `k` elements from file order to GPU order, into zeroed words.
-    pub(crate) fn repack(self, row: &[u8], codes: &mut [u32], scales: &mut [u32]) {
+    pub fn repack(self, row: &[u8], codes: &mut [u32], scales: &mut [u32]) {
         self.layout().repack(row, codes, scales);
     }
 
     /// The shader fragment with `decode32`.
-    pub(crate) fn wgsl(self) -> &'static str {
+    pub fn wgsl(self) -> &'static str {
         self.layout().wgsl()
     }
 }
