@@ -3,10 +3,16 @@
 // The rooms are public for this repository's own tests, benches and command line, without a promise of
 // stability; the front door is what is re-exported below.
 #[doc(hidden)]
+pub mod backend;
+#[doc(hidden)]
 pub mod base;
 mod error;
 #[doc(hidden)]
 pub mod format;
+#[doc(hidden)]
+pub mod kernel;
+#[doc(hidden)]
+pub mod plan;
 #[doc(hidden)]
 pub mod quant;
 

@@ -1,0 +1,90 @@
+//! Floor 5: who computes. Seven verbs between plans and devices; nobody here has heard of a language model.
+
+pub mod probe;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::plan::{Inputs, ItemId, Plan, Store};
+
+/// What a device is and can.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    /// The device's own name.
+    pub name: String,
+    /// `cpu`, `vulkan`, `metal`, `dx12`.
+    pub backend: &'static str,
+    /// The most bytes of one matrix in the backend's order; a larger one is cut by rows before it comes here.
+    pub max_matrix_bytes: u64,
+    /// Whether the numbers come from software pretending to be a GPU.
+    pub software: bool,
+}
+
+/// A plan made ready for a backend: pipelines compiled, bindings made.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its place in the backend.
+    pub index: usize,
+    /// What it computes.
+    pub plan: Arc<Plan>,
+}
+
+/// A submission under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// How far a submission is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Still computing.
+    Running,
+    /// Its results can be read.
+    Finished,
+}
+
+/// Bytes uploaded and bytes in all, while loading; an error from it stops the load.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
+
+/// The seven verbs. Every error is typed: a lost device is [`crate::Kind::DeviceLost`], never a panic.
+pub trait Backend: Send {
+    /// What the device is and can.
+    fn caps(&self) -> &Caps;
+
+    /// Takes the store: weights to the device, states zeroed. What was loaded and prepared before is gone.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, `DeviceLost`, and what `progress` returns.
+    fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()>;
+
+    /// Makes a plan over the loaded store ready.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, `DeviceLost`, `Internal` where a shader does not compile.
+    fn prepare(&mut self, plan: Arc<Plan>) -> Result<Program>;
+
+    /// Starts the steps `steps`; they see all that was written and submitted before.
+    ///
+    /// # Errors
+    /// `DeviceLost`; `Internal` where `inputs` are beyond the plan's limits.
+    fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket>;
+
+    /// How far a submission is, after waiting for at most `wait`.
+    ///
+    /// # Errors
+    /// `DeviceLost`.
+    fn poll(&mut self, ticket: Ticket, wait: Duration) -> Result<Status>;
+
+    /// Reads a state from byte `at` on, after all that was submitted before.
+    ///
+    /// # Errors
+    /// `DeviceLost`; `Internal` where the bytes are not inside a state.
+    fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()>;
+
+    /// Writes a state from byte `at` on, for all that is submitted after.
+    ///
+    /// # Errors
+    /// `DeviceLost`; `Internal` where the bytes are not inside a state.
+    fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()>;
+}

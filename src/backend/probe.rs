@@ -1,0 +1,179 @@
+//! Checking a backend against the twins: one case at a time, through the seven verbs and nothing else.
+//!
+//! Every argument that is written gets a guard band of canary words behind it, which must survive.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Backend, Status};
+use crate::error::{Error, Kind, Result};
+use crate::kernel::{Case, Data};
+use crate::plan::{Extent, Inputs, Item, Operand, Plan, Step, Store};
+
+/// Words of canary behind each argument that is a state.
+const GUARD: usize = 64;
+/// A canary: as f32 a NaN, so that reading it spoils a result.
+const CANARY: u32 = 0xffc0_dead;
+/// No case takes this long on any device.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `case` on `backend` and compares with the twin.
+///
+/// # Errors
+/// [`Kind::WrongNumbers`] naming the worst element, or whatever the backend's verbs return.
+pub fn check(backend: &mut dyn Backend, case: &Case) -> Result<()> {
+    let got = run(backend, case)?;
+    judge(case, &case.expected(), &got).map_err(|error| error.at(describe(case)))
+}
+
+/// The case in a line: `matvec q4_0, one row`.
+pub fn describe(case: &Case) -> String {
+    let form = [
+        case.form.format.map(|format| format!(" {format}")),
+        case.form.kv.map(|kv| format!(" {kv:?}")),
+        case.form.epilogue.map(|epilogue| format!(" {epilogue:?}")),
+    ];
+    let form: String = form.into_iter().flatten().collect();
+    format!("{}{form}, {}", case.kernel.kernel().name, case.name)
+}
+
+/// Runs `case` on `backend` and gives the arguments back as they are afterwards.
+///
+/// # Errors
+/// [`Kind::WrongNumbers`] where a guard band was overwritten, or whatever the backend's verbs return.
+pub fn run(backend: &mut dyn Backend, case: &Case) -> Result<Vec<Data>> {
+    let (store, plan) = stage(case);
+    backend.load(&store, &mut |_, _| Ok(()))?;
+    let program = backend.prepare(Arc::new(plan))?;
+    let items: Vec<_> = store.items().map(|(id, _)| id).collect();
+    for (&id, data) in items.iter().zip(&case.args) {
+        if let Some(words) = guarded(data) {
+            backend.write(id, 0, bytemuck::cast_slice(&words))?;
+        }
+    }
+    let inputs = Inputs { rows: case.call.rows, outputs: 0, kv_len: case.call.kv_len };
+    let ticket = backend.submit(&program, 0..1, inputs)?;
+    if backend.poll(ticket, PATIENCE)? != Status::Finished {
+        return Err(Error::new(Kind::DeviceLost, format!("no answer within {PATIENCE:?}")).at(describe(case)));
+    }
+    let mut got = Vec::with_capacity(items.len());
+    for (&id, data) in items.iter().zip(&case.args) {
+        got.push(match guarded(data) {
+            None => data.clone(),
+            Some(mut words) => {
+                backend.read(id, 0, bytemuck::cast_slice_mut(&mut words))?;
+                unguarded(words, data).map_err(|error| error.at(describe(case)))?
+            }
+        });
+    }
+    Ok(got)
+}
+
+/// Compares what a backend computed with what the twin did: not-a-number first, then each element.
+///
+/// # Errors
+/// [`Kind::WrongNumbers`] naming the worst element.
+pub fn judge(case: &Case, expected: &[Data], got: &[Data]) -> Result<()> {
+    let kinds = case.kernel.kernel().args;
+    for (arg, ((expected, got), kind)) in expected.iter().zip(got).zip(kinds).enumerate() {
+        if !kind.is_written() {
+            continue;
+        }
+        let verdict = match (expected, got) {
+            (Data::F32(expected), Data::F32(got)) => worst_f32(expected, got, case.tolerance.0),
+            (Data::U32(expected), Data::U32(got)) => first_u32(expected, got),
+            _ => ControlFlow::Break("is of another type".into()),
+        };
+        if let ControlFlow::Break(what) = verdict {
+            return Err(Error::new(Kind::WrongNumbers, format!("argument {arg} {what}")));
+        }
+    }
+    Ok(())
+}
+
+fn worst_f32(expected: &[f32], got: &[f32], tolerance: f32) -> ControlFlow<String> {
+    if expected.len() != got.len() {
+        return ControlFlow::Break(format!("has {} elements where {} belong", got.len(), expected.len()));
+    }
+    let pairs = || expected.iter().zip(got).enumerate();
+    if let Some((i, (expected, got))) =
+        pairs().find(|(_, (e, g))| !g.is_finite() && g.to_bits() != e.to_bits())
+    {
+        return ControlFlow::Break(format!("[{i}] is {got} where {expected} belongs"));
+    }
+    let off = |(expected, got): (&f32, &f32)| {
+        if expected.to_bits() == got.to_bits() { 0.0 } else { (expected - got).abs() }
+    };
+    let worst = pairs().map(|(i, pair)| (off(pair), i)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match worst {
+        Some((error, i)) if error > tolerance || error.is_nan() => {
+            let wrong = pairs().filter(|(_, pair)| off(*pair) > tolerance).count();
+            ControlFlow::Break(format!(
+                "[{i}] is {} where {} belongs: off by {error:e}, allowed {tolerance:e}; {wrong} of {} are off",
+                got[i],
+                expected[i],
+                got.len()
+            ))
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+fn first_u32(expected: &[u32], got: &[u32]) -> ControlFlow<String> {
+    let differs = expected.iter().zip(got).position(|(expected, got)| expected != got);
+    match differs {
+        Some(i) => ControlFlow::Break(format!("[{i}] is {:#x} where {:#x} belongs", got[i], expected[i])),
+        None if expected.len() != got.len() => ControlFlow::Break("has another length".into()),
+        None => ControlFlow::Continue(()),
+    }
+}
+
+fn stage(case: &Case) -> (Store, Plan) {
+    let mut store = Store::default();
+    let args = case.args.iter().enumerate().map(|(index, data)| {
+        let name = format!("arg{index}");
+        Operand::Item(match data {
+            Data::Matrix(matrix) => store.add(Item::Matrix(matrix.clone())),
+            Data::F32(values) => store.add_state(&name, values.len() + GUARD),
+            Data::U32(values) => store.add_state(&name, values.len() + GUARD),
+        })
+    });
+    let step = Step {
+        label: case.name.clone(),
+        kernel: case.kernel,
+        params: case.params.clone(),
+        form: case.form,
+        extent: Extent::Tokens,
+        args: args.collect(),
+    };
+    let plan = Plan {
+        name: "case".into(),
+        max_rows: case.call.rows,
+        max_outputs: 0,
+        temps: Vec::new(),
+        steps: vec![step],
+    };
+    (store, plan)
+}
+
+fn guarded(data: &Data) -> Option<Vec<u32>> {
+    let mut words = match data {
+        Data::Matrix(_) => return None,
+        Data::F32(values) => bytemuck::cast_slice(values).to_vec(),
+        Data::U32(values) => values.clone(),
+    };
+    words.resize(words.len() + GUARD, CANARY);
+    Some(words)
+}
+
+fn unguarded(mut words: Vec<u32>, like: &Data) -> Result<Data> {
+    let guard = words.split_off(words.len() - GUARD);
+    if let Some(at) = guard.iter().position(|&word| word != CANARY) {
+        return Err(Error::new(Kind::WrongNumbers, format!("word {at} behind the argument was overwritten")));
+    }
+    Ok(match like {
+        Data::F32(_) => Data::F32(words.into_iter().map(f32::from_bits).collect()),
+        _ => Data::U32(words),
+    })
+}

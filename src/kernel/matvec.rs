@@ -1,0 +1,78 @@
+//! `y[r, j] = Σₖ W[j, k] · x[r, k]` for a few rows r: one dot product per output element, the weights read once
+//! and decoded in registers. With the epilogue `Add`, the result is added to y.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work, Epilogue};
+
+/// Immediates after `rows` and `kv_len`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Params {
+    /// Inner dimension: columns of the matrix.
+    pub k: u32,
+    /// Outputs: rows of the matrix (of this piece of it).
+    pub n: u32,
+    /// Elements from one row of x to the next.
+    pub x_stride: u32,
+    /// Elements from one row of y to the next.
+    pub y_stride: u32,
+    /// Column of y where output 0 goes.
+    pub y_offset: u32,
+    /// vec4<u32>s of a row of codes.
+    pub code_stride: u32,
+    /// u32s of a row of scales.
+    pub scale_stride: u32,
+}
+
+/// The home.
+#[derive(Debug)]
+pub struct Matvec;
+
+impl Home for Matvec {
+    type Params = Params;
+    const ID: KernelId = KernelId::Matvec;
+    const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::Matrix, ArgKind::F32Mut];
+    const VARIANTS: &'static [Variant] = &[Variant {
+        name: "plain",
+        fragments: &[Fragment::Quant, Fragment::Epilogue, Fragment::Text(include_str!("../../shaders/matvec.wgsl"))],
+        needs: Needs { subgroup: false, f16: false },
+    }];
+
+    fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
+        [p.n.div_ceil(4), call.rows, 1]
+    }
+
+    fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
+        product(p, call, form, args);
+    }
+
+    fn work(p: &Params, call: Call, form: Form) -> Work {
+        let bits = form.format.map_or(32.0, crate::quant::Format::bits_per_weight);
+        let (rows, k, n) = (f64::from(call.rows), f64::from(p.k), f64::from(p.n));
+        Work { bytes: k * n * bits / 8.0 + 4.0 * rows * (k + n), flops: 2.0 * rows * k * n }
+    }
+
+    fn cases() -> Vec<Case> {
+        Vec::new()
+    }
+}
+
+/// The meaning of `matvec` and of `matmul`.
+pub(super) fn product(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
+    let [Arg::F32(x), Arg::Matrix(matrix), Arg::F32Mut(y)] = args else { unreachable!("checked by the caller") };
+    let (k, n) = (p.k as usize, p.n as usize);
+    let mut weights = vec![0.0; k];
+    for j in 0..n {
+        matrix.decode_row(j, &mut weights);
+        for r in 0..call.rows as usize {
+            let x = &x[r * p.x_stride as usize..][..k];
+            let dot: f64 = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+            let y = &mut y[r * p.y_stride as usize + p.y_offset as usize + j];
+            *y = match form.epilogue {
+                Some(Epilogue::Add) => *y + dot as f32,
+                _ => dot as f32,
+            };
+        }
+    }
+}

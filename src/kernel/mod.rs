@@ -1,0 +1,331 @@
+//! Floor 3: what is computed. One home per kernel; this page is the list and the contract.
+//!
+//! A kernel is one operation on rows of activations. Its home says it twice: in WGSL (`shaders/NAME.wgsl`), and
+//! as a *twin*, the meaning in the simplest scalar Rust. From the home's `cases` come the test on each backend,
+//! the bench, the start-up probe and the `doctor` row.
+//!
+//! **The call.** A kernel is called with immediates (a [`Call`]'s `rows` and `kv_len`, then the home's own
+//! `Params`, at most [`IMMEDIATES`] bytes in all) and its arguments in the order of [`Kernel::args`]. In WGSL
+//! the arguments are the bindings of group 0, in order from 0; an [`ArgKind::Matrix`] takes two, `codes` and
+//! `scales` (see [`crate::quant`]).
+//!
+//! **Rows.** Activations are f32, `(rows, stride)` row-major. A row is a token of some sequence; the state
+//! `rows` holds `[token, position, sequence, 0]` as four u32 for each. Keys and values live in pages of
+//! [`PAGE`] positions: entry `pages[sequence · pages_per_sequence + position / PAGE]` is the page, and within a
+//! layer's K or V, element `(page, kv_head, position % PAGE, i)` of `(pages, kv_heads, PAGE, head_dim)` is
+//! dimension `i`; stored as f32, or as f16 with two elements in a u32 word ([`KvType`]).
+//!
+//! To add a kernel: `shaders/NAME.wgsl`, `NAME.rs` here, one line in the list below.
+
+mod case;
+
+use bytemuck::Pod;
+use half::f16;
+
+pub use case::{Case, Data, Tolerance, Work};
+
+use crate::quant::{Format, Matrix};
+
+/// Bytes of immediates that every device class has (Dawn offers no more).
+pub const IMMEDIATES: usize = 64;
+
+/// Positions in a page of the KV cache.
+pub const PAGE: u32 = 32;
+
+/// u32 words of a row in the state `rows`: token, position, sequence, 0.
+pub const ROW_WORDS: usize = 4;
+
+/// What differs from one submission to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Rows to compute, at least 1.
+    pub rows: u32,
+    /// The largest position of any row, plus one.
+    pub kv_len: u32,
+}
+
+/// What a step fixes beside its parameters; it chooses fragments of the shader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// The format of the matrix argument, for kernels that have one.
+    pub format: Option<Format>,
+    /// The storage of keys and values, for kernels that touch them.
+    pub kv: Option<KvType>,
+    /// What becomes of a result, for kernels with an epilogue.
+    pub epilogue: Option<Epilogue>,
+}
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats, two in a word.
+    F16,
+}
+
+impl KvType {
+    /// u32 words of `elements` elements, an even number.
+    pub fn words(self, elements: usize) -> usize {
+        match self {
+            Self::F32 => elements,
+            Self::F16 => elements / 2,
+        }
+    }
+
+    /// Element `index` of `words`.
+    pub fn get(self, words: &[u32], index: usize) -> f32 {
+        match self {
+            Self::F32 => f32::from_bits(words[index]),
+            Self::F16 => f16::from_bits((words[index / 2] >> (16 * (index % 2))) as u16).to_f32(),
+        }
+    }
+
+    /// Sets element `index` of `words`, rounded to nearest, ties to even.
+    pub fn set(self, words: &mut [u32], index: usize, value: f32) {
+        match self {
+            Self::F32 => words[index] = value.to_bits(),
+            Self::F16 => {
+                let shift = 16 * (index % 2);
+                let word = &mut words[index / 2];
+                *word = *word & !(0xffff << shift) | u32::from(f16::from_f32(value).to_bits()) << shift;
+            }
+        }
+    }
+}
+
+/// The element of a layer's K or V where `kv_head` of `sequence` at `position` begins.
+pub fn kv_at(
+    pages: &[u32],
+    pages_per_sequence: u32,
+    sequence: u32,
+    position: u32,
+    kv_head: u32,
+    kv_heads: u32,
+    head_dim: u32,
+) -> usize {
+    let page = pages[(sequence * pages_per_sequence + position / PAGE) as usize] as usize;
+    ((page * kv_heads as usize + kv_head as usize) * PAGE as usize + (position % PAGE) as usize)
+        * head_dim as usize
+}
+
+/// What becomes of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Epilogue {
+    /// It replaces the element of the output.
+    Store,
+    /// It is added to it: the residual connection.
+    Add,
+}
+
+/// The kind of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArgKind {
+    /// A weight matrix, read.
+    Matrix,
+    /// f32, read.
+    F32,
+    /// u32, read.
+    U32,
+    /// f32, read and written.
+    F32Mut,
+    /// u32, read and written.
+    U32Mut,
+}
+
+impl ArgKind {
+    /// Whether the kernel writes the argument.
+    pub fn is_written(self) -> bool {
+        matches!(self, Self::F32Mut | Self::U32Mut)
+    }
+}
+
+/// An argument as a twin sees it. A written argument is seen by nobody else during the call.
+#[derive(Debug)]
+pub enum Arg<'a> {
+    /// A weight matrix in file order.
+    Matrix(&'a Matrix),
+    /// f32, read.
+    F32(&'a [f32]),
+    /// u32, read.
+    U32(&'a [u32]),
+    /// f32, read and written.
+    F32Mut(&'a mut [f32]),
+    /// u32, read and written.
+    U32Mut(&'a mut [u32]),
+}
+
+/// A piece of a shader. The fragments of a variant are joined in order.
+#[derive(Clone, Copy, Debug)]
+pub enum Fragment {
+    /// This text.
+    Text(&'static str),
+    /// `decode32` of the step's format.
+    Quant,
+    /// Access to keys and values of the step's [`KvType`]: `shaders/part/kv_f32.wgsl` or `kv_f16.wgsl`.
+    Kv,
+    /// `finish` of the step's [`Epilogue`]: `shaders/part/epilogue_store.wgsl` or `epilogue_add.wgsl`.
+    Epilogue,
+}
+
+/// What a variant needs of a device beyond the floor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Subgroup operations; a subgroup may have any size.
+    pub subgroup: bool,
+    /// `enable f16`.
+    pub f16: bool,
+}
+
+/// One way to compute a kernel on a GPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// Unique in its kernel: `subgroup`, `plain`.
+    pub name: &'static str,
+    /// The shader, in pieces.
+    pub fragments: &'static [Fragment],
+    /// What it needs.
+    pub needs: Needs,
+}
+
+/// What a file of this room says about its kernel.
+pub trait Home: 'static {
+    /// The immediates after `rows` and `kv_len`; the same fields in the shader's `Params`.
+    type Params: Pod + std::fmt::Debug;
+    /// The kernel in the list.
+    const ID: KernelId;
+    /// The arguments in order.
+    const ARGS: &'static [ArgKind];
+    /// From the best to the plainest; the last needs nothing.
+    const VARIANTS: &'static [Variant];
+
+    /// Values of the shader's `override` constants for this step.
+    fn overrides(_params: &Self::Params, _variant: &Variant) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+    /// Workgroups, each dimension at most 65535.
+    fn grid(params: &Self::Params, call: Call, variant: &Variant) -> [u32; 3];
+    /// The meaning, on the host: f32 with sums in f64.
+    fn twin(params: &Self::Params, call: Call, form: Form, args: &mut [Arg<'_>]);
+    /// Bytes moved and operations done.
+    fn work(params: &Self::Params, call: Call, form: Form) -> Work;
+    /// The shapes worth testing, the smallest first: it is the probe.
+    fn cases() -> Vec<Case>;
+}
+
+/// A home with its types forgotten; see [`Home`] for the parts.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The stem of its two files.
+    pub name: &'static str,
+    /// The arguments in order.
+    pub args: &'static [ArgKind],
+    /// From the best to the plainest.
+    pub variants: &'static [Variant],
+    /// Bytes of the home's `Params`.
+    pub params_size: usize,
+    overrides: fn(&[u8], &Variant) -> Vec<(&'static str, f64)>,
+    grid: fn(&[u8], Call, &Variant) -> [u32; 3],
+    twin: fn(&[u8], Call, Form, &mut [Arg<'_>]),
+    work: fn(&[u8], Call, Form) -> Work,
+    cases: fn() -> Vec<Case>,
+}
+
+impl Kernel {
+    const fn of<H: Home>(name: &'static str) -> Self {
+        assert!(8 + size_of::<H::Params>() <= IMMEDIATES, "too many parameters for the immediates");
+        Self {
+            name,
+            args: H::ARGS,
+            variants: H::VARIANTS,
+            params_size: size_of::<H::Params>(),
+            overrides: |params, variant| H::overrides(&bytemuck::pod_read_unaligned(params), variant),
+            grid: |params, call, variant| H::grid(&bytemuck::pod_read_unaligned(params), call, variant),
+            twin: |params, call, form, args| H::twin(&bytemuck::pod_read_unaligned(params), call, form, args),
+            work: |params, call, form| H::work(&bytemuck::pod_read_unaligned(params), call, form),
+            cases: H::cases,
+        }
+    }
+
+    /// Values of the shader's `override` constants for these parameters.
+    pub fn overrides(&self, params: &[u8], variant: &Variant) -> Vec<(&'static str, f64)> {
+        (self.overrides)(params, variant)
+    }
+
+    /// Workgroups.
+    pub fn grid(&self, params: &[u8], call: Call, variant: &Variant) -> [u32; 3] {
+        (self.grid)(params, call, variant)
+    }
+
+    /// Runs the twin.
+    ///
+    /// # Panics
+    /// Where `args` are not of the kinds and sizes that [`Self::args`] and the parameters say.
+    pub fn twin(&self, params: &[u8], call: Call, form: Form, args: &mut [Arg<'_>]) {
+        (self.twin)(params, call, form, args);
+    }
+
+    /// Bytes moved and operations done.
+    pub fn work(&self, params: &[u8], call: Call, form: Form) -> Work {
+        (self.work)(params, call, form)
+    }
+
+    /// The shapes worth testing, the smallest first.
+    pub fn cases(&self) -> Vec<Case> {
+        (self.cases)()
+    }
+}
+
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $id:ident => $module:ident,)*) => {
+        $(pub mod $module;)*
+
+        /// A kernel in the list.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum KernelId {
+            $($(#[$doc])* $id,)*
+        }
+
+        impl KernelId {
+            /// Every kernel, in the order of the list.
+            pub const ALL: &'static [KernelId] = &[$(KernelId::$id,)*];
+
+            /// The kernel's home.
+            pub fn kernel(self) -> &'static Kernel {
+                match self {
+                    $(Self::$id => {
+                        static KERNEL: Kernel = Kernel::of::<$module::$id>(stringify!($module));
+                        &KERNEL
+                    })*
+                }
+            }
+        }
+    };
+}
+
+kernels! {
+    /// Gathers rows of the embedding matrix by token.
+    Embed => embed,
+    /// Root-mean-square normalisation with a gain.
+    RmsNorm => rms_norm,
+    /// A matrix times a few rows, one dot product per output element: decode.
+    Matvec => matvec,
+    /// A matrix times many rows, in tiles: prefill.
+    Matmul => matmul,
+    /// Adds a vector to each row.
+    Bias => bias,
+    /// Rotates query and key heads by their position.
+    Rope => rope,
+    /// Writes keys and values to their pages.
+    KvWrite => kv_write,
+    /// Causal softmax attention over the pages of a sequence.
+    Attend => attend,
+    /// silu(gate) · up.
+    Swiglu => swiglu,
+    /// Gathers the rows whose logits are wanted.
+    Pick => pick,
+    /// The token of the largest logit.
+    Argmax => argmax,
+    /// The largest logits, their tokens, and the logarithm of the sum of exponentials.
+    TopK => top_k,
+}

@@ -1,0 +1,56 @@
+//! `y[r, i] = x[r, i] · g[i] / sqrt(mean(x[r, :]²) + ε)`: root-mean-square normalisation (Zhang and Sennrich 2019,
+//! arXiv 1910.07467) with a gain.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work};
+
+/// Immediates after `rows` and `kv_len`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Params {
+    /// Elements of a row.
+    pub width: u32,
+    /// ε.
+    pub epsilon: f32,
+}
+
+/// The home.
+#[derive(Debug)]
+pub struct RmsNorm;
+
+impl Home for RmsNorm {
+    type Params = Params;
+    const ID: KernelId = KernelId::RmsNorm;
+    const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::F32, ArgKind::F32Mut];
+    const VARIANTS: &'static [Variant] = &[Variant {
+        name: "plain",
+        fragments: &[Fragment::Text(include_str!("../../shaders/rms_norm.wgsl"))],
+        needs: Needs { subgroup: false, f16: false },
+    }];
+
+    fn grid(_p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
+        [call.rows, 1, 1]
+    }
+
+    fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
+        let [Arg::F32(x), Arg::F32(gain), Arg::F32Mut(y)] = args else { unreachable!("checked by the caller") };
+        let width = p.width as usize;
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).take(call.rows as usize) {
+            let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let scale = 1.0 / (squares / width as f64 + f64::from(p.epsilon)).sqrt();
+            for ((y, x), gain) in y.iter_mut().zip(x).zip(*gain) {
+                *y = (f64::from(*x) * scale * f64::from(*gain)) as f32;
+            }
+        }
+    }
+
+    fn work(p: &Params, call: Call, _form: Form) -> Work {
+        let elements = f64::from(call.rows) * f64::from(p.width);
+        Work { bytes: 8.0 * elements + 4.0 * f64::from(p.width), flops: 4.0 * elements }
+    }
+
+    fn cases() -> Vec<Case> {
+        Vec::new()
+    }
+}
