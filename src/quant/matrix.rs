@@ -146,7 +146,7 @@ mod tests {
 
     fn matrix(rows: usize, first: f32) -> Matrix {
         let values: Vec<f32> = (0..rows * 32).map(|i| first + (i / 32) as f32).collect();
-        Matrix::new("m", Format::Q8_0, rows, 32, Format::Q8_0.encode(&values).into()).unwrap()
+        Matrix::new("m", Format::Q4_0, rows, 32, Format::Q4_0.encode(&values).into()).unwrap()
     }
 
     fn row_of(matrix: &Matrix, row: usize) -> f32 {
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn a_wrong_size_is_refused() {
         let bytes = Bytes::from(vec![0; 33]);
-        assert!(Matrix::new("m", Format::Q8_0, 1, 32, bytes.clone()).is_err());
-        assert!(Matrix::new("m", Format::Q8_0, 1, 33, bytes.clone()).is_err());
-        assert!(Matrix::new("m", Format::Q8_0, 0, 32, bytes.clone()).is_err());
-        assert!(Matrix::new("m", Format::Q8_0, usize::MAX, 32, bytes).is_err());
+        assert!(Matrix::new("m", Format::Q4_0, 1, 32, bytes.clone()).is_err());
+        assert!(Matrix::new("m", Format::Q4_0, 1, 33, bytes.clone()).is_err());
+        assert!(Matrix::new("m", Format::Q4_0, 0, 32, bytes.clone()).is_err());
+        assert!(Matrix::new("m", Format::Q4_0, usize::MAX, 32, bytes).is_err());
     }
 }
