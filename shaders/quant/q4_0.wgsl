@@ -4,7 +4,7 @@ fn nibbles4(c: u32) -> vec4<f32> {
 }
 
 fn decode32(codes_at: u32, scales_at: u32, unit: u32) -> array<vec4<f32>, 8> {
-    let d = unpack2x16float(scales[scales_at + unit / 2u])[unit & 1u];
+    let d = unpack2x16float(scales[scales_at + unit / 2u] >> (16u * (unit & 1u))).x;
     let c = codes[codes_at + unit];
     let e = vec4<f32>(8.0);
     return array<vec4<f32>, 8>(

@@ -16,7 +16,9 @@
 //! Layouts and their sources: ggml's block structures (`ggml-common.h`, `ggml-quants.c`, MIT), written here
 //! from the formulas.
 
+mod fit;
 mod matrix;
+mod words;
 
 pub use matrix::Matrix;
 
@@ -86,8 +88,26 @@ macro_rules! formats {
 }
 
 formats! {
+    /// 32-bit IEEE float.
+    F32 => f32,
+    /// 16-bit IEEE float.
+    F16 => f16,
+    /// The upper half of a 32-bit float.
+    BF16 => bf16,
     /// 4 bits and a scale per 32.
     Q4_0 => q4_0,
+    /// 4 bits, a scale and a minimum per 32.
+    Q4_1 => q4_1,
+    /// 5 bits and a scale per 32.
+    Q5_0 => q5_0,
+    /// 5 bits, a scale and a minimum per 32.
+    Q5_1 => q5_1,
+    /// 8 bits and a scale per 32.
+    Q8_0 => q8_0,
+    /// 4 bits; 6-bit scales and minimums per 32 under a scale and a minimum per 256.
+    Q4_K => q4_k,
+    /// 6 bits; 8-bit scales per 16 under a scale per 256.
+    Q6_K => q6_k,
 }
 
 impl Format {
@@ -191,9 +211,4 @@ impl std::fmt::Display for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())
     }
-}
-
-/// Sets half word `index` of `words`, the lower half of a word first.
-fn set_half(words: &mut [u32], index: usize, half: [u8; 2]) {
-    words[index / 2] |= u32::from(u16::from_le_bytes(half)) << (16 * (index % 2));
 }

@@ -1,0 +1,112 @@
+//! `q6_k`: 256 elements in 16 groups of 16: 128 bytes of low nibbles, 64 bytes of high 2 bits, 16 signed byte
+//! scales, `d: f16`; w = (d·scale)·(q − 32). All products are exact in f32 (11 + 7 + 5 bits).
+//!
+//! Per 128 elements, 64 bytes hold the low nibbles of elements l and l + 64, and 32 bytes the high 2 bits of
+//! elements l, l + 32, l + 64, l + 96 from the lowest bit up.
+//!
+//! Scales in GPU order, 21 words a block: for each 32 elements two words of 2-bit fields; four words of group
+//! scales; d.
+
+use super::fit::{codes_around, extreme, inverse, nearest_f16, symmetric_scale};
+use super::words::{copy_words, half_at, set_half, split_nibbles, word_at};
+use super::{GpuOrder, Layout};
+
+#[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
+pub(super) struct Q6_K;
+
+impl Layout for Q6_K {
+    fn name(&self) -> &'static str {
+        "q6_k"
+    }
+
+    fn gguf_id(&self) -> Option<u32> {
+        Some(14)
+    }
+
+    fn block_len(&self) -> usize {
+        256
+    }
+
+    fn block_bytes(&self) -> usize {
+        210
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) {
+        let d = half_at(bytes, 208);
+        for (i, out) in out.iter_mut().enumerate() {
+            let at = Place::of(i);
+            let low = bytes[at.low] >> at.low_shift & 15;
+            let high = bytes[at.high] >> at.high_shift & 3;
+            let scale = d * f32::from(bytes[192 + i / 16].cast_signed());
+            *out = scale * (f32::from(low | high << 4) - 32.0);
+        }
+    }
+
+    fn encode(&self, values: &[f32], bytes: &mut [u8]) {
+        let mut fits = [0.0; 16];
+        for (fit, values) in fits.iter_mut().zip(values.chunks_exact(16)) {
+            *fit = symmetric_scale(values, 32.0);
+        }
+        let d = nearest_f16(extreme(&fits) / -128.0);
+        let d_inverse = inverse(d.to_f32());
+        bytes.fill(0);
+        bytes[208..].copy_from_slice(&d.to_le_bytes());
+        for (group, (fit, values)) in fits.iter().zip(values.chunks_exact(16)).enumerate() {
+            let scale = (fit * d_inverse).round().clamp(-128.0, 127.0);
+            bytes[192 + group] = (scale as i8).cast_unsigned();
+            let code = codes_around(d.to_f32() * scale, 32.0, 63.0);
+            for (i, &v) in values.iter().enumerate() {
+                let (at, q) = (Place::of(16 * group + i), code(v));
+                bytes[at.low] |= (q & 15) << at.low_shift;
+                bytes[at.high] |= q >> 4 << at.high_shift;
+            }
+        }
+    }
+
+    fn gpu_order(&self) -> GpuOrder {
+        GpuOrder { code_bits: 4, scale_halves: 42 }
+    }
+
+    fn repack(&self, row: &[u8], codes: &mut [u32], scales: &mut [u32]) {
+        let words = codes.chunks_exact_mut(32).zip(scales.chunks_exact_mut(21));
+        for (bytes, (codes, scales)) in row.chunks_exact(210).zip(words) {
+            for (nibbles, codes) in bytes[..128].chunks_exact(64).zip(codes.chunks_exact_mut(16)) {
+                let (low, high) = codes.split_at_mut(8);
+                split_nibbles(nibbles, low, high);
+            }
+            for (word, high) in scales[..16].iter_mut().enumerate() {
+                let (half, unit, part) = (word / 8, word / 2 % 4, word % 2);
+                for quad in 0..4 {
+                    let fields = word_at(bytes, 128 + 32 * half + 16 * part + 4 * quad);
+                    *high |= (fields >> (2 * unit) & 0x0303_0303) << (2 * quad);
+                }
+            }
+            copy_words(&bytes[192..208], &mut scales[16..20]);
+            set_half(scales, 40, [bytes[208], bytes[209]]);
+        }
+    }
+
+    fn wgsl(&self) -> &'static str {
+        include_str!("../../shaders/quant/q6_k.wgsl")
+    }
+}
+
+/// Where an element's code stands in a block.
+struct Place {
+    low: usize,
+    low_shift: usize,
+    high: usize,
+    high_shift: usize,
+}
+
+impl Place {
+    fn of(element: usize) -> Self {
+        let (half, i) = (element / 128, element % 128);
+        Self {
+            low: 64 * half + i % 64,
+            low_shift: 4 * (i / 64),
+            high: 128 + 32 * half + i % 32,
+            high_shift: 2 * (i / 32),
+        }
+    }
+}

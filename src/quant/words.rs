@@ -1,0 +1,42 @@
+//! Bytes of blocks and words of rows in GPU order: the moves that several layouts share.
+
+use half::f16;
+
+/// The f16 at `at`, as f32: exact.
+pub(super) fn half_at(bytes: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+/// The u32 at `at`.
+pub(super) fn word_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Copies bytes into words, 4 a word; a last word that is not full keeps zeros above.
+pub(super) fn copy_words(bytes: &[u8], words: &mut [u32]) {
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks(4)) {
+        let mut full = [0; 4];
+        full[..bytes.len()].copy_from_slice(bytes);
+        *word = u32::from_le_bytes(full);
+    }
+}
+
+/// Sets half word `index` of zeroed `words`, the lower half of a word first.
+pub(super) fn set_half(words: &mut [u32], index: usize, half: [u8; 2]) {
+    words[index / 2] |= u32::from(u16::from_le_bytes(half)) << (16 * (index % 2));
+}
+
+/// Runs of 4-bit codes in GPU order: `low` from the low nibbles of `bytes`, `high` from their high nibbles,
+/// 8 bytes to a word of each.
+pub(super) fn split_nibbles(bytes: &[u8], low: &mut [u32], high: &mut [u32]) {
+    for (bytes, (low, high)) in bytes.chunks_exact(8).zip(low.iter_mut().zip(high)) {
+        let (a, b) = (word_at(bytes, 0), word_at(bytes, 4));
+        *low = a & 0x0f0f_0f0f | (b & 0x0f0f_0f0f) << 4;
+        *high = (a >> 4) & 0x0f0f_0f0f | b & 0xf0f0_f0f0;
+    }
+}
+
+/// 32 one-bit fields from element order to GPU order: bit i goes to byte i mod 4, bit i div 4.
+pub(super) fn spread_bits(bits: u32) -> u32 {
+    (0..32).fold(0, |word, i| word | (bits >> i & 1) << (8 * (i % 4) + i / 4))
+}
