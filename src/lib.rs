@@ -12,6 +12,8 @@ pub mod format;
 #[doc(hidden)]
 pub mod kernel;
 #[doc(hidden)]
+pub mod model;
+#[doc(hidden)]
 pub mod plan;
 #[doc(hidden)]
 pub mod quant;

@@ -1,0 +1,135 @@
+//! JSON settings with typed access, as Hugging Face's folders have them.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::base::Bytes;
+use crate::error::{Error, Kind, Result};
+
+/// A JSON object. `null` is the same as absent.
+#[derive(Clone, Debug, Default)]
+pub struct Config(Map<String, Value>);
+
+impl Config {
+    /// Reads the JSON file at `path`, or `None` where there is no such file.
+    ///
+    /// # Errors
+    /// [`Kind::BadFile`] where it is not a JSON object; [`Kind::Io`].
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(bytes) = read_optional(path)? else { return Ok(None) };
+        Self::parse(&bytes).map(Some).map_err(|error| error.in_file(path))
+    }
+
+    /// Reads a JSON object.
+    ///
+    /// # Errors
+    /// [`Kind::BadFile`] where it is none.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes)
+            .map(Self)
+            .map_err(|error| Error::bad_file("the file is not a JSON object").caused_by(error))
+    }
+
+    /// The value of `key`, if there.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Keys and values in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// A non-negative integer that fits in u32.
+    ///
+    /// # Errors
+    /// [`Kind::BadFile`] where the key holds something else. Likewise below.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
+        self.typed(key, "an integer from 0 to 4294967295", |value| u32::try_from(value.as_u64()?).ok())
+    }
+
+    /// A number.
+    pub fn float(&self, key: &str) -> Result<Option<f64>> {
+        self.typed(key, "a number", Value::as_f64)
+    }
+
+    /// A boolean.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "a boolean", Value::as_bool)
+    }
+
+    /// A text.
+    pub fn text(&self, key: &str) -> Result<Option<&str>> {
+        self.typed(key, "a string", Value::as_str)
+    }
+
+    /// An object.
+    pub fn object(&self, key: &str) -> Result<Option<Self>> {
+        self.typed(key, "an object", |value| value.as_object().cloned().map(Self))
+    }
+
+    /// An array.
+    pub fn array(&self, key: &str) -> Result<Option<&[Value]>> {
+        self.typed(key, "an array", |value| value.as_array().map(Vec::as_slice))
+    }
+
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        wanted: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let refuse = || Error::bad_file(format!("{} where {wanted} belongs", describe(value))).at(key);
+        read(value).ok_or_else(refuse).map(Some)
+    }
+}
+
+/// Maps the file at `path`, or `None` where there is none.
+pub(super) fn read_optional(path: &Path) -> Result<Option<Bytes>> {
+    match Bytes::map(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(value) => format!("the number {value}"),
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_checked_and_null_is_absent() {
+        let config = Config::parse(br#"{"a": 1, "b": 1.5, "c": null, "d": -1, "e": "1"}"#).unwrap();
+        assert_eq!(config.u32("a").unwrap(), Some(1));
+        assert_eq!(config.float("a").unwrap(), Some(1.0));
+        assert_eq!(config.float("b").unwrap(), Some(1.5));
+        assert_eq!(config.u32("c").unwrap(), None);
+        assert_eq!(config.u32("none").unwrap(), None);
+        for key in ["b", "d", "e"] {
+            let error = config.u32(key).unwrap_err();
+            assert_eq!(error.kind(), Kind::BadFile);
+            assert!(error.to_string().contains(&format!("({key})")), "{error}");
+        }
+    }
+
+    #[test]
+    fn nan_and_deep_nesting_are_not_json() {
+        assert!(Config::parse(br#"{"eps": NaN}"#).is_err());
+        let deep = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Config::parse(deep.as_bytes()).is_err());
+        assert!(Config::parse(b"[]").is_err());
+    }
+}

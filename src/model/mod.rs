@@ -1,0 +1,12 @@
+//! Floor 5: what a model is. The blueprint is the architecture as data; the weights fill its slots.
+
+mod arch;
+mod blueprint;
+mod linear;
+mod names;
+mod weights;
+
+pub use blueprint::{Attention, Block, Blueprint, Pairing, Rope};
+pub use linear::Linear;
+pub use names::{Naming, Part, Slot};
+pub use weights::{BlockWeights, Weights};
