@@ -1,2 +1,4 @@
 //! tests
+mod data;
+mod formats;
 mod quants;
