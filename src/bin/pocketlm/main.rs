@@ -1,2 +1,39 @@
-//! x
-fn main() {}
+//! The command line `pocketlm`: a door, so it prints, reads the environment and starts devices; the rooms
+//! below do none of that.
+
+mod args;
+mod commands;
+mod failure;
+mod models;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs small, heavily compressed language models on this machine.
+#[derive(Parser)]
+#[command(name = "pocketlm", version, after_help = ENVIRONMENT)]
+struct Cli {
+    #[command(flatten)]
+    verbosity: args::VerbosityArgs,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+const ENVIRONMENT: &str = "Environment:
+  POCKETLM_CACHE   the folder that keeps downloaded models
+  POCKETLM_LOG     what to log, by module: pocketlm=debug,wgpu_hal=warn
+  HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE   as the Hugging Face hub's own tools read them
+
+Exit codes: 0 fine, 1 other failure, 2 usage, 3 model file, 4 device, 130 interrupted.";
+
+fn main() -> ExitCode {
+    failure::quiet_panics();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error).into(),
+    };
+    cli.verbosity.start_log();
+    failure::guard(|| cli.command.run()).into()
+}

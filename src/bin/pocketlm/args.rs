@@ -1,0 +1,255 @@
+//! The flags that several commands know, each defined once, by the names that llama.cpp and Ollama users know.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{ArgAction, Args};
+use log::LevelFilter;
+
+/// How much to log; stands before or after the command.
+#[derive(Args)]
+pub(crate) struct VerbosityArgs {
+    /// Say more on stderr: -v what was chosen, -vv each step, -vvv everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+impl VerbosityArgs {
+    /// Starts the log on stderr.
+    pub(crate) fn start_log(&self) {
+        let (own, others) = match self.verbose {
+            0 => (LevelFilter::Warn, LevelFilter::Error),
+            1 => (LevelFilter::Info, LevelFilter::Error),
+            2 => (LevelFilter::Debug, LevelFilter::Warn),
+            _ => (LevelFilter::Trace, LevelFilter::Info),
+        };
+        let mut log = env_logger::Builder::new();
+        log.filter_level(others).filter_module("pocketlm", own);
+        log.parse_env("POCKETLM_LOG").format_target(false).format_timestamp(None).init();
+    }
+}
+
+/// Machine-readable output.
+#[derive(Args)]
+pub(crate) struct JsonArgs {
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which model.
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// A model: a GGUF file, a folder with safetensors, a name that `pocketlm models` lists, or ORG/REPO[:FILE]
+    /// in the cache of the Hugging Face hub [default: smollm2-135m-instruct]
+    #[arg(short, long, env = "POCKETLM_MODEL", hide_env_values = true)]
+    pub(crate) model: Option<String>,
+}
+
+/// Where and how exactly to compute.
+#[derive(Args)]
+pub(crate) struct DeviceArgs {
+    /// auto (a GPU where there is a real one, else the CPU), gpu, cpu, or a number that `pocketlm devices` lists
+    #[arg(
+        long,
+        visible_alias = "dev",
+        env = "POCKETLM_DEVICE",
+        default_value = "auto",
+        hide_env_values = true
+    )]
+    pub(crate) device: DeviceChoice,
+    /// CPU threads [default: one for each core]
+    #[arg(short, long, env = "POCKETLM_THREADS", hide_env_values = true)]
+    pub(crate) threads: Option<NonZero<usize>>,
+    /// Compute in f32 everywhere: slower, and as near to the model's own numbers as this engine gets
+    #[arg(long)]
+    pub(crate) exact: bool,
+}
+
+/// What `--device` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceChoice {
+    /// A real GPU, else the CPU.
+    Auto,
+    /// Any GPU, be it a software one.
+    Gpu,
+    Cpu,
+    /// A row of `pocketlm devices`.
+    Number(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
+            "cpu" => Ok(Self::Cpu),
+            _ => text.parse().map(Self::Number).map_err(|_| "auto, gpu, cpu or a number would work"),
+        }
+    }
+}
+
+/// How long the context is.
+#[derive(Args)]
+pub(crate) struct ContextArgs {
+    /// Tokens that the context holds [default: what the model was made for, or less where memory is short]
+    #[arg(
+        short,
+        long,
+        visible_alias = "num-ctx",
+        env = "POCKETLM_CTX_SIZE",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[arg(id = "ctx-size")]
+    pub(crate) ctx_size: Option<NonZero<usize>>,
+}
+
+/// Text from a file.
+#[derive(Args)]
+pub(crate) struct FileArgs {
+    /// Read the text from a file, or from stdin where it is -
+    #[arg(short, long, value_name = "FILE", group = "input")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Text or tokens to work on: one of these.
+#[derive(Args)]
+#[group(id = "input", required = true, multiple = false)]
+pub(crate) struct InputArgs {
+    /// The text; "" is allowed
+    #[arg(short, long, value_name = "TEXT", group = "input")]
+    pub(crate) prompt: Option<String>,
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
+    /// Token ids instead of text
+    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', group = "input")]
+    pub(crate) ids: Option<Vec<u32>>,
+}
+
+/// Whether the text is a conversation's turn.
+#[derive(Args)]
+pub(crate) struct FormArgs {
+    /// Take the text as it is
+    #[arg(long, conflicts_with = "chat")]
+    pub(crate) raw: bool,
+    /// Wrap the text as the user's turn, by the model's chat template [default where it has one]
+    #[arg(long)]
+    pub(crate) chat: bool,
+}
+
+/// How tokens are chosen; what is not given is the model's own default.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArgs {
+    /// Tokens to generate at most
+    #[arg(short = 'n', long, visible_aliases = ["num-predict", "max-tokens"], alias = "n-predict", value_name = "N")]
+    pub(crate) predict: Option<usize>,
+    /// 0 always takes the likeliest token; higher is more varied
+    #[arg(long, visible_alias = "temperature", value_name = "T")]
+    pub(crate) temp: Option<f32>,
+    /// Choose among the K likeliest tokens; 0 for all
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Choose among the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Leave out tokens less likely than this share of the likeliest
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Make tokens of the last --repeat-last-n less likely; 1 does nothing
+    #[arg(long, value_name = "X")]
+    pub(crate) repeat_penalty: Option<f32>,
+    /// How far back a repetition counts
+    #[arg(long, value_name = "N")]
+    pub(crate) repeat_last_n: Option<usize>,
+    /// The same seed gives the same answer on the same device
+    #[arg(short, long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// End the answer before this text; can be given several times
+    #[arg(long, visible_alias = "reverse-prompt", short_alias = 'r', value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct All {
+        #[command(flatten)]
+        verbosity: VerbosityArgs,
+        #[command(flatten)]
+        json: JsonArgs,
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        device: DeviceArgs,
+        #[command(flatten)]
+        context: ContextArgs,
+        #[command(flatten)]
+        input: InputArgs,
+        #[command(flatten)]
+        form: FormArgs,
+        #[command(flatten)]
+        sampling: SamplingArgs,
+    }
+
+    fn parse(words: &str) -> Result<All, clap::Error> {
+        let words = std::iter::once("pocketlm").chain(words.split_whitespace());
+        All::from_arg_matches(&All::command().try_get_matches_from(words)?)
+    }
+
+    #[test]
+    fn all_flags_live_side_by_side() {
+        All::command().debug_assert();
+        let all = parse(
+            "-vv --json -m a.gguf --device 1 -t 2 --exact -c 512 -p hi --raw -n 9 --temp 0.5 -s 3 --stop a -r b",
+        );
+        let all = all.unwrap();
+        assert_eq!(all.verbosity.verbose, 2);
+        assert!(all.json.json && all.device.exact && all.form.raw && !all.form.chat);
+        assert_eq!(all.model.model.as_deref(), Some("a.gguf"));
+        assert_eq!(all.device.device, DeviceChoice::Number(1));
+        assert_eq!((all.device.threads, all.context.ctx_size), (NonZero::new(2), NonZero::new(512)));
+        assert_eq!(all.input.prompt.as_deref(), Some("hi"));
+        let sampling = all.sampling;
+        assert_eq!((sampling.predict, sampling.temp, sampling.seed), (Some(9), Some(0.5), Some(3)));
+        assert_eq!(sampling.stop, ["a", "b"]);
+        assert_eq!((sampling.top_k, sampling.top_p, sampling.min_p), (None, None, None));
+        assert_eq!((sampling.repeat_penalty, sampling.repeat_last_n), (None, None));
+    }
+
+    #[test]
+    fn names_of_other_programs_work() {
+        let all = parse("--ids 1,2,3 --num-ctx 7 --num-predict 5 --temperature 0").unwrap();
+        assert_eq!(all.input.ids.as_deref(), Some(&[1, 2, 3][..]));
+        assert_eq!((all.sampling.predict, all.sampling.temp), (Some(5), Some(0.0)));
+        assert_eq!(all.context.ctx_size, NonZero::new(7));
+        assert_eq!(all.device.device, DeviceChoice::Auto);
+        assert_eq!(parse("-f a").unwrap().input.file.file.as_deref(), Some(std::path::Path::new("a")));
+        assert_eq!(parse("--file a --n-predict 5").unwrap().sampling.predict, Some(5));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for words in [
+            "",
+            "-p a -f b",
+            "-p a --ids 1",
+            "-f a --ids 1",
+            "-p a --raw --chat",
+            "-p a -c 0",
+            "-p a -t 0",
+            "-p a --device tpu",
+            "--ids a",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The list of commands. To add one: a file here with its `Args` (whose doc comment is the help text) and
+//! `run`, and a line in the list. Flags that several commands know stand in `args.rs`.
+
+use crate::failure::Failure;
+
+macro_rules! commands {
+    ($($variant:ident => $module:ident,)*) => {
+        $(mod $module;)*
+
+        #[derive(clap::Subcommand)]
+        pub(crate) enum Command {
+            $($variant($module::Args),)*
+        }
+
+        impl Command {
+            pub(crate) fn run(self) -> Result<(), Failure> {
+                match self {
+                    $(Command::$variant(args) => $module::run(&args),)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Pull => pull,
+    Models => models,
+}

@@ -1,0 +1,129 @@
+//! How a failure reaches the user: one line on stderr and an exit code, whatever happened.
+
+use std::panic::{self, AssertUnwindSafe, Location};
+
+use clap::error::ErrorKind;
+use pocketlm::{Error, Kind};
+
+use crate::output;
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something went wrong.
+    Failed(Error),
+    /// The reader of stdout went away (`pocketlm … | head`): nothing is wrong and nobody listens.
+    ReaderLeft,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs a command to its exit code; says on stderr why it failed.
+pub(crate) fn guard(command: impl FnOnce() -> Result<(), Failure>) -> u8 {
+    // A panic has been reported by the hook of `quiet_panics`, and nothing of the command is used after it.
+    match panic::catch_unwind(AssertUnwindSafe(command)) {
+        Ok(Ok(()) | Err(Failure::ReaderLeft)) => 0,
+        Ok(Err(Failure::Failed(error))) => {
+            output::error(&error.to_string());
+            exit_code(error.kind())
+        }
+        Err(_) => 1,
+    }
+}
+
+/// The exit code of each family of failures.
+pub(crate) fn exit_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::InvalidArgument | Kind::ContextOverflow => 2,
+        Kind::NotFound | Kind::BadFile | Kind::Unsupported => 3,
+        Kind::DeviceUnavailable | Kind::DeviceLost | Kind::WrongNumbers => 4,
+        Kind::Cancelled => 130,
+        _ => 1,
+    }
+}
+
+/// Prints what clap has to say (help and version on stdout, a wrong call as one line on stderr).
+pub(crate) fn usage(error: &clap::Error) -> u8 {
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if !is_help {
+        output::error(&usage_line(&error.to_string()));
+        return 2;
+    }
+    // A closed stdout is the reader's choice.
+    let _ = error.print();
+    if error.use_stderr() { 2 } else { 0 }
+}
+
+/// One line of clap's several: the message and its tips, without the usage block.
+fn usage_line(rendered: &str) -> String {
+    let message: Vec<&str> = rendered
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = message.join(" ").replace(" tip: ", "; ");
+    format!("{}; --help shows the usage", line.trim_start_matches("error: "))
+}
+
+/// Turns a panic into one line that says what to report, without a backtrace.
+pub(crate) fn quiet_panics() {
+    panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        output::error(&panic_line(message, info.location()));
+    }));
+}
+
+fn panic_line(message: &str, location: Option<&Location<'_>>) -> String {
+    let message: Vec<&str> = message.split_whitespace().collect();
+    let place = location.map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
+    format!("internal: {}{place}; this is a bug in pocketlm, please report it", message.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_code() {
+        assert_eq!(guard(|| Ok(())), 0);
+        assert_eq!(guard(|| Err(Failure::ReaderLeft)), 0);
+        assert_eq!(guard(|| Err(Error::new(Kind::Io, "planted").into())), 1);
+        assert_eq!(guard(|| Err(Error::invalid("planted").into())), 2);
+        assert_eq!(guard(|| Err(Error::bad_file("planted").into())), 3);
+        assert_eq!(guard(|| Err(Error::new(Kind::DeviceLost, "planted").into())), 4);
+        assert_eq!(guard(|| Err(Error::new(Kind::Cancelled, "planted").into())), 130);
+        assert_eq!(guard(|| panic!("planted")), 1);
+    }
+
+    #[test]
+    fn a_panic_is_one_line() {
+        let line = panic_line("left\n  right", Some(Location::caller()));
+        assert!(line.starts_with("internal: left right ("), "{line}");
+        assert!(!line.contains('\n'));
+    }
+
+    #[test]
+    fn a_wrong_call_is_one_line() {
+        let rendered = "error: unexpected argument '--jsn' found\n\n  tip: a similar argument exists: '--json'\n\n\
+                        Usage: pocketlm models --json\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            usage_line(rendered),
+            "unexpected argument '--jsn' found; a similar argument exists: '--json'; --help shows the usage"
+        );
+    }
+}
