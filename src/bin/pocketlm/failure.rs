@@ -22,13 +22,13 @@ impl From<Error> for Failure {
     }
 }
 
-/// Runs a command to its exit code; says on stderr why it failed.
-pub(crate) fn guard(command: impl FnOnce() -> Result<(), Failure>) -> u8 {
+/// Runs a command to its exit code; tells `say` why it failed.
+pub(crate) fn guard(command: impl FnOnce() -> Result<(), Failure>, say: fn(&str)) -> u8 {
     // A panic has been reported by the hook of `quiet_panics`, and nothing of the command is used after it.
     match panic::catch_unwind(AssertUnwindSafe(command)) {
         Ok(Ok(()) | Err(Failure::ReaderLeft)) => 0,
         Ok(Err(Failure::Failed(error))) => {
-            output::error(&error.to_string());
+            say(&error.to_string());
             exit_code(error.kind())
         }
         Err(_) => 1,
@@ -100,14 +100,16 @@ mod tests {
 
     #[test]
     fn each_end_has_its_code() {
-        assert_eq!(guard(|| Ok(())), 0);
-        assert_eq!(guard(|| Err(Failure::ReaderLeft)), 0);
-        assert_eq!(guard(|| Err(Error::new(Kind::Io, "planted").into())), 1);
-        assert_eq!(guard(|| Err(Error::invalid("planted").into())), 2);
-        assert_eq!(guard(|| Err(Error::bad_file("planted").into())), 3);
-        assert_eq!(guard(|| Err(Error::new(Kind::DeviceLost, "planted").into())), 4);
-        assert_eq!(guard(|| Err(Error::new(Kind::Cancelled, "planted").into())), 130);
-        assert_eq!(guard(|| panic!("planted")), 1);
+        let code = |failure: Failure| guard(|| Err(failure), |_| ());
+        let engine = |kind: Kind| code(Error::new(kind, "planted").into());
+        assert_eq!(guard(|| Ok(()), |_| ()), 0);
+        assert_eq!(code(Failure::ReaderLeft), 0);
+        assert_eq!(engine(Kind::Io), 1);
+        assert_eq!(engine(Kind::InvalidArgument), 2);
+        assert_eq!(engine(Kind::BadFile), 3);
+        assert_eq!(engine(Kind::DeviceLost), 4);
+        assert_eq!(engine(Kind::Cancelled), 130);
+        assert_eq!(guard(|| panic!("planted"), |_| ()), 1);
     }
 
     #[test]

@@ -35,5 +35,5 @@ fn main() -> ExitCode {
         Err(error) => return failure::usage(&error).into(),
     };
     cli.verbosity.start_log();
-    failure::guard(|| cli.command.run()).into()
+    failure::guard(|| cli.command.run(), output::error).into()
 }
