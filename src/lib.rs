@@ -17,6 +17,8 @@ pub mod model;
 pub mod plan;
 #[doc(hidden)]
 pub mod quant;
+#[doc(hidden)]
+pub mod sample;
 
 pub use error::{Error, Kind, Result};
 pub use quant::Format;

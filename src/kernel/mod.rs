@@ -278,7 +278,10 @@ impl Kernel {
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $id:ident => $module:ident,)*) => {
-        $(pub mod $module;)*
+        $(
+            pub mod $module;
+            pub use $module::$id;
+        )*
 
         /// A kernel in the list.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

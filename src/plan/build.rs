@@ -61,6 +61,11 @@ impl<'a> Builder<'a> {
         self.plan.steps.is_empty()
     }
 
+    /// The most rows of `extent`.
+    pub fn max_of(&self, extent: Extent) -> u32 {
+        self.plan.max_of(extent)
+    }
+
     /// The plan.
     pub fn finish(self) -> Plan {
         self.plan

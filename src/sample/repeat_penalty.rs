@@ -1,0 +1,40 @@
+//! `logit /= penalty` where positive, `*= penalty` where negative, for tokens of the recent past (Keskar et al.
+//! 2019, arXiv 1909.05858, 4.1).
+
+use super::Candidates;
+use crate::error::{Error, Result};
+
+/// Makes tokens of the recent past less likely.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RepeatPenalty {
+    /// 1 changes nothing.
+    pub penalty: f32,
+    /// How many tokens of the past count.
+    pub last: usize,
+}
+
+impl RepeatPenalty {
+    pub(super) fn check(&self) -> Result<()> {
+        match self.penalty.is_finite() && self.penalty > 0.0 {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("a repeat penalty of {} is not above 0", self.penalty))),
+        }
+    }
+
+    pub(super) fn apply(&self, candidates: &mut Candidates, history: &[u32]) {
+        let recent = &history[history.len().saturating_sub(self.last)..];
+        let mut recent: Vec<u32> = recent.to_vec();
+        recent.sort_unstable();
+        for (token, logit) in &mut candidates.entries {
+            if recent.binary_search(token).is_ok() {
+                *logit = if *logit > 0.0 { *logit / self.penalty } else { *logit * self.penalty };
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for RepeatPenalty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "repeat-penalty {} over {}", self.penalty, self.last)
+    }
+}

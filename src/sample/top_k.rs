@@ -1,0 +1,27 @@
+//! The k largest logits (Fan et al. 2018, arXiv 1805.04833).
+
+use super::Candidates;
+use crate::error::Result;
+
+/// Keeps the k likeliest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopK {
+    /// How many; 0 keeps all.
+    pub k: u32,
+}
+
+impl TopK {
+    pub(super) fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
+        candidates.keep_largest(self.k as usize);
+    }
+}
+
+impl std::fmt::Display for TopK {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "top-k {}", self.k)
+    }
+}

@@ -1,0 +1,38 @@
+//! The smallest set of the likeliest whose probabilities reach p (Holtzman et al. 2020, arXiv 1904.09751).
+
+use super::Candidates;
+use crate::error::{Error, Result};
+
+/// Keeps the likeliest that together reach a probability.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopP {
+    /// 1 keeps all.
+    pub p: f32,
+}
+
+impl TopP {
+    pub(super) fn check(&self) -> Result<()> {
+        match (0.0..=1.0).contains(&self.p) {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("a top-p of {} is not in 0 ..= 1", self.p))),
+        }
+    }
+
+    pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
+        if self.p >= 1.0 {
+            return;
+        }
+        let mut reached = 0.0;
+        let enough = candidates.probabilities().iter().position(|probability| {
+            reached += probability;
+            reached >= f64::from(self.p)
+        });
+        candidates.entries.truncate(enough.map_or(usize::MAX, |last| last + 1));
+    }
+}
+
+impl std::fmt::Display for TopP {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "top-p {}", self.p)
+    }
+}
