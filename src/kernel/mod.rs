@@ -188,6 +188,9 @@ pub struct Variant {
     pub needs: Needs,
 }
 
+/// Values of `override` constants by name.
+pub type Overrides = Vec<(&'static str, f64)>;
+
 /// What a file of this room says about its kernel.
 pub trait Home: 'static {
     /// The immediates after `rows` and `kv_len`; the same fields in the shader's `Params`.
@@ -200,7 +203,7 @@ pub trait Home: 'static {
     const VARIANTS: &'static [Variant];
 
     /// Values of the shader's `override` constants for this step.
-    fn overrides(_params: &Self::Params, _variant: &Variant) -> Vec<(&'static str, f64)> {
+    fn overrides(_params: &Self::Params, _variant: &Variant) -> Overrides {
         Vec::new()
     }
     /// Workgroups, each dimension at most 65535.
@@ -224,7 +227,7 @@ pub struct Kernel {
     pub variants: &'static [Variant],
     /// Bytes of the home's `Params`.
     pub params_size: usize,
-    overrides: fn(&[u8], &Variant) -> Vec<(&'static str, f64)>,
+    overrides: fn(&[u8], &Variant) -> Overrides,
     grid: fn(&[u8], Call, &Variant) -> [u32; 3],
     twin: fn(&[u8], Call, Form, &mut [Arg<'_>]),
     work: fn(&[u8], Call, Form) -> Work,
@@ -248,7 +251,7 @@ impl Kernel {
     }
 
     /// Values of the shader's `override` constants for these parameters.
-    pub fn overrides(&self, params: &[u8], variant: &Variant) -> Vec<(&'static str, f64)> {
+    pub fn overrides(&self, params: &[u8], variant: &Variant) -> Overrides {
         (self.overrides)(params, variant)
     }
 

@@ -3,10 +3,13 @@
 mod arch;
 mod blueprint;
 mod linear;
+mod lower;
 mod names;
+mod place;
 mod weights;
 
 pub use blueprint::{Attention, Block, Blueprint, Pairing, Rope};
 pub use linear::Linear;
+pub use lower::{LowerOptions, Lowered, Phase, Ports, lower};
 pub use names::{Naming, Part, Slot};
 pub use weights::{BlockWeights, Weights};

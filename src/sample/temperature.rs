@@ -19,7 +19,9 @@ impl Temperature {
     }
 
     pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
-        candidates.entries.iter_mut().for_each(|(_, logit)| *logit /= self.temperature);
+        let Some(&(_, largest)) = candidates.entries.first() else { return };
+        // Measured from the largest, so that no temperature, however low, makes infinities of both signs.
+        candidates.entries.iter_mut().for_each(|(_, logit)| *logit = (*logit - largest) / self.temperature);
     }
 }
 

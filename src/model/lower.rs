@@ -1,0 +1,333 @@
+//! The forward pass, on one page: a blueprint and its weights become a store and two plans over it.
+//!
+//! x ← embedding of the token; then in each block x ← x + O·attend(rope(QKV·norm(x))) and
+//! x ← x + down·(silu(gate·norm(x)) ⊙ up·norm(x)); at the end, for the rows that are asked for, logits ← head·norm(x).
+//! (Touvron et al. 2023, arXiv 2302.13971.) Shapes: x (rows, width); q, k, v side by side in qkv
+//! (rows, (heads + 2·kv_heads)·head_dim); gate and up side by side in h (rows, 2·ffn_width).
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::kernel::{
+    Argmax, Attend, Bias, Embed, Epilogue, Form, KvType, KvWrite, Matmul, Matvec, PAGE, Pick, RmsNorm, Rope,
+    Swiglu, TopK, argmax, attend, bias, embed, kv_write, matvec, pick, rms_norm, rope, swiglu, top_k,
+};
+use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
+
+use super::blueprint::{Blueprint, Pairing};
+use super::place::{Placed, PlacedLinear, place};
+use super::weights::Weights;
+
+/// What is chosen when a model is lowered.
+#[derive(Clone, Copy, Debug)]
+pub struct LowerOptions {
+    /// Positions of a sequence.
+    pub context: u32,
+    /// Sequences with keys and values at the same time.
+    pub sequences: u32,
+    /// Pages of the KV cache, shared by the sequences.
+    pub pages: u32,
+    /// The most rows of the prefill plan.
+    pub prefill_rows: u32,
+    /// The most rows of the decode plan.
+    pub decode_rows: u32,
+    /// The most rows with logits in one submission.
+    pub outputs: u32,
+    /// How many of the largest logits `top` holds.
+    pub top: u32,
+    /// Storage of keys and values.
+    pub kv: KvType,
+    /// The most bytes of a matrix in the device's order; a larger one is cut by rows.
+    pub max_matrix_bytes: u64,
+}
+
+/// A model ready to be loaded by a backend.
+#[derive(Debug)]
+pub struct Lowered {
+    /// Weights and states.
+    pub store: Store,
+    /// A few rows, matrix times vector.
+    pub decode: Phase,
+    /// Many rows, matrix times matrix.
+    pub prefill: Phase,
+    /// The states that the host touches.
+    pub ports: Ports,
+    /// The choices.
+    pub options: LowerOptions,
+}
+
+/// A plan and how far to run it.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// All steps.
+    pub plan: Arc<Plan>,
+    /// Steps that fill the KV cache and no more.
+    pub body: usize,
+    /// Steps up to the logits.
+    pub logits: usize,
+    /// Steps up to the token of the largest logit.
+    pub argmax: usize,
+    /// Steps up to the largest logits: all.
+    pub top: usize,
+}
+
+/// The states that the host touches.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// In: token, position, sequence, 0 of each row.
+    pub rows: ItemId,
+    /// In: pages of each sequence, `(sequences, context / PAGE)`.
+    pub pages: ItemId,
+    /// In: the rows whose logits are wanted.
+    pub outputs: ItemId,
+    /// Out: `(outputs, vocabulary)`.
+    pub logits: ItemId,
+    /// Out: the token of the largest logit of each output.
+    pub token: ItemId,
+    /// Out: the largest logits, as the kernel `top_k` writes them.
+    pub top: ItemId,
+    /// By block: keys.
+    pub keys: Vec<ItemId>,
+    /// By block: values.
+    pub values: Vec<ItemId>,
+}
+
+impl LowerOptions {
+    /// Entries of a sequence in the state `pages`.
+    pub fn pages_per_sequence(&self) -> u32 {
+        self.context.div_ceil(PAGE)
+    }
+}
+
+/// Lowers a model.
+///
+/// # Errors
+/// [`crate::Kind::Internal`] where the plan does not fit together.
+pub fn lower(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) -> Result<Lowered> {
+    let mut store = Store::default();
+    let placed = place(&mut store, blueprint, weights, options.max_matrix_bytes, options.context);
+    let ports = open_ports(&mut store, blueprint, &options);
+    let pass = Pass { blueprint, placed: &placed, ports: &ports, options };
+    let decode = pass.forward(&store, "decode", options.decode_rows)?;
+    let prefill = pass.forward(&store, "prefill", options.prefill_rows)?;
+    Ok(Lowered { store, decode, prefill, ports, options })
+}
+
+fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) -> Ports {
+    let outputs = options.outputs as usize;
+    let mut cache = |name: &str| -> Vec<ItemId> {
+        let words = |block: &super::blueprint::Block| {
+            let attention = &block.attention;
+            options.kv.words((options.pages * PAGE * attention.kv_heads * attention.head_dim) as usize)
+        };
+        let blocks = blueprint.blocks.iter().enumerate();
+        blocks.map(|(i, block)| store.add_state(&format!("blk.{i}.{name}"), words(block))).collect()
+    };
+    let (keys, values) = (cache("keys"), cache("values"));
+    Ports {
+        keys,
+        values,
+        rows: store.add_state(
+            "rows",
+            options.prefill_rows.max(options.decode_rows) as usize * crate::kernel::ROW_WORDS,
+        ),
+        pages: store.add_state("pages", (options.sequences * options.pages_per_sequence()) as usize),
+        outputs: store.add_state("outputs", outputs),
+        logits: store.add_state("logits", outputs * blueprint.vocab as usize),
+        token: store.add_state("token", outputs),
+        top: store.add_state("top", outputs * (2 * options.top as usize + 1)),
+    }
+}
+
+struct Pass<'a> {
+    blueprint: &'a Blueprint,
+    placed: &'a Placed,
+    ports: &'a Ports,
+    options: LowerOptions,
+}
+
+impl Pass<'_> {
+    fn forward(&self, store: &Store, name: &str, max_rows: u32) -> Result<Phase> {
+        let Self { blueprint, placed, ports, options } = self;
+        let width = blueprint.width;
+        let mut plan = Builder::new(store, name, max_rows, options.outputs);
+        let b = &mut plan;
+
+        let x = b.temp("x", Extent::Tokens, width as usize);
+        self.embed(b, x)?;
+        for (i, (block, at)) in blueprint.blocks.iter().zip(&placed.blocks).enumerate() {
+            let attention = &block.attention;
+            let (heads, kv_heads, head_dim) = (attention.heads, attention.kv_heads, attention.head_dim);
+            let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+            let stride = q_width + 2 * kv_width;
+            let (keys, values) = (Operand::Item(ports.keys[i]), Operand::Item(ports.values[i]));
+            let (rows, pages) = (Operand::Item(ports.rows), Operand::Item(ports.pages));
+            let pages_per_sequence = options.pages_per_sequence();
+            let kv = Form { kv: Some(options.kv), ..Form::default() };
+            let label = |what: &str| format!("blk.{i}.{what}");
+
+            let h = b.temp("h", Extent::Tokens, width as usize);
+            self.norm(b, label("attn_norm"), Extent::Tokens, x, at.attn_norm, h)?;
+            let qkv = b.temp("qkv", Extent::Tokens, stride as usize);
+            self.linear(b, &label("attn_qkv"), Extent::Tokens, &at.qkv, h, qkv, stride, Epilogue::Store)?;
+            let turn = rope::Params {
+                stride,
+                offset: 0,
+                heads: heads + kv_heads,
+                head_dim,
+                dims: blueprint.rope.dims,
+                interleaved: u32::from(blueprint.rope.pairing == Pairing::Interleaved),
+            };
+            let table = Operand::Item(placed.rope_table);
+            b.step::<Rope>(label("rope"), Extent::Tokens, Form::default(), turn, &[rows, table, qkv])?;
+            let write = kv_write::Params {
+                stride,
+                k_offset: q_width,
+                v_offset: q_width + kv_width,
+                kv_heads,
+                head_dim,
+                pages_per_sequence,
+            };
+            b.step::<KvWrite>(
+                label("kv_write"),
+                Extent::Tokens,
+                kv,
+                write,
+                &[rows, pages, qkv, keys, values],
+            )?;
+            let a = b.temp("a", Extent::Tokens, q_width as usize);
+            let look = attend::Params {
+                q_stride: stride,
+                q_offset: 0,
+                heads,
+                kv_heads,
+                head_dim,
+                pages_per_sequence,
+                scale: attention.scale,
+            };
+            b.step::<Attend>(
+                label("attend"),
+                Extent::Tokens,
+                kv,
+                look,
+                &[rows, pages, qkv, keys, values, a],
+            )?;
+            self.linear(b, &label("attn_output"), Extent::Tokens, &at.o, a, x, width, Epilogue::Add)?;
+
+            let h = b.temp("h", Extent::Tokens, width as usize);
+            self.norm(b, label("ffn_norm"), Extent::Tokens, x, at.ffn_norm, h)?;
+            let gate_up = b.temp("gate_up", Extent::Tokens, 2 * block.ffn_width as usize);
+            let stride = 2 * block.ffn_width;
+            self.linear(
+                b,
+                &label("ffn_gate_up"),
+                Extent::Tokens,
+                &at.gate_up,
+                h,
+                gate_up,
+                stride,
+                Epilogue::Store,
+            )?;
+            let f = b.temp("f", Extent::Tokens, block.ffn_width as usize);
+            let gate = swiglu::Params { width: block.ffn_width };
+            b.step::<Swiglu>(label("swiglu"), Extent::Tokens, Form::default(), gate, &[gate_up, f])?;
+            self.linear(b, &label("ffn_down"), Extent::Tokens, &at.down, f, x, width, Epilogue::Add)?;
+        }
+        let body = b.len();
+
+        let (wanted, logits) = (Operand::Item(ports.outputs), Operand::Item(ports.logits));
+        let vocab = blueprint.vocab;
+        let last = b.temp("last", Extent::Outputs, width as usize);
+        b.step::<Pick>("pick", Extent::Outputs, Form::default(), pick::Params { width }, &[wanted, x, last])?;
+        let h = b.temp("h", Extent::Outputs, width as usize);
+        self.norm(b, "output_norm".into(), Extent::Outputs, last, placed.final_norm, h)?;
+        self.linear(b, "output", Extent::Outputs, &placed.head, h, logits, vocab, Epilogue::Store)?;
+        let logits_end = b.len();
+        let token = Operand::Item(ports.token);
+        b.step::<Argmax>(
+            "argmax",
+            Extent::Outputs,
+            Form::default(),
+            argmax::Params { width: vocab },
+            &[logits, token],
+        )?;
+        let argmax = b.len();
+        let top = top_k::Params { width: vocab, k: options.top };
+        b.step::<TopK>("top_k", Extent::Outputs, Form::default(), top, &[logits, Operand::Item(ports.top)])?;
+        let plan = Arc::new(plan.finish());
+        Ok(Phase { body, logits: logits_end, argmax, top: plan.steps.len(), plan })
+    }
+
+    fn embed(&self, b: &mut Builder<'_>, x: Operand) -> Result<()> {
+        for piece in &self.placed.embedding {
+            let params = embed::Params {
+                width: self.blueprint.width,
+                first_token: piece.first_row,
+                tokens: piece.rows,
+                code_stride: piece.code_stride,
+                scale_stride: piece.scale_stride,
+            };
+            let form = Form { format: Some(piece.format), ..Form::default() };
+            let args = [Operand::Item(self.ports.rows), Operand::Item(piece.item), x];
+            b.step::<Embed>("token_embd", Extent::Tokens, form, params, &args)?;
+        }
+        Ok(())
+    }
+
+    fn norm(
+        &self,
+        b: &mut Builder<'_>,
+        label: String,
+        extent: Extent,
+        x: Operand,
+        gain: ItemId,
+        y: Operand,
+    ) -> Result<()> {
+        let params = rms_norm::Params { width: self.blueprint.width, epsilon: self.blueprint.norm_eps };
+        b.step::<RmsNorm>(label, extent, Form::default(), params, &[x, Operand::Item(gain), y])
+    }
+
+    /// `y (+)= linear(x)`: a product for each piece of each matrix, then the bias.
+    #[allow(clippy::too_many_arguments, reason = "a call of the forward pass reads best in one line")]
+    fn linear(
+        &self,
+        b: &mut Builder<'_>,
+        label: &str,
+        extent: Extent,
+        linear: &PlacedLinear,
+        x: Operand,
+        y: Operand,
+        y_stride: u32,
+        epilogue: Epilogue,
+    ) -> Result<()> {
+        for piece in &linear.pieces {
+            let params = matvec::Params {
+                k: linear.k,
+                n: piece.rows,
+                x_stride: linear.k,
+                y_stride,
+                y_offset: piece.first_row,
+                code_stride: piece.code_stride,
+                scale_stride: piece.scale_stride,
+            };
+            let form = Form { format: Some(piece.format), epilogue: Some(epilogue), kv: None };
+            let args = [x, Operand::Item(piece.item), y];
+            let narrow = b.max_of(extent) <= self.options.decode_rows;
+            match narrow {
+                true => b.step::<Matvec>(label, extent, form, params, &args)?,
+                false => b.step::<Matmul>(label, extent, form, params, &args)?,
+            }
+        }
+        for &(item, width, y_offset) in &linear.biases {
+            let params = bias::Params { width, y_stride, y_offset };
+            b.step::<Bias>(
+                format!("{label}.bias"),
+                extent,
+                Form::default(),
+                params,
+                &[Operand::Item(item), y],
+            )?;
+        }
+        Ok(())
+    }
+}
