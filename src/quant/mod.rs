@@ -7,10 +7,11 @@
 //! - **GPU order**: a structure of arrays, made by [`Layout::repack`] while uploading. Per row, *codes* are bit
 //!   fields of [`GpuOrder::code_bits`] bits along K, padded with zero codes to whole units of [`UNIT`] elements
 //!   and whole `vec4<u32>`s; a word of b-bit fields (b ≤ 8) holds its element i in byte i mod 4 at bit
-//!   b·(i div 4), so that `unpack4xU8` yields four neighbours; wider fields stand in order. *Scales* are whatever else
-//!   decoding needs (scales, mins, high bits that would not fill a vector), [`GpuOrder::scale_halves`] u16
-//!   per block, padded to a whole u32 at the end of the row. Nothing is rounded: both orders decode to the
-//!   same bits.
+//!   b·(i div 4), so that `unpack4xU8` yields four neighbours; wider fields stand in order. *Scales* are
+//!   whatever else decoding needs (scales, mins, high bits that would not fill a vector),
+//!   [`GpuOrder::scale_halves`] u16 per block, padded to a whole u32 at the end of the row. Nothing is rounded:
+//!   both orders decode to the same bits, except that a device may flush subnormals (of f16 where a shader
+//!   unpacks them, of f32 anywhere) to zero.
 //!
 //! To add a format: one file here, `shaders/quant/NAME.wgsl` with `decode32`, one line in the list below.
 //! Layouts and their sources: ggml's block structures (`ggml-common.h`, `ggml-quants.c`, MIT), written here
@@ -18,6 +19,8 @@
 
 mod fit;
 mod matrix;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use matrix::Matrix;

@@ -1,0 +1,208 @@
+//! Laws that hold for every format of the list.
+
+use super::{Format, UNIT};
+use crate::base::Seed;
+
+/// The bits that are set.
+fn ones(words: &[u32]) -> Vec<usize> {
+    (0..32 * words.len()).filter(|bit| words[bit / 32] >> (bit % 32) & 1 == 1).collect()
+}
+
+/// The row of `k` elements in GPU order: codes, then scales.
+fn repacked(format: Format, k: usize, row: &[u8]) -> Vec<u32> {
+    let mut words = vec![0; format.code_words(k) + format.scale_words(k)];
+    let (codes, scales) = words.split_at_mut(format.code_words(k));
+    format.repack(row, codes, scales);
+    words
+}
+
+fn flipped(row: &[u8], bit: usize) -> Vec<u8> {
+    let mut row = row.to_vec();
+    row[bit / 8] ^= 1 << (bit % 8);
+    row
+}
+
+/// Where each bit of a row of `bytes` goes, or what `repack` does that is not moving bits.
+fn destinations(bytes: usize, repack: impl Fn(&[u8]) -> Vec<u32>) -> Result<Vec<usize>, String> {
+    let zero = vec![0; bytes];
+    let mut taken = repack(&zero);
+    if !ones(&taken).is_empty() {
+        return Err("bits appear from nothing".into());
+    }
+    let mut places = Vec::with_capacity(8 * bytes);
+    for bit in 0..8 * bytes {
+        let [place] = ones(&repack(&flipped(&zero, bit)))[..] else {
+            return Err(format!("bit {bit} does not go to one place"));
+        };
+        if taken[place / 32] >> (place % 32) & 1 == 1 {
+            return Err(format!("bit {bit} goes where another went"));
+        }
+        taken[place / 32] |= 1 << (place % 32);
+        places.push(place);
+    }
+    let row: Vec<u8> = Seed::new(1).vector(bytes, 128.0).iter().map(|v| (v + 128.0) as u8).collect();
+    let mut moved = vec![0u32; taken.len()];
+    for (bit, place) in places.iter().enumerate() {
+        moved[place / 32] |= u32::from(row[bit / 8] >> (bit % 8) & 1) << (place % 32);
+    }
+    if moved != repack(&row) {
+        return Err("bits depend on each other".into());
+    }
+    Ok(places)
+}
+
+/// The element whose code holds bit `place` of the codes: the rule of the GPU order.
+fn element_at(code_bits: usize, place: usize) -> usize {
+    if code_bits > 8 {
+        return place / code_bits;
+    }
+    let (word, byte, field) = (place / 32, place % 32 / 8, place % 8 / code_bits);
+    word * (32 / code_bits) + 4 * field + byte
+}
+
+fn decoded(format: Format, row: &[u8]) -> Vec<f32> {
+    let mut out = vec![0.0; row.len() / format.block_bytes() * format.block_len()];
+    format.decode(row, &mut out);
+    out
+}
+
+/// The elements that two rows decode to different bits.
+fn changed(a: &[f32], b: &[f32]) -> Vec<usize> {
+    (0..a.len()).filter(|&i| a[i].to_bits() != b[i].to_bits()).collect()
+}
+
+#[test]
+fn repacking_moves_every_bit_to_a_place_of_its_own() {
+    for &format in Format::ALL {
+        for blocks in [1, 2, 3, 33] {
+            let repack = |row: &[u8]| repacked(format, blocks * format.block_len(), row);
+            // The long rows of the large blocks would only repeat what three blocks show.
+            if blocks * format.block_bytes() > 1024 {
+                continue;
+            }
+            if let Err(what) = destinations(blocks * format.block_bytes(), repack) {
+                panic!("{format}, {blocks} blocks: {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_repacking_that_loses_a_bit_is_noticed() {
+    let lossy = |row: &[u8]| repacked(Format::Q4_1, 32, row).iter().map(|word| word & !4).collect();
+    assert!(destinations(20, lossy).is_err());
+    let doubled = |row: &[u8]| repacked(Format::Q4_1, 32, row).iter().map(|word| word | word << 8).collect();
+    assert!(destinations(20, doubled).is_err());
+}
+
+#[test]
+fn codes_stand_where_the_rule_says() {
+    for &format in Format::ALL {
+        let k = 3 * format.block_len().max(UNIT);
+        let values = Seed::new(2).vector(k, 1.0);
+        let row = format.encode(&values);
+        let (before, code_bits) = (decoded(format, &row), format.layout().gpu_order().code_bits);
+        let places = destinations(row.len(), |row| repacked(format, k, row)).expect("a permutation");
+        for (bit, place) in places.into_iter().enumerate() {
+            if place < 32 * format.code_words(k) {
+                let changed = changed(&before, &decoded(format, &flipped(&row, bit)));
+                assert_eq!(changed, [element_at(code_bits, place)], "{format}: bit {bit} of the row");
+            }
+        }
+    }
+}
+
+/// The first value of a block that another code of its element would have come nearer to.
+fn misplaced(format: Format, values: &[f32], block: &[u8]) -> Option<usize> {
+    let before = decoded(format, block);
+    let mut bits_of = vec![Vec::new(); values.len()];
+    for bit in 0..8 * block.len() {
+        if let [element] = changed(&before, &decoded(format, &flipped(block, bit)))[..] {
+            bits_of[element].push(bit);
+        }
+    }
+    // A scale is rounded to f32 before codes are chosen with it; a near tie may fall either way.
+    let slack = 1e-5 * values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let misses = |element: usize, bits: &Vec<usize>| {
+        if bits.len() > 16 {
+            return before[element].to_bits() != values[element].to_bits();
+        }
+        (0..1u32 << bits.len()).any(|choice| {
+            let chosen = (0..bits.len()).filter(|i| choice >> i & 1 == 1);
+            let other = chosen.fold(block.to_vec(), |block, i| flipped(&block, bits[i]));
+            let error = |decoded: f32| (decoded - values[element]).abs();
+            error(decoded(format, &other)[element]) + slack < error(before[element])
+        })
+    };
+    (0..values.len()).find(|&element| misses(element, &bits_of[element]))
+}
+
+/// Roughly Gaussian, as weights are.
+fn weights(seed: u64, len: usize) -> Vec<f32> {
+    let mut seed = Seed::new(seed);
+    (0..len).map(|_| (0..6).map(|_| seed.signed()).sum::<f32>() * 0.05).collect()
+}
+
+#[test]
+fn every_code_is_the_nearest_one() {
+    for &format in Format::ALL {
+        let values = weights(3, format.block_len());
+        let mut block = format.encode(&values);
+        assert_eq!(misplaced(format, &values, &block), None, "{format}");
+        // The same block with a bit of one code turned over.
+        let before = decoded(format, &block);
+        let of_a_code = |bit: &usize| changed(&before, &decoded(format, &flipped(&block, *bit))).len() == 1;
+        let bit = (0..8 * block.len()).rfind(of_a_code).expect("a code");
+        block = flipped(&block, bit);
+        assert!(misplaced(format, &values, &block).is_some(), "{format}: a wrong code passed");
+    }
+}
+
+/// The root of the mean squared error over that of the values.
+fn relative_error(format: Format, values: &[f32]) -> f64 {
+    let decoded = decoded(format, &format.encode(values));
+    let square = |v: f32| f64::from(v) * f64::from(v);
+    let error: f64 = values.iter().zip(decoded).map(|(v, d)| square(v - d)).sum();
+    (error / values.iter().map(|&v| square(v)).sum::<f64>()).sqrt()
+}
+
+#[test]
+fn a_bit_halves_the_error() {
+    // 32 such values span about 4.2 standard deviations, so a step of that over 2^b errs by 4.2/√12·2^-b; of the
+    // bits of a weight, up to one pays for scales.
+    let values = weights(4, 64 * 256);
+    for format in Format::ALL.iter().copied().filter(|format| format.block_len() > 1) {
+        let error = relative_error(format, &values) * format.bits_per_weight().exp2();
+        assert!((0.5..2.6).contains(&error), "{format}: {error} · 2^-bits");
+    }
+}
+
+#[test]
+fn any_finite_block_encodes_to_finite_values() {
+    let spike = |at: usize, height: f32| move |i: usize| if i == at { height } else { 0.01 };
+    let shapes: [(&str, Box<dyn Fn(usize) -> f32>); 8] = [
+        ("zeros", Box::new(|_| 0.0)),
+        ("a constant", Box::new(|_| 0.75)),
+        ("a negative constant", Box::new(|_| -0.75)),
+        ("subnormals", Box::new(|i| f32::from_bits(i as u32 + 1))),
+        ("below f16", Box::new(|i| 1e-9 * i as f32)),
+        ("a spike", Box::new(spike(7, 1000.0))),
+        ("a negative spike", Box::new(spike(8, -1000.0))),
+        ("the greatest", Box::new(|i| if i % 2 == 0 { f32::MAX } else { f32::MIN })),
+    ];
+    for &format in Format::ALL {
+        for (name, shape) in &shapes {
+            let values: Vec<f32> = (0..format.block_len()).map(shape).collect();
+            let decoded = decoded(format, &format.encode(&values));
+            assert!(decoded.iter().all(|v| v.is_finite()), "{format}, {name}: {decoded:?}");
+            if *name != "the greatest" {
+                let most = values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+                let bits = format.bits_per_weight().min(8.0);
+                let bound = most * 4.0 * (-bits).exp2() as f32 + 1e-6;
+                for (v, d) in values.iter().zip(&decoded) {
+                    assert!((v - d).abs() <= bound, "{format}, {name}: {v} became {d}");
+                }
+            }
+        }
+    }
+}
