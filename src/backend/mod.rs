@@ -1,5 +1,6 @@
 //! Floor 5: who computes. Seven verbs between plans and devices; nobody here has heard of a language model.
 
+pub mod cpu;
 pub mod probe;
 
 use std::ops::Range;

@@ -1,4 +1,5 @@
 //! tests
+mod cpu;
 mod data;
 mod formats;
 mod quants;

@@ -1,0 +1,275 @@
+//! The CPU backend: the same plans, computed by the caller's thread and a few helpers inside `submit`.
+//!
+//! Matrices stay in the bytes of the file. A step runs its fast implementation where there is one, else its
+//! twin. A written argument is taken out of its place for the time of the call, so that no two arguments can
+//! be the same memory.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Backend, Caps, Program, Progress, Status, Ticket};
+use crate::error::{Error, Kind, Result};
+use crate::kernel::{Arg, ArgKind, Call};
+use crate::plan::{Arena, Inputs, Item, ItemId, Operand, Plan, Step, Store};
+use crate::quant::Matrix;
+
+/// How a [`Cpu`] computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Threads that compute, the caller's included; by default as many as the system offers.
+    pub threads: Option<usize>,
+    /// Activations stay f32 everywhere.
+    pub exact: bool,
+}
+
+/// The backend.
+#[derive(Debug)]
+pub struct Cpu {
+    caps: Caps,
+    items: Vec<Slot>,
+    programs: Vec<Ready>,
+    tickets: u64,
+}
+
+/// An item of the store.
+#[derive(Debug)]
+enum Slot {
+    Matrix(Matrix),
+    Vector(Arc<[f32]>),
+    State(Vec<u32>),
+}
+
+/// A prepared plan.
+#[derive(Debug)]
+struct Ready {
+    plan: Arc<Plan>,
+    arena: Arena,
+    rooms: Vec<Vec<u32>>,
+}
+
+impl Cpu {
+    /// A backend with nothing loaded.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] for no threads.
+    pub fn new(options: CpuOptions) -> Result<Self> {
+        if options.threads == Some(0) {
+            return Err(Error::invalid("0 threads cannot compute").hint("ask for at least 1"));
+        }
+        let caps = Caps { name: "CPU".into(), backend: "cpu", max_matrix_bytes: u64::MAX, software: false };
+        Ok(Self { caps, items: Vec::new(), programs: Vec::new(), tickets: 0 })
+    }
+
+    fn state(&mut self, id: ItemId, at: usize, len: usize) -> Result<&mut [u8]> {
+        let Some(Slot::State(words)) = self.items.get_mut(id.index()) else {
+            return Err(Error::internal(format!("item {} is not a state", id.index())));
+        };
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
+        let all = bytes.len();
+        at.checked_add(len).and_then(|end| bytes.get_mut(at..end)).ok_or_else(|| {
+            Error::internal(format!("{len} bytes from {at} on are not inside a state of {all}"))
+        })
+    }
+}
+
+impl Backend for Cpu {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
+        self.programs.clear();
+        self.items.clear();
+        let total = store.items().map(|(_, item)| weight_bytes(item)).sum();
+        let mut done = 0;
+        for (_, item) in store.items() {
+            self.items.push(match item {
+                Item::Matrix(matrix) => Slot::Matrix(matrix.clone()),
+                Item::Vector { values, .. } => Slot::Vector(values.clone()),
+                Item::State { name, words } => {
+                    Slot::State(zeroes(*words).map_err(|error| error.at(format!("state {name}")))?)
+                }
+            });
+            done += weight_bytes(item);
+            progress(done, total)?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, plan: Arc<Plan>) -> Result<Program> {
+        for step in &plan.steps {
+            self.check(&plan, step).map_err(|error| error.at(format!("step {}", step.label)))?;
+        }
+        let arena = Arena::of(&plan);
+        let rooms = arena.rooms.iter().map(|room| zeroes(room.len)).collect::<Result<_>>()?;
+        self.programs.push(Ready { plan: plan.clone(), arena, rooms });
+        Ok(Program { index: self.programs.len() - 1, plan })
+    }
+
+    fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket> {
+        let Self { items, programs, .. } = self;
+        let ready = programs
+            .get_mut(program.index)
+            .filter(|ready| Arc::ptr_eq(&ready.plan, &program.plan))
+            .ok_or_else(|| Error::internal("the program was prepared before the last load"))?;
+        let plan = ready.plan.clone();
+        if inputs.rows > plan.max_rows || inputs.outputs > plan.max_outputs {
+            return Err(Error::internal(format!(
+                "{inputs:?} is beyond plan {} of {} rows and {} outputs",
+                plan.name, plan.max_rows, plan.max_outputs
+            )));
+        }
+        let steps = plan
+            .steps
+            .get(steps.clone())
+            .ok_or_else(|| Error::internal(format!("no steps {steps:?} in plan {}", plan.name)))?;
+        for step in steps {
+            if let Some(call) = step.call(inputs) {
+                run(step, call, items, ready).map_err(|error| error.at(format!("step {}", step.label)))?;
+            }
+        }
+        self.tickets += 1;
+        Ok(Ticket(self.tickets))
+    }
+
+    fn poll(&mut self, ticket: Ticket, _wait: Duration) -> Result<Status> {
+        match ticket.0 {
+            0 => Err(Error::internal("no such ticket")),
+            number if number > self.tickets => Err(Error::internal("no such ticket")),
+            _ => Ok(Status::Finished),
+        }
+    }
+
+    fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {
+        out.copy_from_slice(self.state(state, at, out.len())?);
+        Ok(())
+    }
+
+    fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()> {
+        self.state(state, at, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Cpu {
+    /// Whether each operand is there and of the kind that the kernel takes.
+    fn check(&self, plan: &Plan, step: &Step) -> Result<()> {
+        let kernel = step.home();
+        let fits = |(operand, kind): (&Operand, &ArgKind)| match operand {
+            Operand::Item(id) => match self.items.get(id.index()) {
+                Some(Slot::Matrix(_)) => *kind == ArgKind::Matrix,
+                Some(Slot::Vector(_)) => *kind == ArgKind::F32,
+                Some(Slot::State(_)) => *kind != ArgKind::Matrix,
+                None => false,
+            },
+            Operand::Temp(id) => {
+                id.index() < plan.temps.len() && matches!(kind, ArgKind::F32 | ArgKind::F32Mut)
+            }
+        };
+        let all_fit = step.args.len() == kernel.args.len() && step.args.iter().zip(kernel.args).all(fits);
+        if !all_fit || step.params.len() != kernel.params_size {
+            return Err(Error::internal(format!("the arguments are not what {} takes", kernel.name)));
+        }
+        Ok(())
+    }
+}
+
+/// Computes one step.
+fn run(step: &Step, call: Call, items: &mut [Slot], ready: &mut Ready) -> Result<()> {
+    let kernel = step.home();
+    let mut taken: Vec<Option<Vec<u32>>> = step
+        .args
+        .iter()
+        .zip(kernel.args)
+        .map(|(&operand, kind)| kind.is_written().then(|| std::mem::take(words_of(operand, items, ready))))
+        .collect();
+
+    let mut args = Vec::with_capacity(taken.len());
+    for ((&operand, &kind), taken) in step.args.iter().zip(kernel.args).zip(&mut taken) {
+        args.push(match taken {
+            Some(words) => written(kind, within(operand, ready, words)),
+            None => shared(operand, kind, items, ready),
+        });
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        kernel.twin(&step.params, call, step.form, &mut args);
+    }));
+    drop(args);
+
+    for (&operand, taken) in step.args.iter().zip(taken) {
+        if let Some(words) = taken {
+            *words_of(operand, items, ready) = words;
+        }
+    }
+    outcome.map_err(|panic| {
+        let what = panic.downcast_ref::<String>().map(String::as_str);
+        let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Error::internal(format!("{} panicked: {what}", kernel.name))
+    })
+}
+
+/// Where the words of a state or of a temp's room are kept.
+fn words_of<'a>(operand: Operand, items: &'a mut [Slot], ready: &'a mut Ready) -> &'a mut Vec<u32> {
+    match operand {
+        Operand::Item(id) => match &mut items[id.index()] {
+            Slot::State(words) => words,
+            other => unreachable!("{other:?} is never written: checked while preparing"),
+        },
+        Operand::Temp(id) => {
+            let room = ready.arena.room_of[id.index()].expect("a temp that a step uses has a room");
+            &mut ready.rooms[room]
+        }
+    }
+}
+
+/// The words of `operand` in its buffer: a temp may be smaller than its room.
+fn within<'a>(operand: Operand, ready: &Ready, words: &'a mut [u32]) -> &'a mut [u32] {
+    match operand {
+        Operand::Item(_) => words,
+        Operand::Temp(id) => &mut words[..ready.plan.temp_len(&ready.plan.temps[id.index()])],
+    }
+}
+
+fn written(kind: ArgKind, words: &mut [u32]) -> Arg<'_> {
+    match kind {
+        ArgKind::F32Mut => Arg::F32Mut(bytemuck::cast_slice_mut(words)),
+        _ => Arg::U32Mut(words),
+    }
+}
+
+fn shared<'a>(operand: Operand, kind: ArgKind, items: &'a [Slot], ready: &'a Ready) -> Arg<'a> {
+    let words = match operand {
+        Operand::Item(id) => match &items[id.index()] {
+            Slot::Matrix(matrix) => return Arg::Matrix(matrix),
+            Slot::Vector(values) => return Arg::F32(values),
+            Slot::State(words) => words.as_slice(),
+        },
+        Operand::Temp(id) => {
+            let room = ready.arena.room_of[id.index()].expect("a temp that a step uses has a room");
+            &ready.rooms[room][..ready.plan.temp_len(&ready.plan.temps[id.index()])]
+        }
+    };
+    match kind {
+        ArgKind::F32 => Arg::F32(bytemuck::cast_slice(words)),
+        _ => Arg::U32(words),
+    }
+}
+
+fn weight_bytes(item: &Item) -> u64 {
+    match item {
+        Item::Matrix(matrix) => matrix.parts().map(|(_, bytes)| bytes.len() as u64).sum(),
+        Item::Vector { values, .. } => size_of_val::<[f32]>(values) as u64,
+        Item::State { .. } => 0,
+    }
+}
+
+/// Zero words, refused before the allocator would end the process. The pages are not touched: a cache that
+/// is never filled costs nothing.
+fn zeroes(words: usize) -> Result<Vec<u32>> {
+    Vec::<u32>::new().try_reserve_exact(words).map_err(|error| {
+        Error::new(Kind::OutOfMemory, format!("no memory for {} bytes", 4 * words as u64)).caused_by(error)
+    })?;
+    Ok(vec![0; words])
+}
