@@ -9,7 +9,7 @@ use pocketlm::format::Checkpoint;
 use pocketlm::model::{Blueprint, Weights};
 use pocketlm::{Error, Format, Kind, Result};
 
-use crate::data;
+use crate::data::{self, Scratch};
 
 /// Generous for a file of at most 200 KB on a slow machine; a loader that believes a count takes far longer.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ const REFUSED: &[(&str, Kind, &str)] = &[
     ("no_block_count.gguf", Kind::BadFile, "llama.block_count"),
     ("no_head_count.gguf", Kind::BadFile, "llama.attention.head_count"),
     ("offset_overlap.gguf", Kind::BadFile, "tensor blk.1.attn_q.weight"),
-    ("rope_base_inf.gguf", Kind::BadFile, "llama.rope"),
+    ("rope_base_inf.gguf", Kind::BadFile, "inf cannot be the base"),
     ("rope_dims_too_many.gguf", Kind::BadFile, "32 elements of a head"),
     ("string_length_max.gguf", Kind::BadFile, "byte 153, x.s"),
     ("string_value_not_utf8.gguf", Kind::BadFile, "general.name"),
@@ -106,7 +106,7 @@ fn cases(folder: &str, belongs: impl Fn(&serde_json::Value) -> bool) -> Vec<Case
 }
 
 /// Everything that is done with a file before its first token.
-fn load(path: &Path) -> Result<(Blueprint, Weights)> {
+pub(crate) fn load(path: &Path) -> Result<(Blueprint, Weights)> {
     let checkpoint = Checkpoint::open(path)?;
     let blueprint = Blueprint::read(&checkpoint)?;
     let weights = Weights::gather(&checkpoint, &blueprint)?;
@@ -193,7 +193,8 @@ fn the_judge_can_say_no() {
 #[test]
 fn a_truncated_file_is_refused_wherever_it_ends() {
     let whole = fs::read(data::shared("badgguf").join("valid.gguf")).expect("valid.gguf");
-    let path = data::scratch("truncated").join("cut.gguf");
+    let folder = Scratch::new();
+    let path = folder.join("cut.gguf");
     fs::write(&path, &whole).expect("a scratch file");
     let file = fs::File::options().write(true).open(&path).expect("a scratch file");
     load(&path).expect("whole");
@@ -208,7 +209,7 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
 
 #[test]
 fn flipped_bytes_never_panic() {
-    let folder = data::scratch("flipped");
+    let folder = Scratch::new();
     let valid = data::shared("badgguf").join("valid.gguf");
     // Where counts, lengths, types and offsets stand.
     let header = 7008;

@@ -2,4 +2,5 @@
 mod cpu;
 mod data;
 mod formats;
+mod hugging_face;
 mod quants;

@@ -94,7 +94,7 @@ fn gguf_vocab(checkpoint: &Checkpoint, metadata: &Metadata) -> Result<u32> {
 
 fn gguf_rope(checkpoint: &Checkpoint, metadata: &Metadata, dims: u32) -> Result<Rope> {
     let base = metadata.float("llama.rope.freq_base")?.unwrap_or(ROPE_BASE);
-    let mut inv_freq = Rope::inv_freq(base, dims).map_err(|error| error.at("llama.rope"))?;
+    let mut inv_freq = Rope::inv_freq(base, dims)?;
     let kind_key = "llama.rope.scaling.type";
     let factor = match metadata.text(kind_key)? {
         None => metadata.float("llama.rope.scale_linear")?.unwrap_or(1.0),
@@ -190,7 +190,7 @@ fn hugging_face_rope(config: &Config, dims: u32) -> Result<Rope> {
     if partial.is_some_and(|factor| factor != 1.0) {
         return Err(Error::unsupported("rotation of a part of each head is not supported").at("partial_rotary_factor"));
     }
-    let mut inv_freq = Rope::inv_freq(base, dims).map_err(|error| error.at("rope_theta"))?;
+    let mut inv_freq = Rope::inv_freq(base, dims)?;
     let kind = settings.text("rope_type")?.or(settings.text("type")?).unwrap_or("default");
     match kind {
         "default" => {}
@@ -256,4 +256,116 @@ fn divide(width: u32, heads: u32) -> Result<u32> {
 
 fn default_scale(head_dim: u32) -> f32 {
     (1.0 / f64::from(head_dim).sqrt()) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::format::{Dialect, Dtype, Tensor, Value};
+    use crate::quant::Format;
+
+    /// A tensor of f32 elements.
+    fn tensor(name: &str, dims: &[u64], values: &[f32]) -> Tensor {
+        Tensor {
+            name: name.to_owned(),
+            dims: dims.to_vec(),
+            dtype: Dtype::Format(Format::F32),
+            bytes: Format::F32.encode(values).into(),
+            file: Path::new("test.gguf").into(),
+            offset: 0,
+        }
+    }
+
+    /// Width 8, two heads of 4, an embedding of three rows; `more` replaces and adds.
+    fn gguf(more: &[(&str, Value)], tensors: Vec<Tensor>) -> Checkpoint {
+        let base = [
+            ("general.architecture", Value::Text("llama".to_owned())),
+            ("llama.embedding_length", Value::Unsigned(8)),
+            ("llama.attention.head_count", Value::Unsigned(2)),
+            ("llama.feed_forward_length", Value::Unsigned(16)),
+            ("llama.context_length", Value::Unsigned(32)),
+            ("llama.block_count", Value::Unsigned(1)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::Float(1e-5)),
+        ];
+        let mut metadata = Metadata::default();
+        let kept = base.iter().filter(|(key, _)| more.iter().all(|(other, _)| other != key));
+        for (key, value) in kept.chain(more) {
+            metadata.insert((*key).to_owned(), value.clone()).unwrap();
+        }
+        let embedding = tensor("token_embd.weight", &[3, 8], &[0.5; 24]);
+        let tensors = tensors.into_iter().chain([embedding]).map(|tensor| (tensor.name.clone(), tensor)).collect();
+        Checkpoint { path: "test.gguf".into(), dialect: Dialect::Gguf(metadata), tensors }
+    }
+
+    #[test]
+    fn absent_settings_have_their_defaults() {
+        let blueprint = Blueprint::read(&gguf(&[], Vec::new())).unwrap();
+        let attention = &blueprint.blocks[0].attention;
+        assert_eq!((attention.kv_heads, attention.head_dim, attention.scale), (2, 4, 0.5));
+        assert_eq!((blueprint.vocab, blueprint.tied), (3, true));
+        assert_eq!(blueprint.rope.pairing, Pairing::Interleaved);
+        assert_eq!(blueprint.rope.inv_freq, [1.0, 0.01]);
+        assert_eq!(blueprint.rope.attention_factor, 1.0);
+    }
+
+    #[test]
+    fn settings_are_followed() {
+        let more = [
+            ("llama.attention.key_length", Value::Unsigned(6)),
+            ("llama.attention.value_length", Value::Unsigned(6)),
+            ("llama.rope.dimension_count", Value::Signed(4)),
+            ("llama.rope.freq_base", Value::Float(100.0)),
+            ("llama.rope.scaling.type", Value::Text("linear".to_owned())),
+            ("llama.rope.scaling.factor", Value::Float(2.0)),
+        ];
+        let tensors =
+            vec![tensor("rope_freqs.weight", &[2], &[1.0, 8.0]), tensor("output.weight", &[3, 8], &[0.0; 24])];
+        let blueprint = Blueprint::read(&gguf(&more, tensors)).unwrap();
+        assert_eq!(blueprint.blocks[0].attention.head_dim, 6);
+        assert_eq!(blueprint.rope.inv_freq, [0.5, 0.1 / 2.0 / 8.0]);
+        assert!(!blueprint.tied);
+    }
+
+    #[test]
+    fn what_would_go_wrong_in_silence_is_refused() {
+        let cases = [
+            ("llama.expert_count", Value::Unsigned(8), Kind::Unsupported),
+            ("llama.attention.sliding_window", Value::Unsigned(16), Kind::Unsupported),
+            ("llama.attention.value_length", Value::Unsigned(8), Kind::Unsupported),
+            ("llama.rope.scaling.type", Value::Text("yarn".to_owned()), Kind::Unsupported),
+            ("llama.rope.scale_linear", Value::Float(f64::NAN), Kind::BadFile),
+            ("llama.rope.scaling.attn_factor", Value::Float(0.0), Kind::BadFile),
+            ("llama.vocab_size", Value::Unsigned(4), Kind::BadFile),
+            ("llama.attention.key_length", Value::Unsigned(1 << 20), Kind::BadFile),
+            ("llama.attention.head_count", Value::Unsigned(0), Kind::BadFile),
+        ];
+        for (key, value, kind) in cases {
+            let error = Blueprint::read(&gguf(&[(key, value)], Vec::new())).unwrap_err();
+            assert_eq!(error.kind(), kind, "{key}: {error}");
+        }
+        for divisors in [[1.0, 0.0], [1.0, -2.0], [1.0, f32::NAN]] {
+            let factors = tensor("rope_freqs.weight", &[2], &divisors);
+            let error = Blueprint::read(&gguf(&[], vec![factors])).unwrap_err();
+            assert_eq!(error.kind(), Kind::BadFile, "{divisors:?}: {error}");
+        }
+        let too_many = tensor("rope_freqs.weight", &[3], &[1.0; 3]);
+        assert!(Blueprint::read(&gguf(&[], vec![too_many])).is_err());
+    }
+
+    /// The settings of Llama 3.2 at the edges of the three ranges.
+    #[test]
+    fn llama_3_keeps_fast_frequencies_and_divides_slow_ones() {
+        let scaling = Llama3Scaling { factor: 32.0, low: 1.0, high: 4.0, context: 8192.0 };
+        let of_wavelength = |wavelength: f64| TAU / wavelength;
+        for (wavelength, factor) in [(100.0, 1.0), (2048.0, 1.0), (8192.0, 1.0 / 32.0), (1e6, 1.0 / 32.0)] {
+            let freq = of_wavelength(wavelength);
+            assert!((scaling.apply(freq) / freq - factor).abs() < 1e-12, "{wavelength}");
+        }
+        // Two turns in the context: a third of the way from low to high.
+        let freq = of_wavelength(4096.0);
+        assert!((scaling.apply(freq) / freq - (1.0 / 3.0 + 2.0 / 3.0 / 32.0)).abs() < 1e-12);
+    }
 }
