@@ -166,7 +166,7 @@ fn settings_that_contradict_are_refused() {
         ("rope_scaling", zero, BadFile, "inf cannot be the rotary frequency"),
         ("rope_theta", json!(-1), BadFile, "-1 cannot be the base"),
         ("tie_word_embeddings", json!("no"), BadFile, "tie_word_embeddings"),
-        ("vocab_size", json!(33), BadFile, "tensor lm_head.weight"),
+        ("vocab_size", json!(33), BadFile, "tensor model.embed_tokens.weight"),
         ("vocab_size", null, BadFile, "vocab_size"),
     ];
     for (key, value, kind, says) in &cases {
