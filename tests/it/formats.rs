@@ -220,7 +220,7 @@ fn flipped_bytes_never_panic() {
 }
 
 /// Loads `rounds` copies of `valid`, each with one to four of its first `span` bytes changed.
-fn flip(valid: &Path, copy: &Path, span: usize, rounds: usize) {
+pub(crate) fn flip(valid: &Path, copy: &Path, span: usize, rounds: usize) {
     let whole = fs::read(valid).expect("a valid file");
     fs::write(copy, &whole).expect("a scratch file");
     let mut file = fs::File::options().write(true).open(copy).expect("a scratch file");

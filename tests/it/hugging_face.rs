@@ -9,7 +9,7 @@ use pocketlm::{Format, Kind};
 use serde_json::{Value, json};
 
 use crate::data::{self, Scratch};
-use crate::formats::load;
+use crate::formats::{flip, load};
 
 fn open(name: &str) -> (HuggingFace, Blueprint, Weights) {
     let checkpoint = Checkpoint::open(data::fixture("hf").join(name)).expect("opens");
@@ -176,6 +176,13 @@ fn settings_that_contradict_are_refused() {
     let untied = changed("sharded", "config.json", "tie_word_embeddings", &json!(false));
     let error = load(&untied).expect_err("no head");
     assert!(error.to_string().contains("tensor lm_head.weight"), "{error}");
+}
+
+#[test]
+fn flipped_settings_never_panic() {
+    let valid = data::fixture("hf/single/config.json");
+    let copy = changed("single", "config.json", "vocab_size", &json!(32));
+    flip(&valid, &copy.join("config.json"), fs::metadata(&valid).expect("config.json").len() as usize, 4000);
 }
 
 #[test]

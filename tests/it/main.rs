@@ -2,5 +2,6 @@
 mod cpu;
 mod data;
 mod formats;
+mod gguf;
 mod hugging_face;
 mod quants;
