@@ -19,6 +19,8 @@ pub mod plan;
 pub mod quant;
 #[doc(hidden)]
 pub mod sample;
+#[doc(hidden)]
+pub mod text;
 
 pub use error::{Error, Kind, Result};
 pub use quant::Format;

@@ -1,0 +1,287 @@
+//! Text to token ids and back, whatever file the vocabulary came from.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use tokenizers::models::bpe::{self, BPE};
+use tokenizers::models::wordlevel::WordLevel;
+use tokenizers::{AddedToken, AddedVocabulary, Model, OffsetType, PreTokenizer};
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+
+use super::stream::Stream;
+use super::vocabulary::{Role, Vocabulary};
+use super::{gguf, json};
+use crate::error::{Error, Result};
+use crate::format::{Config, Metadata};
+
+/// Whether the names of special tokens in a text mean the tokens or are text like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// `<|im_start|>` is the token: for rendered chat templates.
+    Parse,
+    /// `<|im_start|>` is twelve characters: for text that is not trusted.
+    Plain,
+}
+
+/// A vocabulary with the rules that cut text into its tokens. Immutable and shared freely.
+pub struct Tokenizer {
+    vocabulary: Arc<Vocabulary>,
+    normalizer: Option<NormalizerWrapper>,
+    splitter: Option<PreTokenizerWrapper>,
+    model: BPE,
+    parse: AddedVocabulary,
+    plain: AddedVocabulary,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    add_bos: bool,
+    ends: BTreeSet<u32>,
+}
+
+/// What a file must say for a [`Tokenizer`] to be built.
+pub(super) struct Parts {
+    pub(super) vocabulary: Vocabulary,
+    /// The tokens that merging may give.
+    pub(super) pieces: bpe::Vocab,
+    /// Pairs of pieces, the first to be merged first.
+    pub(super) merges: Vec<(String, String)>,
+    /// What stands for a character that neither pieces nor bytes cover; without one it is left out.
+    pub(super) unknown: Option<String>,
+    /// Whether characters without a piece fall back to `<0x..>` tokens.
+    pub(super) byte_fallback: bool,
+    /// Whether neighbouring unknown characters become one token.
+    pub(super) fuse_unknown: bool,
+    /// Whether a word that is a piece is taken without merging.
+    pub(super) whole_words: bool,
+    /// Tokens found in the text before anything else, with their ids.
+    pub(super) added: Vec<(u32, AddedToken)>,
+    pub(super) normalizer: Option<NormalizerWrapper>,
+    pub(super) splitter: Option<PreTokenizerWrapper>,
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    pub(super) add_bos: bool,
+    /// Ends of generation that the file names besides `eos`.
+    pub(super) ends: Vec<u32>,
+}
+
+/// Special tokens that end an answer in the models that have them, whether their files say so or not.
+const END_NAMES: &[&str] = &[
+    "</s>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<end_of_turn>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|end_of_turn|>",
+    "<|end_of_role|>",
+    "<|endofturn|>",
+    "<｜end▁of▁sentence｜>",
+    "<|eos|>",
+    "<EOT>",
+    "<eos>",
+];
+
+impl Tokenizer {
+    /// From GGUF metadata: byte-level BPE or SentencePiece.
+    ///
+    /// # Errors
+    /// [`crate::Kind::BadFile`] where the metadata lacks a key or contradicts itself,
+    /// [`crate::Kind::Unsupported`] for another kind of tokenizer or an unknown way to cut words.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
+        Self::build(gguf::parts(metadata)?)
+    }
+
+    /// From Hugging Face's `tokenizer.json`, with BOS and EOS from `tokenizer_config.json` where given.
+    ///
+    /// # Errors
+    /// As [`from_gguf`](Self::from_gguf).
+    pub fn from_json(tokenizer_json: &[u8], tokenizer_config: Option<&Config>) -> Result<Self> {
+        Self::build(json::parts(tokenizer_json, tokenizer_config)?)
+    }
+
+    /// The ids of `text`, without BOS or EOS.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Internal`] where the merging library refuses; no text is known for which it does.
+    pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>> {
+        let added = match special {
+            Special::Parse => &self.parse,
+            Special::Plain => &self.plain,
+        };
+        let run = || {
+            let mut words = added.extract_and_normalize(self.normalizer.as_ref(), text);
+            if let Some(splitter) = &self.splitter {
+                splitter.pre_tokenize(&mut words)?;
+            }
+            words.tokenize(|word| self.model.tokenize(word.get()))?;
+            words.into_encoding(None, 0, OffsetType::None)
+        };
+        let encoding = run().map_err(|error| Error::internal("the text has no tokens").caused_by(error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`; special tokens are left out or spelled out. Lossy only where the bytes are no UTF-8.
+    pub fn decode(&self, ids: &[u32], keep_special: bool) -> String {
+        let mut stream = self.stream(None, keep_special);
+        let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
+        text += &stream.finish();
+        text
+    }
+
+    /// A decoder for the tokens that follow `after`. SentencePiece spells the start of a text with a space: it
+    /// is dropped at the start (`None`) and after a special token, and kept where text goes on.
+    pub fn stream(&self, after: Option<u32>, keep_special: bool) -> Stream {
+        let starts = after.is_none_or(|id| self.is_special(id));
+        Stream::new(self.vocabulary.clone(), starts && self.vocabulary.leading_space, keep_special)
+    }
+
+    /// The bytes that a token stands for (a special one: its name), or `None` where no token has the id. A
+    /// character can span several tokens.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.vocabulary.bytes(id)
+    }
+
+    /// The bytes of a token as text, U+FFFD where they are not UTF-8.
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.token_bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// Whether a token steers the model and is no text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.vocabulary.role(id) == Some(Role::Special)
+    }
+
+    /// Whether the model has finished when it gives this token: end of sequence, turn or message.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.ends.contains(&id)
+    }
+
+    /// The token that begins a sequence.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a sequence.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether the model expects a raw text to begin with [`bos`](Self::bos), by its file or its family.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos && self.bos.is_some()
+    }
+
+    /// One more than the highest id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    fn build(parts: Parts) -> Result<Self> {
+        check_ids(&parts)?;
+        let ends = ends(&parts);
+        let (parse, plain) = added(&parts)?;
+        let merges = sound_merges(&parts.pieces, &parts.added, parts.merges)?;
+        let mut builder = BPE::builder()
+            .vocab_and_merges(parts.pieces, merges)
+            .byte_fallback(parts.byte_fallback)
+            .fuse_unk(parts.fuse_unknown)
+            .ignore_merges(parts.whole_words)
+            // The crate's cache lives in thread locals and outlives the tokenizer.
+            .cache_capacity(0);
+        if let Some(unknown) = parts.unknown {
+            builder = builder.unk_token(unknown);
+        }
+        let model =
+            builder.build().map_err(|error| Error::bad_file("the merges do not fit").caused_by(error))?;
+        Ok(Self {
+            vocabulary: Arc::new(parts.vocabulary),
+            normalizer: parts.normalizer,
+            splitter: parts.splitter,
+            model,
+            parse,
+            plain,
+            bos: parts.bos,
+            eos: parts.eos,
+            add_bos: parts.add_bos,
+            ends,
+        })
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({} tokens, {:?})", self.vocab_size(), self.splitter)
+    }
+}
+
+/// The merges without those that have a special token in them, which text must never become. The crate relies
+/// on both sides and the result of each being pieces.
+fn sound_merges(
+    pieces: &bpe::Vocab,
+    added: &[(u32, AddedToken)],
+    merges: Vec<(String, String)>,
+) -> Result<Vec<(String, String)>> {
+    let special: HashSet<&str> =
+        added.iter().filter(|(_, token)| token.special).map(|(_, token)| token.content.as_str()).collect();
+    let mut sound = Vec::with_capacity(merges.len());
+    let mut whole = String::new();
+    for (i, (left, right)) in merges.into_iter().enumerate() {
+        whole.clear();
+        whole.push_str(&left);
+        whole.push_str(&right);
+        let missing = [&left, &right, &whole].into_iter().find(|&piece| !pieces.contains_key(piece));
+        match missing {
+            None => sound.push((left, right)),
+            Some(piece) if special.contains(piece.as_str()) => {}
+            Some(piece) => {
+                let what = format!("merge {i}, {left:?} and {right:?}, needs {piece:?}, which is no token");
+                return Err(Error::bad_file(what));
+            }
+        }
+    }
+    Ok(sound)
+}
+
+fn check_ids(parts: &Parts) -> Result<()> {
+    let count = parts.vocabulary.len();
+    if count == 0 {
+        return Err(Error::bad_file("the vocabulary is empty"));
+    }
+    let named = [("BOS", parts.bos), ("EOS", parts.eos)];
+    let ends = parts.ends.iter().map(|&id| ("end", Some(id)));
+    for (name, id) in named.into_iter().chain(ends) {
+        if let Some(id) = id.filter(|&id| parts.vocabulary.role(id).is_none()) {
+            return Err(Error::bad_file(format!(
+                "the {name} token is {id}, but the vocabulary has {count} tokens"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn ends(parts: &Parts) -> BTreeSet<u32> {
+    let vocabulary = &parts.vocabulary;
+    let known = |&id: &u32| {
+        let name = || vocabulary.bytes(id).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        vocabulary.role(id) == Some(Role::Special) && name().is_some_and(|name| END_NAMES.contains(&name))
+    };
+    parts.ends.iter().copied().chain(parts.eos).chain(vocabulary.ids().filter(known)).collect()
+}
+
+/// The finders of added tokens: with the special ones and without.
+fn added(parts: &Parts) -> Result<(AddedVocabulary, AddedVocabulary)> {
+    let refuse = |error| Error::bad_file("the added tokens cannot be searched for").caused_by(error);
+    // The finder takes ids from a model; the pieces lack special tokens, so this one has just what is added.
+    let ids = parts.added.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
+    let ids = WordLevel::builder().vocab(ids).build().map_err(refuse)?;
+    let mut parse = AddedVocabulary::new();
+    let tokens = parts.added.iter().map(|(_, token)| token.clone());
+    parse.add_tokens(tokens, &ids, parts.normalizer.as_ref()).map_err(refuse)?;
+    let mut plain = AddedVocabulary::new();
+    let tokens = parts.added.iter().filter(|(_, token)| !token.special).map(|(_, token)| token.clone());
+    plain.add_tokens(tokens, &ids, parts.normalizer.as_ref()).map_err(refuse)?;
+    Ok((parse, plain))
+}
