@@ -49,3 +49,23 @@ impl Drop for Scratch {
 pub(crate) fn fixture(name: &str) -> PathBuf {
     existing("tests/fixtures", name)
 }
+
+/// The real model, SmolLM2-135M-Instruct: `POCKETLM_TEST_MODEL`, else where `pocketlm pull` keeps it.
+pub(crate) fn real_model() -> PathBuf {
+    let named = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = named("POCKETLM_TEST_MODEL").unwrap_or_else(|| {
+        let cache = named("POCKETLM_CACHE").unwrap_or_else(|| platform_cache().join("pocketlm"));
+        cache.join("models").join("smollm2-135m-instruct.gguf")
+    });
+    assert!(
+        path.is_file(),
+        "{} is missing; run `pocketlm pull smollm2-135m-instruct`, or name the file in POCKETLM_TEST_MODEL",
+        path.display()
+    );
+    path
+}
+
+fn platform_cache() -> PathBuf {
+    use etcetera::BaseStrategy;
+    etcetera::choose_base_strategy().expect("a home folder").cache_dir()
+}

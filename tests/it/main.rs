@@ -5,3 +5,4 @@ mod formats;
 mod gguf;
 mod hugging_face;
 mod quants;
+mod text;
