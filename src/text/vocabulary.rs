@@ -92,10 +92,8 @@ impl Spelling {
 /// The byte that `<0x0A>` names.
 pub(super) fn named_byte(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    if digits.len() != 2 {
-        return None;
-    }
-    u8::from_str_radix(digits, 16).ok()
+    let hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    hex.then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 /// The byte behind a character of GPT-2's alphabet: printable Latin-1 stands for itself, and the other 68
