@@ -68,6 +68,14 @@ impl Naming {
         format!("{}.bias", self.stem(slot))
     }
 
+    /// How the names of all tensors in blocks begin.
+    pub fn block_prefix(self) -> &'static str {
+        match self {
+            Self::Gguf => "blk.",
+            Self::HuggingFace => "model.layers.",
+        }
+    }
+
     fn stem(self, slot: Slot) -> String {
         match (self, slot) {
             (Self::Gguf, Slot::Embedding) => "token_embd".to_owned(),
@@ -86,6 +94,24 @@ impl Naming {
 }
 
 impl Part {
+    /// All parts.
+    pub const ALL: [Self; 9] = [
+        Self::AttentionNorm,
+        Self::Q,
+        Self::K,
+        Self::V,
+        Self::O,
+        Self::FfnNorm,
+        Self::Gate,
+        Self::Up,
+        Self::Down,
+    ];
+
+    /// Whether the part is the gain of a norm, a vector without a bias.
+    pub fn is_norm(self) -> bool {
+        matches!(self, Self::AttentionNorm | Self::FfnNorm)
+    }
+
     fn gguf(self) -> &'static str {
         match self {
             Self::AttentionNorm => "attn_norm",

@@ -1,6 +1,8 @@
 //! The numbers of a model: every slot of the blueprint filled with a tensor of the right shape.
 
-use crate::error::Result;
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Tensor};
 use crate::quant::Matrix;
 
@@ -47,9 +49,11 @@ impl Weights {
     ///
     /// # Errors
     /// [`crate::Kind::BadFile`] naming a tensor that is missing, misshapen or holds no finite gain or bias;
-    /// [`crate::Kind::Unsupported`] naming one in a format that is not there.
+    /// [`crate::Kind::Unsupported`] naming one in a format that is not there, or one of a layer that the
+    /// blueprint has no place for.
     pub fn gather(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Result<Self> {
         let source = Source { checkpoint, naming: Naming::of(&checkpoint.dialect) };
+        source.refuse_leftovers(blueprint)?;
         let (width, vocab) = (blueprint.width, blueprint.vocab);
         Ok(Self {
             embedding: source.matrix(Slot::Embedding, vocab, width)?,
@@ -63,12 +67,41 @@ impl Weights {
     }
 }
 
+/// Endings of tensors in layers that hold nothing but what the settings say.
+const REDUNDANT: &[&str] = &["rotary_emb.inv_freq", "attn_rot_embd.weight"];
+
 struct Source<'a> {
     checkpoint: &'a Checkpoint,
     naming: Naming,
 }
 
 impl Source<'_> {
+    /// A tensor of a layer that nothing would read is a mechanism that is not there or a layer that was not
+    /// counted: without it the numbers would be wrong in silence. What lies outside the layers is harmless.
+    fn refuse_leftovers(&self, blueprint: &Blueprint) -> Result<()> {
+        let slots = (0..blueprint.blocks.len())
+            .flat_map(|block| Part::ALL.map(|part| (Slot::Block(block, part), !part.is_norm())));
+        let known: HashSet<String> = slots
+            .flat_map(|(slot, biased)| {
+                [Some(self.naming.weight(slot)), biased.then(|| self.naming.bias(slot))]
+            })
+            .flatten()
+            .collect();
+        let of_layers = |name: &str| name.starts_with(self.naming.block_prefix());
+        let redundant = |name: &str| REDUNDANT.iter().any(|ending| name.ends_with(ending));
+        let leftover = |tensor: &&Tensor| {
+            of_layers(&tensor.name) && !known.contains(&tensor.name) && !redundant(&tensor.name)
+        };
+        match self.checkpoint.tensors.values().find(leftover) {
+            Some(tensor) => Err(tensor.locate(Error::unsupported(format!(
+                "{} with {} layers has no place for the tensor",
+                blueprint.arch,
+                blueprint.blocks.len()
+            )))),
+            None => Ok(()),
+        }
+    }
+
     fn block(&self, index: usize, block: &Block, width: u32) -> Result<BlockWeights> {
         let at = |part| Slot::Block(index, part);
         let queries = block.attention.heads * block.attention.head_dim;

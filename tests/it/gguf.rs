@@ -7,6 +7,7 @@ use pocketlm::format::{Array, Checkpoint, Dialect, Metadata, Value};
 use pocketlm::{Kind, Result};
 
 use crate::data::{self, Scratch};
+use crate::formats::load;
 
 /// A file of no tensors with these entries: key, value type, value.
 fn open(entries: &[(&str, u32, Vec<u8>)]) -> Result<Metadata> {
@@ -119,4 +120,22 @@ fn versions_2_and_3_are_read_and_others_named() {
         assert_eq!(error.kind(), Kind::Unsupported);
         assert!(error.to_string().contains(&format!("version {version} ")), "{error}");
     }
+}
+
+#[test]
+fn a_layer_that_is_not_counted_is_refused() {
+    let mut bytes = fs::read(data::shared("badgguf/valid.gguf")).expect("valid.gguf");
+    let key = b"llama.block_count";
+    let at = bytes.windows(key.len()).position(|window| window == key).expect("the key") + key.len();
+    assert_eq!(bytes[at..at + 8], [4, 0, 0, 0, 2, 0, 0, 0]);
+    bytes[at + 4] = 1;
+    let folder = Scratch::new();
+    let path = folder.join("fewer.gguf");
+    fs::write(&path, bytes).expect("a scratch file");
+    let error = load(&path).expect_err("two layers, one counted");
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(
+        error.to_string().contains("llama with 1 layers") && error.to_string().contains("tensor blk.1."),
+        "{error}"
+    );
 }

@@ -154,6 +154,7 @@ fn settings_that_contradict_are_refused() {
         ("num_attention_heads", json!(0), BadFile, "num_attention_heads"),
         ("num_hidden_layers", json!(3), BadFile, "model.layers.2"),
         ("num_hidden_layers", json!(4_294_967_295u32), BadFile, "4294967295"),
+        ("num_hidden_layers", json!(1), Unsupported, "tensor model.layers.1.input_layernorm.weight"),
         ("num_hidden_layers", json!(0), BadFile, "the number of layers is 0"),
         ("num_key_value_heads", json!(3), BadFile, "3 key-value heads"),
         ("num_key_value_heads", json!(-1), BadFile, "num_key_value_heads"),
