@@ -2,6 +2,8 @@
 
 pub mod cpu;
 pub mod probe;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
 
 use std::ops::Range;
 use std::sync::Arc;

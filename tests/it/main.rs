@@ -3,6 +3,8 @@ mod cpu;
 mod data;
 mod formats;
 mod gguf;
+#[cfg(feature = "wgpu")]
+mod gpu;
 mod hugging_face;
 mod quants;
 mod text;

@@ -1,0 +1,360 @@
+//! Finding a device, opening it with what the engine needs of it, and noticing when it is gone.
+//!
+//! wgpu reports failures in three ways: an error scope, an uncaptured error, or a callback when the device is
+//! lost; and where waiting fails it panics. All of them become an [`Error`] here.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use wgpu::{Backend, DeviceType, ErrorFilter, Features, PollError, PollType};
+
+use crate::error::{Error, Kind, Result};
+use crate::kernel::{IMMEDIATES, Needs};
+
+/// A device that the system offers.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Its place in [`devices`].
+    pub index: usize,
+    /// Its own name.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`.
+    pub backend: &'static str,
+    /// `discrete`, `integrated`, `virtual`, `cpu`, `other`.
+    pub kind: &'static str,
+    /// The driver and its version.
+    pub driver: String,
+    /// Whether it is a processor that pretends to be a GPU.
+    pub software: bool,
+    /// What it can beyond the floor.
+    pub has: Needs,
+    /// The smallest and the largest subgroup.
+    pub subgroup: (u32, u32),
+    /// Whether it can time its own steps.
+    pub timestamps: bool,
+    /// The most bytes that a shader sees of a buffer.
+    pub max_binding_bytes: u64,
+    /// The most bytes of a buffer.
+    pub max_buffer_bytes: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Why it cannot be used, or `None`.
+    pub refused: Option<String>,
+}
+
+/// Which device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The fastest real GPU.
+    #[default]
+    Best,
+    /// The fastest, software included.
+    Any,
+    /// The one at this place in [`devices`].
+    Index(usize),
+}
+
+/// How to use a device.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Shaders check their own indices, loops and divisions. For tests: it hides no fault of the driver and
+    /// costs time.
+    pub checked: bool,
+    /// Ask for no more than every WebGPU device has.
+    pub floor: bool,
+    /// Use the variant of this name in kernels that have it.
+    pub variant: Option<String>,
+}
+
+/// Every device of the system. Starts the drivers.
+pub fn devices() -> Vec<DeviceInfo> {
+    adapters().iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+}
+
+/// An open device, shared by all who compute on it.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) raw: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) info: DeviceInfo,
+    pub(super) options: Options,
+    health: Arc<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    lost: OnceLock<String>,
+    stray: Mutex<Option<Error>>,
+}
+
+impl Device {
+    /// Opens the chosen device.
+    pub(super) fn open(choice: Choice, options: Options) -> Result<Self> {
+        let adapters = adapters();
+        let infos: Vec<DeviceInfo> =
+            adapters.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect();
+        let index = pick(choice, &infos)?;
+        let (adapter, mut info) = (&adapters[index], infos[index].clone());
+        let optional = Features::TIMESTAMP_QUERY | Features::SUBGROUP | Features::SHADER_F16;
+        let (features, limits) = if options.floor {
+            info.has = Needs::default();
+            info.timestamps = false;
+            let floor = wgpu::Limits { max_immediate_size: IMMEDIATES as u32, ..wgpu::Limits::defaults() };
+            (Features::IMMEDIATES, floor.or_worse_values_from(&adapter.limits()))
+        } else {
+            (Features::IMMEDIATES | (adapter.features() & optional), adapter.limits())
+        };
+        info.max_binding_bytes = limits.max_storage_buffer_binding_size;
+        info.max_buffer_bytes = limits.max_buffer_size;
+        info.workgroup_bytes = limits.max_compute_workgroup_storage_size;
+        let request = wgpu::DeviceDescriptor {
+            label: Some("pocketlm"),
+            required_features: features,
+            required_limits: limits,
+            // Large blocks save time where buffers come and go; here they come once, and memory is short.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (raw, queue) = pollster::block_on(adapter.request_device(&request)).map_err(|error| {
+            Error::new(Kind::DeviceUnavailable, "the device cannot be opened").at(&info.name).caused_by(error)
+        })?;
+
+        let health = Arc::new(Health::default());
+        let loss = health.clone();
+        raw.set_device_lost_callback(move |reason, message| {
+            loss.lose(format!("{reason:?} {message}").trim())
+        });
+        let stray = health.clone();
+        raw.on_uncaptured_error(Arc::new(move |error| {
+            log::error!("uncaptured error of the device: {error}");
+            let mut slot = stray.stray.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.get_or_insert_with(|| typed("between two verbs", error));
+        }));
+        Ok(Self { raw, queue, info, options, health })
+    }
+
+    /// Fails where the device is gone or an error came from nowhere.
+    pub(super) fn check(&self) -> Result<()> {
+        // wgpu says that a device is gone while it is polled.
+        self.poll(PollType::Poll)?;
+        let mut stray = self.health.stray.lock().unwrap_or_else(PoisonError::into_inner);
+        stray.take().map_or(Ok(()), Err)
+    }
+
+    /// Polls; `false` where the time ran out first.
+    pub(super) fn poll(&self, how: PollType) -> Result<bool> {
+        self.health.check()?;
+        // wgpu panics where the driver reports the loss while somebody waits; it holds no lock by then.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.raw.poll(how)));
+        match polled {
+            Ok(Ok(_)) => {}
+            Ok(Err(PollError::Timeout)) => return self.health.check().map(|()| false),
+            Ok(Err(error)) => self.health.lose(&error.to_string()),
+            Err(_) => self.health.lose("waiting for it failed"),
+        }
+        self.health.check().map(|()| true)
+    }
+
+    /// Does `work` and fails where the device objects to it.
+    pub(super) fn scoped<T>(&self, what: &str, work: impl FnOnce() -> T) -> Result<T> {
+        let filters = [ErrorFilter::OutOfMemory, ErrorFilter::Validation, ErrorFilter::Internal];
+        let scopes = filters.map(|filter| self.raw.push_error_scope(filter));
+        let done = work();
+        // Scopes are a stack.
+        let errors: Vec<wgpu::Error> =
+            scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
+        // What else is wrong does not matter on a lost device, and is usually its consequence.
+        self.health.check()?;
+        match errors.into_iter().next() {
+            None => Ok(done),
+            Some(error) => {
+                self.poll(PollType::Poll)?;
+                Err(typed(what, error))
+            }
+        }
+    }
+
+    /// A buffer of at least `bytes` bytes, which a shader can see whole as an array of any type.
+    pub(super) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let limit = self.info.max_binding_bytes.min(self.info.max_buffer_bytes);
+        let size = padded(bytes).filter(|&size| size <= limit).ok_or_else(|| {
+            Error::new(
+                Kind::OutOfMemory,
+                format!("{bytes} bytes where the device allows {limit} in a buffer"),
+            )
+            .at(label)
+        })?;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        self.scoped(label, || self.raw.create_buffer(&descriptor))
+    }
+
+    /// Gives the device up, as if it had been pulled out.
+    pub(super) fn destroy(&self) {
+        self.raw.destroy();
+    }
+}
+
+impl Health {
+    fn lose(&self, why: &str) {
+        let _ = self.lost.set(why.into());
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(why) => Err(Error::new(Kind::DeviceLost, format!("the device was lost: {why}"))
+                .hint("load the model again, on this device or on the CPU")),
+        }
+    }
+}
+
+/// `bytes` as the size of a buffer: whole vectors, at least one, since an empty binding is not allowed.
+pub(super) fn padded(bytes: u64) -> Option<u64> {
+    bytes.max(1).checked_next_multiple_of(16)
+}
+
+fn typed(what: &str, error: wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => {
+            Error::new(Kind::OutOfMemory, "the device has no memory left").at(what)
+        }
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            let lines: Vec<&str> =
+                description.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            Error::internal(lines.join(" | ")).at(what)
+        }
+    }
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    // An instance without a single backend compiled in panics.
+    if wgpu::Instance::enabled_backend_features().is_empty() {
+        return Vec::new();
+    }
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::PRIMARY,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
+}
+
+fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let immediates =
+        features.contains(Features::IMMEDIATES) && limits.max_immediate_size >= IMMEDIATES as u32;
+    DeviceInfo {
+        index,
+        name: info.name,
+        backend: match info.backend {
+            Backend::Vulkan => "vulkan",
+            Backend::Metal => "metal",
+            Backend::Dx12 => "dx12",
+            _ => "other",
+        },
+        kind: match info.device_type {
+            DeviceType::DiscreteGpu => "discrete",
+            DeviceType::IntegratedGpu => "integrated",
+            DeviceType::VirtualGpu => "virtual",
+            DeviceType::Cpu => "cpu",
+            DeviceType::Other => "other",
+        },
+        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+        software: info.device_type == DeviceType::Cpu,
+        has: Needs {
+            subgroup: features.contains(Features::SUBGROUP),
+            f16: features.contains(Features::SHADER_F16),
+        },
+        subgroup: (info.subgroup_min_size, info.subgroup_max_size),
+        timestamps: features.contains(Features::TIMESTAMP_QUERY),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        refused: (!immediates).then(|| format!("it takes less than {IMMEDIATES} bytes of immediates")),
+    }
+}
+
+/// The place of the chosen device.
+fn pick(choice: Choice, infos: &[DeviceInfo]) -> Result<usize> {
+    let unavailable = |what: String| {
+        let names: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();
+        let found = if names.is_empty() { "none".into() } else { names.join(", ") };
+        Err(Error::new(Kind::DeviceUnavailable, what)
+            .hint(format!("devices found: {found}; the CPU backend needs none")))
+    };
+    let found = match choice {
+        Choice::Index(index) => infos.get(index),
+        Choice::Any | Choice::Best => infos
+            .iter()
+            .filter(|info| info.refused.is_none() && (choice == Choice::Any || !info.software))
+            .min_by_key(|info| rank(info)),
+    };
+    match found {
+        None if choice == Choice::Best => unavailable("there is no GPU".into()),
+        None => unavailable(format!("there is no device for {choice:?}")),
+        Some(DeviceInfo { name, refused: Some(why), .. }) => {
+            unavailable(format!("{name} cannot be used: {why}"))
+        }
+        Some(info) => Ok(info.index),
+    }
+}
+
+/// Smaller is faster.
+fn rank(info: &DeviceInfo) -> (usize, usize) {
+    let place = |order: &[&str], of| order.iter().position(|&name| name == of).unwrap_or(order.len());
+    (
+        place(&["discrete", "integrated", "virtual", "other"], info.kind),
+        place(&["metal", "vulkan", "dx12"], info.backend),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(index: usize, kind: &'static str, backend: &'static str) -> DeviceInfo {
+        DeviceInfo {
+            index,
+            name: format!("{kind} {index}"),
+            backend,
+            kind,
+            driver: String::new(),
+            software: kind == "cpu",
+            has: Needs::default(),
+            subgroup: (0, 0),
+            timestamps: false,
+            max_binding_bytes: 0,
+            max_buffer_bytes: 0,
+            workgroup_bytes: 0,
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn the_best_device_is_real_and_usable() {
+        let mut infos = [
+            info(0, "cpu", "vulkan"),
+            info(1, "integrated", "vulkan"),
+            info(2, "discrete", "dx12"),
+            info(3, "discrete", "vulkan"),
+        ];
+        assert_eq!(pick(Choice::Best, &infos).unwrap(), 3);
+        infos[3].refused = Some("it is broken".into());
+        assert_eq!(pick(Choice::Best, &infos).unwrap(), 2);
+        assert_eq!(pick(Choice::Index(0), &infos).unwrap(), 0);
+        let error = pick(Choice::Index(3), &infos).unwrap_err();
+        assert!(error.to_string().contains("it is broken"), "{error}");
+    }
+
+    #[test]
+    fn software_is_taken_only_where_allowed() {
+        let infos = [info(0, "cpu", "vulkan")];
+        let error = pick(Choice::Best, &infos).unwrap_err();
+        assert_eq!(error.kind(), Kind::DeviceUnavailable);
+        assert!(error.to_string().contains("cpu 0"), "{error}");
+        assert_eq!(pick(Choice::Any, &infos).unwrap(), 0);
+        assert!(pick(Choice::Any, &[]).is_err());
+        assert!(pick(Choice::Index(1), &infos).is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! The GPU: kernels in WGSL on Vulkan, Metal and DX12, through wgpu.
+//!
+//! Nothing starts before [`devices`] or [`Gpu::open`] is called. `device` finds, opens and loses; `upload` and
+//! `readback` move bytes; `pipelines` compiles; `program` binds; `submit` alone submits.
+
+mod device;
+mod pipelines;
+mod profile;
+mod program;
+mod readback;
+mod submit;
+mod upload;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use wgpu::{PollType, SubmissionIndex};
+
+use self::device::Device;
+use self::pipelines::{Excluded, Pipelines};
+use self::program::Ready;
+use self::readback::Readback;
+use self::upload::{Resident, Sender};
+use super::{Backend, Caps, Program, Progress, Status, Ticket};
+use crate::error::{Error, Result};
+use crate::kernel::KernelId;
+use crate::plan::{Inputs, ItemId, Plan, Store};
+
+pub use self::device::{Choice, DeviceInfo, Options, devices};
+
+/// Submissions under way at a time; one more waits for the oldest.
+const IN_FLIGHT: usize = 64;
+
+/// A GPU as a backend.
+#[derive(Debug)]
+pub struct Gpu {
+    caps: Caps,
+    device: Arc<Device>,
+    pipelines: Arc<Mutex<Pipelines>>,
+    excluded: Excluded,
+    items: Vec<Resident>,
+    programs: Vec<Ready>,
+    readback: Readback,
+    last_ticket: u64,
+    in_flight: VecDeque<(Ticket, SubmissionIndex)>,
+}
+
+impl Gpu {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// [`crate::Kind::DeviceUnavailable`] where there is none for `choice`, or the driver refuses.
+    pub fn open(choice: Choice, options: Options) -> Result<Self> {
+        let device = Device::open(choice, options)?;
+        log::info!("{} over {}, driver {}", device.info.name, device.info.backend, device.info.driver);
+        Ok(Self::over(Arc::new(device), Arc::default(), Excluded::new()))
+    }
+
+    /// A second backend over the same device, for a second model: nothing is loaded in it, and nothing that is
+    /// compiled is compiled again.
+    pub fn share(&self) -> Self {
+        Self::over(self.device.clone(), self.pipelines.clone(), self.excluded.clone())
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.device.info
+    }
+
+    /// Never uses this variant of a kernel from now on, in programs yet to be prepared.
+    pub fn exclude(&mut self, kernel: KernelId, variant: &'static str) {
+        self.excluded.insert((kernel, variant));
+    }
+
+    /// The name of the variant that a program prepared now would use.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsupported`] where none works on the device.
+    pub fn variant(&self, kernel: KernelId) -> Result<&'static str> {
+        let Device { info, options, .. } = &*self.device;
+        Ok(pipelines::choose(kernel, info.has, options.variant.as_deref(), &self.excluded)?.name)
+    }
+
+    /// Runs a program once and gives the label and the microseconds of each step, by the device's own clock.
+    ///
+    /// # Errors
+    /// As [`Backend::submit`]; [`crate::Kind::Unsupported`] where the device has no clock.
+    pub fn profile(&mut self, program: &Program, inputs: Inputs) -> Result<Vec<(String, f64)>> {
+        self.device.check()?;
+        let ready = ready(&self.programs, program)?;
+        ready.check(inputs)?;
+        profile::profile(&self.device, &mut self.readback, ready, inputs)
+    }
+
+    /// Loses the device, for tests of what happens then. Others that share it lose it too.
+    pub fn lose(&self) {
+        self.device.destroy();
+    }
+
+    fn over(device: Arc<Device>, pipelines: Arc<Mutex<Pipelines>>, excluded: Excluded) -> Self {
+        let DeviceInfo { name, backend, software, max_binding_bytes, max_buffer_bytes, .. } = &device.info;
+        let caps = Caps {
+            name: name.clone(),
+            backend,
+            max_matrix_bytes: *max_binding_bytes.min(max_buffer_bytes),
+            software: *software,
+        };
+        Self {
+            caps,
+            device,
+            pipelines,
+            excluded,
+            items: Vec::new(),
+            programs: Vec::new(),
+            readback: Readback::default(),
+            last_ticket: 0,
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    fn retire(&mut self, ticket: Ticket) {
+        while self.in_flight.front().is_some_and(|(oldest, _)| *oldest <= ticket) {
+            self.in_flight.pop_front();
+        }
+    }
+}
+
+impl Backend for Gpu {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
+        self.programs.clear();
+        self.items.clear();
+        // Memory of what was loaded before is free once the device has been polled.
+        self.device.check()?;
+        self.items = upload::store(&self.device, store, progress)?;
+        Ok(())
+    }
+
+    fn prepare(&mut self, plan: Arc<Plan>) -> Result<Program> {
+        self.device.check()?;
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = Ready::of(&self.device, &mut pipelines, &self.excluded, &self.items, plan.clone())
+            .map_err(|error| error.at(format!("plan {}", plan.name)))?;
+        self.programs.push(ready);
+        Ok(Program { index: self.programs.len() - 1, plan })
+    }
+
+    fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket> {
+        self.device.check()?;
+        if self.in_flight.len() >= IN_FLIGHT
+            && let Some((ticket, index)) = self.in_flight.front().cloned()
+        {
+            readback::wait(&self.device, index)?;
+            self.retire(ticket);
+        }
+        let ready = ready(&self.programs, program)?;
+        ready.check(inputs)?;
+        if steps.start > steps.end || steps.end > ready.ops.len() {
+            return Err(Error::internal(format!("steps {steps:?} of {}", ready.ops.len())));
+        }
+        let index = submit::steps(&self.device, ready, steps, inputs)?;
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.in_flight.push_back((ticket, index));
+        Ok(ticket)
+    }
+
+    fn poll(&mut self, ticket: Ticket, wait: Duration) -> Result<Status> {
+        self.device.check()?;
+        if ticket.0 > self.last_ticket {
+            return Err(Error::internal(format!("{ticket:?} was never given")));
+        }
+        if let Some((_, index)) = self.in_flight.iter().find(|(waiting, _)| *waiting == ticket) {
+            let how = PollType::Wait { submission_index: Some(index.clone()), timeout: Some(wait) };
+            if !self.device.poll(how)? {
+                return Ok(Status::Running);
+            }
+            self.retire(ticket);
+        }
+        Ok(Status::Finished)
+    }
+
+    fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {
+        self.device.check()?;
+        let buffer = upload::state(&self.items, state.index(), at, out.len())?;
+        self.readback.read(&self.device, buffer, at, out)
+    }
+
+    fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()> {
+        self.device.check()?;
+        let buffer = upload::state(&self.items, state.index(), at, bytes.len())?;
+        if at.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
+            return Sender::new(&self.device).send(buffer, at as u64, bytes);
+        }
+        // Only whole words can be written: those at the ends keep the bytes that are not meant.
+        let (before, end) = (at % 4, at + bytes.len());
+        let mut words = vec![0; end.next_multiple_of(4) - (at - before)];
+        self.readback.read(&self.device, buffer, at - before, &mut words)?;
+        words[before..before + bytes.len()].copy_from_slice(bytes);
+        Sender::new(&self.device).send(buffer, (at - before) as u64, &words)
+    }
+}
+
+/// The program where it was prepared over what is loaded now.
+fn ready<'a>(programs: &'a [Ready], program: &Program) -> Result<&'a Ready> {
+    let known = programs.get(program.index).filter(|ready| Arc::ptr_eq(&ready.plan, &program.plan));
+    known.ok_or_else(|| Error::internal(format!("plan {} is not prepared here", program.plan.name)))
+}

@@ -1,0 +1,115 @@
+//! The only file that submits: what is encoded here is everything that ever runs on the device.
+
+use std::ops::Range;
+
+use wgpu::{ComputePass, SubmissionIndex};
+
+use super::device::Device;
+use super::program::{Op, Ready};
+use crate::error::{Error, Result};
+use crate::kernel::{Call, IMMEDIATES};
+use crate::plan::{Inputs, Step};
+
+/// Workgroups that every device starts in one dimension.
+const MAX_GROUPS: u32 = 65535;
+
+/// Starts steps of a program in one pass; wgpu puts barriers between those that share a buffer.
+pub(super) fn steps(
+    device: &Device,
+    ready: &Ready,
+    steps: Range<usize>,
+    inputs: Inputs,
+) -> Result<SubmissionIndex> {
+    device.scoped(&ready.plan.name, || {
+        let mut encoder = device.raw.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let mut bound = None;
+        for (op, step) in ready.ops[steps.clone()].iter().zip(&ready.plan.steps[steps]) {
+            if let Some(call) = step.call(inputs) {
+                encode(&mut pass, op, step, call, &mut bound)?;
+            }
+        }
+        drop(pass);
+        Ok(device.queue.submit([encoder.finish()]))
+    })?
+}
+
+/// Starts the steps in a pass each, between two time stamps; stamps 2i and 2i + 1 of the i-th step that is not
+/// passed over go to `ticks` as u64.
+pub(super) fn timed(
+    device: &Device,
+    ready: &Ready,
+    steps: Range<usize>,
+    inputs: Inputs,
+    stamps: &wgpu::QuerySet,
+    ticks: &wgpu::Buffer,
+) -> Result<SubmissionIndex> {
+    device.scoped(&ready.plan.name, || {
+        let mut encoder = device.raw.create_command_encoder(&Default::default());
+        let ops = ready.ops[steps.clone()].iter().zip(&ready.plan.steps[steps]);
+        let mut stamp = 0;
+        for (op, step, call) in ops.filter_map(|(op, step)| Some((op, step, step.call(inputs)?))) {
+            let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
+                query_set: stamps,
+                beginning_of_pass_write_index: Some(stamp),
+                end_of_pass_write_index: Some(stamp + 1),
+            });
+            let mut pass =
+                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            encode(&mut pass, op, step, call, &mut None)?;
+            stamp += 2;
+        }
+        encoder.resolve_query_set(stamps, 0..stamp, ticks, 0);
+        Ok(device.queue.submit([encoder.finish()]))
+    })?
+}
+
+/// Copies bytes `at ..` of `from` to the beginning of `to`.
+pub(super) fn copy(
+    device: &Device,
+    from: &wgpu::Buffer,
+    at: u64,
+    to: &wgpu::Buffer,
+    bytes: u64,
+) -> Result<SubmissionIndex> {
+    device.scoped("readback", || {
+        let mut encoder = device.raw.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(from, at, to, 0, bytes);
+        device.queue.submit([encoder.finish()])
+    })
+}
+
+/// Sends the writes that wait in the queue on their way.
+pub(super) fn writes(device: &Device) -> Result<SubmissionIndex> {
+    device.scoped("upload", || device.queue.submit([]))
+}
+
+fn encode<'a>(
+    pass: &mut ComputePass<'_>,
+    op: &'a Op,
+    step: &Step,
+    call: Call,
+    bound: &mut Option<&'a wgpu::ComputePipeline>,
+) -> Result<()> {
+    let [x, y, z] = step.home().grid(&step.params, call, op.variant);
+    if x.max(y).max(z) > MAX_GROUPS {
+        return Err(Error::internal(format!(
+            "{x} × {y} × {z} workgroups where {MAX_GROUPS} are allowed in a dimension"
+        ))
+        .at(step.home().name)
+        .at(&step.label));
+    }
+    let mut immediates = [0; IMMEDIATES];
+    immediates[..4].copy_from_slice(&call.rows.to_le_bytes());
+    immediates[4..8].copy_from_slice(&call.kv_len.to_le_bytes());
+    let end = 8 + step.params.len();
+    immediates[8..end].copy_from_slice(&step.params);
+    if *bound != Some(&op.pipeline) {
+        pass.set_pipeline(&op.pipeline);
+        *bound = Some(&op.pipeline);
+    }
+    pass.set_bind_group(0, &op.bindings, &[]);
+    pass.set_immediates(0, &immediates[..end]);
+    pass.dispatch_workgroups(x, y, z);
+    Ok(())
+}
