@@ -5,7 +5,7 @@
 
 mod pick;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 pub use pick::uniform;
 
@@ -120,7 +120,7 @@ impl Chain {
             candidates.entries.iter().find(|(_, logit)| logit.is_nan() || *logit == f32::INFINITY)
         {
             let what = format!("the logit of token {token} is {logit}");
-            return Err(Error::new(crate::Kind::WrongNumbers, what).at(format!("step {step}")));
+            return Err(Error::new(Kind::WrongNumbers, what).at(format!("step {step}")));
         }
         // Only the first filter of a chain without penalties may cut before sorting.
         match self.filters.first() {
@@ -137,7 +137,7 @@ impl Chain {
         }
         candidates.sort();
         let Some(&(best, _)) = candidates.entries.first() else {
-            return Err(Error::new(crate::Kind::WrongNumbers, "no token is left to pick from"));
+            return Err(Error::new(Kind::WrongNumbers, "no token is left to pick from"));
         };
         Ok(if self.greedy { best } else { pick::draw(&candidates, uniform(self.seed, step)) })
     }
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn not_a_number_is_refused() {
         let chain = Chain::new(Vec::new(), true, 0).unwrap();
-        assert_eq!(chain.pick(&[1.0, f32::NAN], &[], 0).unwrap_err().kind(), crate::Kind::WrongNumbers);
+        assert_eq!(chain.pick(&[1.0, f32::NAN], &[], 0).unwrap_err().kind(), Kind::WrongNumbers);
         assert!(chain.pick(&[f32::NEG_INFINITY, 0.0], &[], 0).is_ok());
     }
 

@@ -1,4 +1,5 @@
 //! tests
+mod cli;
 mod cpu;
 mod data;
 mod formats;
@@ -8,3 +9,4 @@ mod gpu;
 mod hugging_face;
 mod quants;
 mod text;
+mod tidy;
