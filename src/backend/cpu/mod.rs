@@ -4,10 +4,24 @@
 //! twin. A written argument is taken out of its place for the time of the call, so that no two arguments can
 //! be the same memory.
 
+mod attend;
+mod best;
+mod cores;
+mod fast;
+mod pool;
+mod product;
+mod rows;
+mod simd;
+mod tiles;
+mod unit;
+
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+
+use cores::Cores;
+use simd::{Isa, Portable};
 
 use super::{Backend, Caps, Program, Progress, Status, Ticket};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +42,7 @@ pub struct CpuOptions {
 #[derive(Debug)]
 pub struct Cpu {
     caps: Caps,
+    cores: Cores,
     items: Vec<Slot>,
     programs: Vec<Ready>,
     tickets: u64,
@@ -55,11 +70,25 @@ impl Cpu {
     /// # Errors
     /// [`Kind::InvalidArgument`] for no threads.
     pub fn new(options: CpuOptions) -> Result<Self> {
+        Self::with(options, Isa::find())
+    }
+
+    /// A backend that uses only the instructions that the compiler may assume: for tests, and for doubt.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn portable(options: CpuOptions) -> Result<Self> {
+        Self::with(options, Isa::Portable(Portable))
+    }
+
+    fn with(options: CpuOptions, isa: Isa) -> Result<Self> {
         if options.threads == Some(0) {
             return Err(Error::invalid("0 threads cannot compute").hint("ask for at least 1"));
         }
-        let caps = Caps { name: "CPU".into(), backend: "cpu", max_matrix_bytes: u64::MAX, software: false };
-        Ok(Self { caps, items: Vec::new(), programs: Vec::new(), tickets: 0 })
+        let cores = Cores::new(options, isa)?;
+        let name = format!("CPU ({}, {} threads)", cores.isa.name(), cores.pool.threads());
+        let caps = Caps { name, backend: "cpu", max_matrix_bytes: u64::MAX, software: false };
+        Ok(Self { caps, cores, items: Vec::new(), programs: Vec::new(), tickets: 0 })
     }
 
     fn state(&mut self, id: ItemId, at: usize, len: usize) -> Result<&mut [u8]> {
@@ -109,7 +138,7 @@ impl Backend for Cpu {
     }
 
     fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket> {
-        let Self { items, programs, .. } = self;
+        let Self { cores, items, programs, .. } = self;
         let ready = programs
             .get_mut(program.index)
             .filter(|ready| Arc::ptr_eq(&ready.plan, &program.plan))
@@ -127,7 +156,8 @@ impl Backend for Cpu {
             .ok_or_else(|| Error::internal(format!("no steps {steps:?} in plan {}", plan.name)))?;
         for step in steps {
             if let Some(call) = step.call(inputs) {
-                run(step, call, items, ready).map_err(|error| error.at(format!("step {}", step.label)))?;
+                run(cores, step, call, items, ready)
+                    .map_err(|error| error.at(format!("step {}", step.label)))?;
             }
         }
         self.tickets += 1;
@@ -177,7 +207,7 @@ impl Cpu {
 }
 
 /// Computes one step.
-fn run(step: &Step, call: Call, items: &mut [Slot], ready: &mut Ready) -> Result<()> {
+fn run(cores: &mut Cores, step: &Step, call: Call, items: &mut [Slot], ready: &mut Ready) -> Result<()> {
     let kernel = step.home();
     let mut taken: Vec<Option<Vec<u32>>> = step
         .args
@@ -193,9 +223,7 @@ fn run(step: &Step, call: Call, items: &mut [Slot], ready: &mut Ready) -> Result
             None => shared(operand, kind, items, ready),
         });
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        kernel.twin(&step.params, call, step.form, &mut args);
-    }));
+    let outcome = catch_unwind(AssertUnwindSafe(|| fast::run(cores, step, call, &mut args)));
     drop(args);
 
     for (&operand, taken) in step.args.iter().zip(taken) {
@@ -203,11 +231,7 @@ fn run(step: &Step, call: Call, items: &mut [Slot], ready: &mut Ready) -> Result
             *words_of(operand, items, ready) = words;
         }
     }
-    outcome.map_err(|panic| {
-        let what = panic.downcast_ref::<String>().map(String::as_str);
-        let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-        Error::internal(format!("{} panicked: {what}", kernel.name))
-    })
+    outcome.unwrap_or_else(|panic| Err(pool::panicked(&*panic)))
 }
 
 /// Where the words of a state or of a temp's room are kept.

@@ -1,0 +1,72 @@
+//! What computes: threads, their instructions, and scratch that is kept between calls.
+
+use crate::error::Result;
+
+use super::CpuOptions;
+use super::pool::Pool;
+use super::simd::Isa;
+
+/// Handed to every fast implementation.
+#[derive(Debug)]
+pub(super) struct Cores {
+    pub(super) pool: Pool,
+    pub(super) isa: Isa,
+    /// Activations as the product kernel wants them.
+    pub(super) packed: Vec<f32>,
+}
+
+impl Cores {
+    pub(super) fn new(options: CpuOptions, isa: Isa) -> Result<Self> {
+        let offered = || std::thread::available_parallelism().map_or(1, usize::from);
+        let pool = Pool::new(options.threads.unwrap_or_else(offered))?;
+        Ok(Self { pool, isa, packed: Vec::new() })
+    }
+}
+
+/// Cuts the columns `first ..` of a row-major `(rows, stride)` array into pieces that no two threads share.
+pub(super) struct Columns<'a> {
+    rows: Vec<&'a mut [f32]>,
+    at: usize,
+    left: usize,
+    step: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// Pieces of `step` of the `columns` columns from column `first` on, for the first `rows` rows.
+    pub(super) fn of(
+        y: &'a mut [f32],
+        [rows, stride]: [usize; 2],
+        first: usize,
+        columns: usize,
+        step: usize,
+    ) -> Self {
+        let rows = y.chunks_mut(stride).take(rows).map(|row| &mut row[first..first + columns]).collect();
+        Self { rows, at: 0, left: columns, step }
+    }
+}
+
+impl<'a> Iterator for Columns<'a> {
+    /// The first column of the piece, and the piece of each row.
+    type Item = (usize, Vec<&'a mut [f32]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step.min(self.left);
+        if step == 0 {
+            return None;
+        }
+        let cut = |row: &mut &'a mut [f32]| {
+            let (piece, rest) = std::mem::take(row).split_at_mut(step);
+            *row = rest;
+            piece
+        };
+        let piece = (self.at, self.rows.iter_mut().map(cut).collect());
+        self.at += step;
+        self.left -= step;
+        Some(piece)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let pieces = self.left.div_ceil(self.step.max(1));
+        (pieces, Some(pieces))
+    }
+}

@@ -1,0 +1,58 @@
+//! Which kernels have a fast implementation; all others are computed by their twins.
+
+use bytemuck::pod_read_unaligned;
+
+use crate::error::Result;
+use crate::kernel::{Arg, Call, KernelId};
+use crate::plan::Step;
+
+use super::attend::Cache;
+use super::cores::Cores;
+use super::{attend, best, product, rows};
+
+/// Computes a step.
+pub(super) fn run(cores: &mut Cores, step: &Step, call: Call, args: &mut [Arg<'_>]) -> Result<()> {
+    let (params, form) = (step.params.as_slice(), step.form);
+    match (step.kernel, args) {
+        (KernelId::Matvec | KernelId::Matmul, [Arg::F32(x), Arg::Matrix(matrix), Arg::F32Mut(y)]) => {
+            product::product(cores, &pod_read_unaligned(params), call, form, x, matrix, y)
+        }
+        (
+            KernelId::Attend,
+            [Arg::U32(rows), Arg::U32(pages), Arg::F32(q), Arg::U32(keys), Arg::U32(values), Arg::F32Mut(y)],
+        ) => {
+            let cache = Cache { pages, keys, values };
+            attend::attend(cores, &pod_read_unaligned(params), call, form, rows, q, cache, y)
+        }
+        (
+            KernelId::KvWrite,
+            [Arg::U32(rows), Arg::U32(pages), Arg::F32(x), Arg::U32Mut(keys), Arg::U32Mut(values)],
+        ) => {
+            let params = pod_read_unaligned(params);
+            rows::kv_write(&params, call, form, [rows, pages], x, [keys, values]);
+            Ok(())
+        }
+        (KernelId::Embed, [Arg::U32(rows), Arg::Matrix(matrix), Arg::F32Mut(x)]) => {
+            rows::embed(cores, &pod_read_unaligned(params), call, rows, matrix, x)
+        }
+        (KernelId::RmsNorm, [Arg::F32(x), Arg::F32(gain), Arg::F32Mut(y)]) => {
+            rows::rms_norm(cores, &pod_read_unaligned(params), call, x, gain, y)
+        }
+        (KernelId::Rope, [Arg::U32(rows), Arg::F32(table), Arg::F32Mut(x)]) => {
+            rows::rope(cores, &pod_read_unaligned(params), call, rows, table, x)
+        }
+        (KernelId::Swiglu, [Arg::F32(x), Arg::F32Mut(y)]) => {
+            rows::swiglu(cores, &pod_read_unaligned(params), call, x, y)
+        }
+        (KernelId::Argmax, [Arg::F32(logits), Arg::U32Mut(tokens)]) => {
+            best::argmax(cores, &pod_read_unaligned(params), call, logits, tokens)
+        }
+        (KernelId::TopK, [Arg::F32(logits), Arg::U32Mut(found)]) => {
+            best::top_k(cores, &pod_read_unaligned(params), call, logits, found)
+        }
+        (_, args) => {
+            step.home().twin(params, call, form, args);
+            Ok(())
+        }
+    }
+}

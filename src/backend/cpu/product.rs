@@ -1,0 +1,138 @@
+//! `matvec` and `matmul`: y = W·x for a few rows by dot products, for many in tiles.
+
+use crate::error::Result;
+use crate::kernel::matvec::Params;
+use crate::kernel::{Call, Epilogue, Form};
+use crate::quant::Matrix;
+
+use super::cores::{Columns, Cores};
+use super::simd::{Isa, Simd, dispatch};
+use super::tiles;
+use super::unit::{Unit, decode, with_unit};
+
+/// Up to so many rows, decoding each weight for every few rows costs less than transposing the rows.
+const FEW_ROWS: usize = 6;
+/// A product of fewer weights is not worth waking anybody: some 2 µs.
+const SMALL: usize = 1 << 14;
+
+/// y = W·x, or y += W·x; x is `(rows, x_stride)`, y is `(rows, y_stride)` from column `y_offset` on.
+pub(super) fn product(
+    cores: &mut Cores,
+    p: &Params,
+    call: Call,
+    form: Form,
+    x: &[f32],
+    matrix: &Matrix,
+    y: &mut [f32],
+) -> Result<()> {
+    let (rows, k, n) = (call.rows as usize, p.k as usize, p.n as usize);
+    let x: Vec<&[f32]> = (0..rows).map(|r| &x[r * p.x_stride as usize..][..k]).collect();
+    let y_shape = [rows, p.y_stride as usize];
+    if rows > FEW_ROWS {
+        return tiles::product(cores, &x, matrix, form.epilogue, |step| {
+            Columns::of(y, y_shape, p.y_offset as usize, n, step)
+        });
+    }
+    let pieces = if n * k < SMALL { 1 } else { 8 * cores.pool.threads() };
+    let work = Columns::of(y, y_shape, p.y_offset as usize, n, n.div_ceil(pieces));
+    let isa = cores.isa;
+    cores.pool.each(work, |(first, mut y)| {
+        let y = &mut y;
+        for (x, y) in x.chunks(4).zip(y.chunks_mut(4)) {
+            match (x, y) {
+                ([a, b, c, d], y) => few(isa, matrix, first, [*a, *b, *c, *d], y, form.epilogue),
+                ([a, b, c], y) => few(isa, matrix, first, [*a, *b, *c], y, form.epilogue),
+                ([a, b], y) => few(isa, matrix, first, [*a, *b], y, form.epilogue),
+                (x, y) => few(isa, matrix, first, [x[0]], y, form.epilogue),
+            }
+        }
+    })
+}
+
+/// Outputs `first ..` of `R` rows.
+fn few<const R: usize>(
+    isa: Isa,
+    matrix: &Matrix,
+    first: usize,
+    x: [&[f32]; R],
+    y: &mut [&mut [f32]],
+    epilogue: Option<Epilogue>,
+) {
+    let format = matrix.format();
+    dispatch!(isa, s => with_unit!(
+        format,
+        U => each_output(matrix, first, y, epilogue, #[inline(always)] |row| dot::<_, U, R>(s, matrix, row, x)),
+        else {
+            let mut weights = vec![0.0; matrix.cols()];
+            each_output(matrix, first, y, epilogue, #[inline(always)] |row| {
+                decode(s, format, row, &mut weights);
+                x.map(#[inline(always)] |x| s.dot(&weights, x))
+            });
+        }
+    ));
+}
+
+#[inline(always)]
+fn each_output<const R: usize>(
+    matrix: &Matrix,
+    first: usize,
+    y: &mut [&mut [f32]],
+    epilogue: Option<Epilogue>,
+    mut dot: impl FnMut(&[u8]) -> [f32; R],
+) {
+    for j in 0..y[0].len() {
+        let dots = dot(matrix.row(first + j));
+        for (y, dot) in y.iter_mut().zip(dots) {
+            y[j] = finish(epilogue, y[j], dot);
+        }
+    }
+}
+
+/// What becomes of `y` when the product is `dot`.
+#[inline(always)]
+pub(super) fn finish(epilogue: Option<Epilogue>, y: f32, dot: f32) -> f32 {
+    match epilogue {
+        Some(Epilogue::Add) => y + dot,
+        _ => dot,
+    }
+}
+
+/// A row of weights times `R` rows of activations; four running sums of eight lanes for each.
+#[inline(always)]
+fn dot<S: Simd, U: Unit, const R: usize>(s: S, matrix: &Matrix, row: &[u8], x: [&[f32]; R]) -> [f32; R] {
+    let (blocks, rest) = row.split_at(row.len() / U::BYTES * U::BYTES);
+    let units = x.map(
+        #[inline(always)]
+        |x| x.as_chunks::<8>().0.as_chunks::<4>().0,
+    );
+    let mut sums = [[s.splat(0.0); 4]; R];
+    for (index, block) in blocks.chunks_exact(U::BYTES).enumerate() {
+        U::decode(
+            s,
+            block,
+            #[inline(always)]
+            |unit, w| {
+                for (sums, units) in sums.iter_mut().zip(units) {
+                    let x = &units[index * (U::LEN / 32) + unit];
+                    for i in 0..4 {
+                        sums[i] = s.fma(w[i], s.load(&x[i]), sums[i]);
+                    }
+                }
+            },
+        );
+    }
+    let mut dots = sums.map(
+        #[inline(always)]
+        |[a, b, c, d]| s.sum(s.add(s.add(a, b), s.add(c, d))),
+    );
+    if !rest.is_empty() {
+        let done = blocks.len() / U::BYTES * U::LEN;
+        let mut weights = [0.0; 32];
+        let weights = &mut weights[..matrix.cols() - done];
+        matrix.format().decode(rest, weights);
+        for (dot, x) in dots.iter_mut().zip(x) {
+            *dot += s.dot(weights, &x[done..]);
+        }
+    }
+    dots
+}

@@ -1,0 +1,166 @@
+//! Kernels that treat each row by itself: `embed`, `rms_norm`, `rope`, `kv_write`, `swiglu`.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::error::Result;
+use crate::kernel::{Call, Form, KvType, ROW_WORDS, embed, kv_at, kv_write, rms_norm, rope, swiglu};
+use crate::quant::Matrix;
+
+use super::cores::Cores;
+use super::simd::{Simd, dispatch};
+use super::unit::decode;
+
+/// x[r, :] = E[token(r), :], where this piece of E holds the token.
+pub(super) fn embed(
+    cores: &mut Cores,
+    p: &embed::Params,
+    call: Call,
+    rows: &[u32],
+    matrix: &Matrix,
+    x: &mut [f32],
+) -> Result<()> {
+    let rows = rows.chunks_exact(ROW_WORDS).take(call.rows as usize);
+    let isa = cores.isa;
+    cores.pool.each(rows.zip(x.chunks_exact_mut(p.width as usize)), |(row, x)| {
+        let token = row[0].wrapping_sub(p.first_token);
+        if token < p.tokens {
+            dispatch!(isa, s => decode(s, matrix.format(), matrix.row(token as usize), x));
+        }
+    })
+}
+
+/// y[r, :] = x[r, :] · gain / sqrt(mean(x[r, :]²) + ε)
+pub(super) fn rms_norm(
+    cores: &mut Cores,
+    p: &rms_norm::Params,
+    call: Call,
+    x: &[f32],
+    gain: &[f32],
+    y: &mut [f32],
+) -> Result<()> {
+    let width = p.width as usize;
+    let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width)).take(call.rows as usize);
+    let (isa, gain) = (cores.isa, &gain[..width]);
+    cores.pool.each(rows, |(x, y)| {
+        dispatch!(isa, s => {
+            let mean = f64::from(s.dot(x, x)) / width as f64;
+            let scale = (1.0 / (mean + f64::from(p.epsilon)).sqrt()) as f32;
+            for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
+                *y = x * scale * gain;
+            }
+        });
+    })
+}
+
+/// y[r, i] = silu(x[r, i]) · x[r, width + i]
+pub(super) fn swiglu(
+    cores: &mut Cores,
+    p: &swiglu::Params,
+    call: Call,
+    x: &[f32],
+    y: &mut [f32],
+) -> Result<()> {
+    let width = p.width as usize;
+    let rows = x.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)).take(call.rows as usize);
+    let isa = cores.isa;
+    cores.pool.each(rows, |(x, y)| {
+        let (gate, up) = x.split_at(width);
+        dispatch!(isa, s => gate_row(s, gate, up, y));
+    })
+}
+
+#[inline(always)]
+fn gate_row<S: Simd>(s: S, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    let ((gates, gate), (ups, up)) = (gate.as_chunks::<8>(), up.as_chunks::<8>());
+    let (ys, y) = y.as_chunks_mut::<8>();
+    for ((gate, up), y) in gates.iter().zip(ups).zip(ys) {
+        gate_eight(s, gate, up, y);
+    }
+    let (mut last_gate, mut last_up, mut last_y) = ([0.0; 8], [0.0; 8], [0.0; 8]);
+    last_gate[..gate.len()].copy_from_slice(gate);
+    last_up[..up.len()].copy_from_slice(up);
+    gate_eight(s, &last_gate, &last_up, &mut last_y);
+    y.copy_from_slice(&last_y[..y.len()]);
+}
+
+#[inline(always)]
+fn gate_eight<S: Simd>(s: S, gate: &[f32; 8], up: &[f32; 8], y: &mut [f32; 8]) {
+    let gate = s.load(gate);
+    let below = s.add(s.splat(1.0), s.exp(s.mul(gate, s.splat(-1.0))));
+    s.store(s.mul(s.div(gate, below), s.load(up)), y);
+}
+
+/// Rotates pairs of the heads of x by the angles of the row's position.
+pub(super) fn rope(
+    cores: &mut Cores,
+    p: &rope::Params,
+    call: Call,
+    rows: &[u32],
+    table: &[f32],
+    x: &mut [f32],
+) -> Result<()> {
+    let (head_dim, dims) = (p.head_dim as usize, p.dims as usize);
+    let rows = rows.chunks_exact(ROW_WORDS).take(call.rows as usize);
+    cores.pool.each(rows.zip(x.chunks_mut(p.stride as usize)), |(row, x)| {
+        let turns = table[row[1] as usize * dims..][..dims].as_chunks::<2>().0;
+        let heads = &mut x[p.offset as usize..][..p.heads as usize * head_dim];
+        for head in heads.chunks_exact_mut(head_dim) {
+            let head = &mut head[..dims];
+            if p.interleaved == 1 {
+                for (pair, turn) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
+                    *pair = turned(*pair, *turn).into();
+                }
+            } else {
+                let (a, b) = head.split_at_mut(dims / 2);
+                for ((a, b), turn) in a.iter_mut().zip(b).zip(turns) {
+                    (*a, *b) = turned([*a, *b], *turn);
+                }
+            }
+        }
+    })
+}
+
+#[inline(always)]
+fn turned([a, b]: [f32; 2], [cos, sin]: [f32; 2]) -> (f32, f32) {
+    (a * cos - b * sin, a * sin + b * cos)
+}
+
+/// Writes the rows' keys and values to their pages. Rows may share a page, so one thread does it.
+pub(super) fn kv_write(
+    p: &kv_write::Params,
+    call: Call,
+    form: Form,
+    [rows, pages]: [&[u32]; 2],
+    x: &[f32],
+    [keys, values]: [&mut [u32]; 2],
+) {
+    let head_dim = p.head_dim as usize;
+    let kv = form.kv.unwrap_or(KvType::F32);
+    for (r, row) in rows.chunks_exact(ROW_WORDS).take(call.rows as usize).enumerate() {
+        let x = &x[r * p.stride as usize..];
+        for head in 0..p.kv_heads {
+            let at = kv_at(pages, p.pages_per_sequence, row[2], row[1], head, p.kv_heads, p.head_dim);
+            let of = |offset: u32| &x[offset as usize + head as usize * head_dim..][..head_dim];
+            set(kv, keys, at, of(p.k_offset));
+            set(kv, values, at, of(p.v_offset));
+        }
+    }
+}
+
+/// Stores `x`, an even number of elements, from element `at` of the cache on.
+fn set(kv: KvType, words: &mut [u32], at: usize, x: &[f32]) {
+    match kv {
+        KvType::F32 => words[at..at + x.len()].copy_from_slice(bytemuck::cast_slice(x)),
+        KvType::F16 => {
+            let mut halves = [f16::ZERO; 64];
+            for (x, words) in x.chunks(64).zip(words[at / 2..(at + x.len()) / 2].chunks_mut(32)) {
+                let halves = &mut halves[..x.len()];
+                halves.convert_from_f32_slice(x);
+                for (word, pair) in words.iter_mut().zip(halves.as_chunks::<2>().0) {
+                    *word = u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! AVX2 with FMA and F16C: every x86-64 processor since 2013 (Haswell) and 2015 (Excavator), few exceptions.
+//!
+//! SAFETY of this file: an [`Avx2`] is made only by [`Avx2::find`], which asked the processor, so the
+//! instructions of every intrinsic here exist; loads and stores go through references to arrays of their size.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+
+/// The proof that AVX2, FMA and F16C are there.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Avx2(());
+
+impl Avx2 {
+    /// The proof, where the processor has the instructions.
+    pub(in super::super) fn find() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        all.then_some(Self(()))
+    }
+}
+
+/// An expression of intrinsics.
+macro_rules! avx2 {
+    ($body:expr) => {{
+        // SAFETY: see the module.
+        unsafe { $body }
+    }};
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn compiled<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    type B = __m128i;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        avx2!(compiled(f))
+    }
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        avx2!(_mm256_set1_ps(value))
+    }
+    #[inline(always)]
+    fn load(self, values: &[f32; 8]) -> __m256 {
+        avx2!(_mm256_loadu_ps(values.as_ptr()))
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, values: &mut [f32; 8]) {
+        avx2!(_mm256_storeu_ps(values.as_mut_ptr(), v))
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        avx2!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn at_least(self, v: __m256, low: __m256) -> __m256 {
+        // The second operand is the result where one is NaN.
+        avx2!(_mm256_max_ps(low, v))
+    }
+    #[inline(always)]
+    fn at_most(self, v: __m256, high: __m256) -> __m256 {
+        avx2!(_mm256_min_ps(high, v))
+    }
+    #[inline(always)]
+    fn round(self, v: __m256) -> __m256 {
+        avx2!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
+    }
+    #[inline(always)]
+    fn exp2(self, n: __m256) -> __m256 {
+        avx2!({
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+        })
+    }
+    #[inline(always)]
+    fn sum(self, v: __m256) -> f32 {
+        avx2!({
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        })
+    }
+    #[inline(always)]
+    fn max(self, v: __m256) -> f32 {
+        avx2!({
+            let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        })
+    }
+    #[inline(always)]
+    fn half(self, bytes: &[u8; 16]) -> __m256 {
+        avx2!(_mm256_cvtph_ps(self.bytes(bytes)))
+    }
+    #[inline(always)]
+    fn upper(self, bytes: &[u8; 16]) -> __m256 {
+        avx2!({
+            let words = _mm256_cvtepu16_epi32(self.bytes(bytes));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        })
+    }
+    #[inline(always)]
+    fn bytes(self, bytes: &[u8; 16]) -> __m128i {
+        avx2!(_mm_loadu_si128(bytes.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn low(self, b: __m128i) -> __m128i {
+        self.and(b, 15)
+    }
+    #[inline(always)]
+    fn high(self, b: __m128i) -> __m128i {
+        self.shift::<4>(b)
+    }
+    #[inline(always)]
+    fn shift<const N: i32>(self, b: __m128i) -> __m128i {
+        avx2!(self.and(_mm_srli_epi16::<N>(b), 0xff >> N))
+    }
+    #[inline(always)]
+    fn and(self, b: __m128i, mask: u8) -> __m128i {
+        avx2!(_mm_and_si128(b, _mm_set1_epi8(mask.cast_signed())))
+    }
+    #[inline(always)]
+    fn with<const N: i32>(self, b: __m128i, c: __m128i) -> __m128i {
+        avx2!(_mm_or_si128(b, _mm_slli_epi16::<N>(c)))
+    }
+    #[inline(always)]
+    fn spread(self, bits: u16) -> __m128i {
+        avx2!({
+            let places = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+            let bit = _mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 1, 2, 4, 8, 16, 32, 64, -128);
+            let bytes = _mm_shuffle_epi8(_mm_cvtsi32_si128(i32::from(bits)), places);
+            _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(bytes, bit), bit), _mm_set1_epi8(1))
+        })
+    }
+    #[inline(always)]
+    fn unsigned(self, b: __m128i) -> [__m256; 2] {
+        avx2!([
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(b)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(b))),
+        ])
+    }
+    #[inline(always)]
+    fn signed(self, b: __m128i) -> [__m256; 2] {
+        avx2!([
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(b))),
+        ])
+    }
+}

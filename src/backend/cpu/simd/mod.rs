@@ -1,0 +1,254 @@
+//! Eight f32 at a time, in the instructions that this CPU has.
+//!
+//! A computation is written once over [`Simd`] and inlined into a function compiled for each instruction set
+//! ([`Simd::vectorize`]). A value of an implementing type is the proof that the instructions are there.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::Neon;
+pub(super) use portable::Portable;
+
+/// The instruction set that computes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+    Portable(Portable),
+}
+
+impl Isa {
+    /// The best that this CPU has.
+    pub(super) fn find() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = Avx2::find() {
+            return Self::Avx2(avx2);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(neon) = Neon::find() {
+            return Self::Neon(neon);
+        }
+        Self::Portable(Portable)
+    }
+
+    /// For the name of the device.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "NEON",
+            Self::Portable(_) => "portable",
+        }
+    }
+}
+
+/// `dispatch!(isa, s => expression)`: the expression, compiled for and run on the instruction set `isa`.
+macro_rules! dispatch {
+    ($isa:expr, $s:ident => $body:expr) => {
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            $crate::backend::cpu::simd::Isa::Avx2($s) => $crate::backend::cpu::simd::Simd::vectorize(
+                $s,
+                #[inline(always)]
+                || $body,
+            ),
+            #[cfg(target_arch = "aarch64")]
+            $crate::backend::cpu::simd::Isa::Neon($s) => $crate::backend::cpu::simd::Simd::vectorize(
+                $s,
+                #[inline(always)]
+                || $body,
+            ),
+            $crate::backend::cpu::simd::Isa::Portable($s) => $crate::backend::cpu::simd::Simd::vectorize(
+                $s,
+                #[inline(always)]
+                || $body,
+            ),
+        }
+    };
+}
+pub(super) use dispatch;
+
+/// Operations on eight f32 (`V`) and on sixteen bytes (`B`).
+pub(super) trait Simd: Copy + Send + Sync + 'static {
+    type V: Copy + Send + Sync;
+    type B: Copy;
+
+    /// Runs `f` compiled for these instructions; what `f` calls must be `#[inline(always)]`.
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    fn splat(self, value: f32) -> Self::V;
+    fn load(self, values: &[f32; 8]) -> Self::V;
+    fn store(self, v: Self::V, values: &mut [f32; 8]);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`, rounded once where the instructions can.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The larger; NaN where `v` is NaN.
+    fn at_least(self, v: Self::V, low: Self::V) -> Self::V;
+    /// The smaller; NaN where `v` is NaN.
+    fn at_most(self, v: Self::V, high: Self::V) -> Self::V;
+    /// To the nearest whole number.
+    fn round(self, v: Self::V) -> Self::V;
+    /// 2ⁿ for whole n from −126 to 127.
+    fn exp2(self, n: Self::V) -> Self::V;
+    /// The sum of the lanes.
+    fn sum(self, v: Self::V) -> f32;
+    /// The largest lane, NaN aside.
+    fn max(self, v: Self::V) -> f32;
+    /// Eight IEEE halves.
+    fn half(self, bytes: &[u8; 16]) -> Self::V;
+    /// Eight upper halves of f32.
+    fn upper(self, bytes: &[u8; 16]) -> Self::V;
+
+    fn bytes(self, bytes: &[u8; 16]) -> Self::B;
+    /// The low nibble of each byte.
+    fn low(self, b: Self::B) -> Self::B;
+    /// The high nibble of each byte.
+    fn high(self, b: Self::B) -> Self::B;
+    /// Each byte shifted right by `N` bits.
+    fn shift<const N: i32>(self, b: Self::B) -> Self::B;
+    fn and(self, b: Self::B, mask: u8) -> Self::B;
+    /// `b | c << N` of each byte; no bit of `c` is shifted out.
+    fn with<const N: i32>(self, b: Self::B, c: Self::B) -> Self::B;
+    /// 1 in byte j where bit j is set.
+    fn spread(self, bits: u16) -> Self::B;
+    fn unsigned(self, b: Self::B) -> [Self::V; 2];
+    fn signed(self, b: Self::B) -> [Self::V; 2];
+
+    /// eˣ within 2 units in the last place; nothing below e⁻⁸⁷, nothing above e⁸⁸. Reduced to |r| ≤ ln 2 / 2 by
+    /// a two-part ln 2 (Cody and Waite 1980), then Taylor's polynomial of degree 7: its remainder r⁸/8! < 6·10⁻⁹.
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        let x = self.at_most(self.at_least(x, self.splat(-87.0)), self.splat(88.0));
+        let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
+        let r = self.fma(n, self.splat(-0.693_359_4), x);
+        let r = self.fma(n, self.splat(2.121_944_4e-4), r);
+        let terms = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+        let polynomial = terms.iter().fold(
+            self.splat(1.0 / 5040.0),
+            #[inline(always)]
+            |sum, &term| self.fma(sum, r, self.splat(term)),
+        );
+        self.mul(polynomial, self.exp2(n))
+    }
+
+    /// Σ a·b over slices of one length.
+    #[inline(always)]
+    fn dot(self, a: &[f32], b: &[f32]) -> f32 {
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+        let (mut even, mut odd) = (self.splat(0.0), self.splat(0.0));
+        let ((a, a_odd), (b, b_odd)) = (a.as_chunks::<2>(), b.as_chunks::<2>());
+        for (a, b) in a.iter().zip(b) {
+            even = self.fma(self.load(&a[0]), self.load(&b[0]), even);
+            odd = self.fma(self.load(&a[1]), self.load(&b[1]), odd);
+        }
+        for (a, b) in a_odd.iter().zip(b_odd) {
+            even = self.fma(self.load(a), self.load(b), even);
+        }
+        let rest: f32 = a_rest
+            .iter()
+            .zip(b_rest)
+            .map(
+                #[inline(always)]
+                |(a, b)| a * b,
+            )
+            .sum();
+        self.sum(self.add(even, odd)) + rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Seed;
+
+    /// Every instruction set of this machine, the plainest included.
+    fn all() -> Vec<Isa> {
+        vec![Isa::Portable(Portable), Isa::find()]
+    }
+
+    #[inline(always)]
+    fn exps<S: Simd>(s: S, x: &mut [f32]) {
+        for x in x.as_chunks_mut::<8>().0 {
+            s.store(s.exp(s.load(x)), x);
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let inputs: Vec<f32> = (-87_000..88_000).step_by(7).map(|x| x as f32 / 1000.0).collect();
+        let inputs = &inputs[..inputs.len() / 8 * 8];
+        for isa in all() {
+            let mut got = inputs.to_vec();
+            dispatch!(isa, s => exps(s, &mut got));
+            for (x, got) in inputs.iter().zip(&got) {
+                let expected = f64::from(*x).exp();
+                let error = (f64::from(*got) - expected).abs() / expected;
+                assert!(error < 2.0 * f64::from(f32::EPSILON), "{}: exp({x}) = {got}", isa.name());
+            }
+            let mut special = [f32::NAN, f32::NEG_INFINITY, -1000.0, 0.0, 1000.0, f32::INFINITY, 1.0, -1.0];
+            dispatch!(isa, s => exps(s, &mut special));
+            assert!(special[0].is_nan());
+            assert!(special[1] < 1e-37 && special[2] < 1e-37 && special[3] == 1.0);
+            assert!(special[4] > 1e38 && special[5] > 1e38);
+        }
+    }
+
+    #[inline(always)]
+    fn bits<S: Simd>(s: S, bytes: &[u8; 16], halves: &[u8; 16]) -> Vec<[f32; 8]> {
+        let b = s.bytes(bytes);
+        let spread = s.with::<4>(s.low(b), s.spread(0b1010_0000_0000_0111));
+        let mixed = s.with::<2>(s.and(b, 3), s.low(s.shift::<4>(b)));
+        let bytes = [s.low(b), s.high(b), s.shift::<6>(b), s.and(b, 0x81), spread, mixed];
+        let floats = bytes.iter().flat_map(
+            #[inline(always)]
+            |&b| s.unsigned(b),
+        );
+        let floats = floats.chain(s.signed(b)).chain([s.half(halves), s.upper(halves)]);
+        let lanes = |v| {
+            let mut out = [0.0; 8];
+            s.store(v, &mut out);
+            out
+        };
+        floats.map(lanes).collect()
+    }
+
+    #[test]
+    fn bytes_mean_the_same_everywhere() {
+        let mut seed = Seed::new(3);
+        for _ in 0..50 {
+            let bytes: [u8; 16] = std::array::from_fn(|_| seed.bits() as u8);
+            // Halves below infinity and NaN.
+            let halves: [u8; 16] = std::array::from_fn(|_| seed.bits() as u8 & 0xbb);
+            let expected = bits(Portable, &bytes, &halves);
+            assert_eq!(expected[0][0], f32::from(bytes[0] & 15));
+            assert_eq!(expected[11][7], f32::from(bytes[15] & 3 | bytes[15] >> 4 << 2));
+            for isa in all() {
+                assert_eq!(dispatch!(isa, s => bits(s, &bytes, &halves)), expected, "{}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn dots_of_any_length_agree_with_f64() {
+        let mut seed = Seed::new(5);
+        for len in [0, 1, 7, 8, 9, 16, 17, 64, 100] {
+            let (a, b) = (seed.vector(len, 1.0), seed.vector(len, 1.0));
+            let expected: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+            for isa in all() {
+                let got = dispatch!(isa, s => s.dot(&a, &b));
+                assert!((f64::from(got) - expected).abs() < 1e-5, "{}, {len}: {got} {expected}", isa.name());
+            }
+        }
+    }
+}

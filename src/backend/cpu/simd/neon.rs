@@ -1,0 +1,179 @@
+//! NEON: every 64-bit Arm processor that runs an operating system.
+//!
+//! SAFETY of this file: a [`Neon`] is made only by [`Neon::find`], which asked the processor, so the
+//! instructions of every intrinsic here exist; loads and stores go through references to arrays of their size.
+
+use std::arch::aarch64::*;
+
+use half::slice::HalfFloatSliceExt;
+
+use super::Simd;
+
+/// The proof that NEON is there.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Neon(());
+
+impl Neon {
+    /// The proof, where the processor has the instructions.
+    pub(in super::super) fn find() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+}
+
+/// Two registers of four.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Eight(float32x4_t, float32x4_t);
+
+/// An expression of intrinsics.
+macro_rules! neon {
+    ($body:expr) => {{
+        // SAFETY: see the module.
+        unsafe { $body }
+    }};
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn compiled<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+impl Simd for Neon {
+    type V = Eight;
+    type B = uint8x16_t;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        neon!(compiled(f))
+    }
+    #[inline(always)]
+    fn splat(self, value: f32) -> Eight {
+        neon!(Eight(vdupq_n_f32(value), vdupq_n_f32(value)))
+    }
+    #[inline(always)]
+    fn load(self, values: &[f32; 8]) -> Eight {
+        neon!(Eight(vld1q_f32(values.as_ptr()), vld1q_f32(values[4..].as_ptr())))
+    }
+    #[inline(always)]
+    fn store(self, v: Eight, values: &mut [f32; 8]) {
+        neon!({
+            vst1q_f32(values.as_mut_ptr(), v.0);
+            vst1q_f32(values[4..].as_mut_ptr(), v.1);
+        });
+    }
+    #[inline(always)]
+    fn add(self, a: Eight, b: Eight) -> Eight {
+        neon!(Eight(vaddq_f32(a.0, b.0), vaddq_f32(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn mul(self, a: Eight, b: Eight) -> Eight {
+        neon!(Eight(vmulq_f32(a.0, b.0), vmulq_f32(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn fma(self, a: Eight, b: Eight, c: Eight) -> Eight {
+        neon!(Eight(vfmaq_f32(c.0, a.0, b.0), vfmaq_f32(c.1, a.1, b.1)))
+    }
+    #[inline(always)]
+    fn div(self, a: Eight, b: Eight) -> Eight {
+        neon!(Eight(vdivq_f32(a.0, b.0), vdivq_f32(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn at_least(self, v: Eight, low: Eight) -> Eight {
+        neon!(Eight(vmaxq_f32(v.0, low.0), vmaxq_f32(v.1, low.1)))
+    }
+    #[inline(always)]
+    fn at_most(self, v: Eight, high: Eight) -> Eight {
+        neon!(Eight(vminq_f32(v.0, high.0), vminq_f32(v.1, high.1)))
+    }
+    #[inline(always)]
+    fn round(self, v: Eight) -> Eight {
+        neon!(Eight(vrndnq_f32(v.0), vrndnq_f32(v.1)))
+    }
+    #[inline(always)]
+    fn exp2(self, n: Eight) -> Eight {
+        neon!({
+            let four = |n: float32x4_t| {
+                let exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+                vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
+            };
+            Eight(four(n.0), four(n.1))
+        })
+    }
+    #[inline(always)]
+    fn sum(self, v: Eight) -> f32 {
+        neon!(vaddvq_f32(vaddq_f32(v.0, v.1)))
+    }
+    #[inline(always)]
+    fn max(self, v: Eight) -> f32 {
+        neon!(vmaxnmvq_f32(vmaxnmq_f32(v.0, v.1)))
+    }
+    #[inline(always)]
+    fn half(self, bytes: &[u8; 16]) -> Eight {
+        let halves: [half::f16; 8] = bytemuck::cast(*bytes);
+        let mut values = [0.0; 8];
+        halves.convert_to_f32_slice(&mut values);
+        self.load(&values)
+    }
+    #[inline(always)]
+    fn upper(self, bytes: &[u8; 16]) -> Eight {
+        neon!({
+            let halves = vreinterpretq_u16_u8(self.bytes(bytes));
+            let low = vshll_n_u16::<16>(vget_low_u16(halves));
+            let high = vshll_n_u16::<16>(vget_high_u16(halves));
+            Eight(vreinterpretq_f32_u32(low), vreinterpretq_f32_u32(high))
+        })
+    }
+    #[inline(always)]
+    fn bytes(self, bytes: &[u8; 16]) -> uint8x16_t {
+        neon!(vld1q_u8(bytes.as_ptr()))
+    }
+    #[inline(always)]
+    fn low(self, b: uint8x16_t) -> uint8x16_t {
+        self.and(b, 15)
+    }
+    #[inline(always)]
+    fn high(self, b: uint8x16_t) -> uint8x16_t {
+        neon!(vshrq_n_u8::<4>(b))
+    }
+    #[inline(always)]
+    fn shift<const N: i32>(self, b: uint8x16_t) -> uint8x16_t {
+        neon!(vshlq_u8(b, vdupq_n_s8(-N as i8)))
+    }
+    #[inline(always)]
+    fn and(self, b: uint8x16_t, mask: u8) -> uint8x16_t {
+        neon!(vandq_u8(b, vdupq_n_u8(mask)))
+    }
+    #[inline(always)]
+    fn with<const N: i32>(self, b: uint8x16_t, c: uint8x16_t) -> uint8x16_t {
+        neon!(vorrq_u8(b, vshlq_u8(c, vdupq_n_s8(N as i8))))
+    }
+    #[inline(always)]
+    fn spread(self, bits: u16) -> uint8x16_t {
+        const BIT: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
+        neon!({
+            let bytes = vcombine_u8(vdup_n_u8(bits as u8), vdup_n_u8((bits >> 8) as u8));
+            self.and(vtstq_u8(bytes, vld1q_u8(BIT.as_ptr())), 1)
+        })
+    }
+    #[inline(always)]
+    fn unsigned(self, b: uint8x16_t) -> [Eight; 2] {
+        neon!({
+            let eight = |half: uint16x8_t| {
+                let (low, high) = (vmovl_u16(vget_low_u16(half)), vmovl_u16(vget_high_u16(half)));
+                Eight(vcvtq_f32_u32(low), vcvtq_f32_u32(high))
+            };
+            [eight(vmovl_u8(vget_low_u8(b))), eight(vmovl_u8(vget_high_u8(b)))]
+        })
+    }
+    #[inline(always)]
+    fn signed(self, b: uint8x16_t) -> [Eight; 2] {
+        neon!({
+            let b = vreinterpretq_s8_u8(b);
+            let eight = |half: int16x8_t| {
+                let (low, high) = (vmovl_s16(vget_low_s16(half)), vmovl_s16(vget_high_s16(half)));
+                Eight(vcvtq_f32_s32(low), vcvtq_f32_s32(high))
+            };
+            [eight(vmovl_s8(vget_low_s8(b))), eight(vmovl_s8(vget_high_s8(b)))]
+        })
+    }
+}

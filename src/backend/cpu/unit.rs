@@ -1,0 +1,342 @@
+//! Weights from file order to registers, 32 at a time: the same bits as [`Format::decode`], whose layouts these
+//! are (see each format's file). A format without an entry here is decoded by its layout.
+
+use crate::quant::Format;
+
+use super::simd::Simd;
+
+/// A block of a format whose elements come in runs of 32.
+pub(super) trait Unit {
+    /// Elements of a block.
+    const LEN: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Calls `take` with the number and the elements of each run of 32 of a block.
+    fn decode<S: Simd>(s: S, block: &[u8], take: impl FnMut(usize, [S::V; 4]));
+}
+
+/// `with_unit!(format, U => with its unit, else without)`.
+macro_rules! with_unit {
+    ($format:expr, $U:ident => $body:expr, else $other:expr) => {{
+        use $crate::backend::cpu::unit as units;
+        macro_rules! with {
+            ($unit:ident) => {{
+                type $U = units::$unit;
+                $body
+            }};
+        }
+        match $format {
+            $crate::quant::Format::F32 => with!(F32),
+            $crate::quant::Format::F16 => with!(F16),
+            $crate::quant::Format::BF16 => with!(Bf16),
+            $crate::quant::Format::Q4_0 => with!(Q4_0),
+            $crate::quant::Format::Q4_1 => with!(Q4_1),
+            $crate::quant::Format::Q5_0 => with!(Q5_0),
+            $crate::quant::Format::Q5_1 => with!(Q5_1),
+            $crate::quant::Format::Q8_0 => with!(Q8_0),
+            $crate::quant::Format::Q4_K => with!(Q4K),
+            $crate::quant::Format::Q6_K => with!(Q6K),
+            #[allow(unreachable_patterns, reason = "the list of formats grows without this one")]
+            _ => $other,
+        }
+    }};
+}
+pub(super) use with_unit;
+
+/// Decodes whole blocks, or any number of elements of a format whose blocks are single elements.
+#[inline(always)]
+pub(super) fn decode<S: Simd>(s: S, format: Format, bytes: &[u8], out: &mut [f32]) {
+    with_unit!(format, U => decode_units::<S, U>(s, format, bytes, out), else format.decode(bytes, out));
+}
+
+#[inline(always)]
+fn decode_units<S: Simd, U: Unit>(s: S, format: Format, bytes: &[u8], out: &mut [f32]) {
+    let (blocks, rest) = bytes.split_at(bytes.len() / U::BYTES * U::BYTES);
+    let (whole, out_rest) = out.split_at_mut(blocks.len() / U::BYTES * U::LEN);
+    for (block, out) in blocks.chunks_exact(U::BYTES).zip(whole.chunks_exact_mut(U::LEN)) {
+        let (out, _) = out.as_chunks_mut::<8>();
+        let (out, _) = out.as_chunks_mut::<4>();
+        U::decode(
+            s,
+            block,
+            #[inline(always)]
+            |unit, w| {
+                let out = &mut out[unit];
+                w.into_iter().zip(out).for_each(
+                    #[inline(always)]
+                    |(w, out)| s.store(w, out),
+                );
+            },
+        );
+    }
+    if !rest.is_empty() {
+        format.decode(rest, out_rest);
+    }
+}
+
+/// Bytes `at .. at + 16`.
+#[inline(always)]
+fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {
+    bytes[at..].first_chunk().expect("a block is longer")
+}
+
+#[inline(always)]
+fn half(bytes: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// `q·d + m` for two runs of sixteen codes.
+#[inline(always)]
+fn affine<S: Simd>(s: S, q: [S::B; 2], d: f32, m: f32) -> [S::V; 4] {
+    let (d, m) = (s.splat(d), s.splat(m));
+    let ([a, b], [c, e]) = (s.unsigned(q[0]), s.unsigned(q[1]));
+    [s.fma(a, d, m), s.fma(b, d, m), s.fma(c, d, m), s.fma(e, d, m)]
+}
+
+#[inline(always)]
+fn nibbles<S: Simd>(s: S, bytes: &[u8; 16]) -> [S::B; 2] {
+    let b = s.bytes(bytes);
+    [s.low(b), s.high(b)]
+}
+
+#[inline(always)]
+fn five_bits<S: Simd>(s: S, fifths: u32, bytes: &[u8; 16]) -> [S::B; 2] {
+    let [low, high] = nibbles(s, bytes);
+    [s.with::<4>(low, s.spread(fifths as u16)), s.with::<4>(high, s.spread((fifths >> 16) as u16))]
+}
+
+pub(super) struct F32;
+impl Unit for F32 {
+    const LEN: usize = 32;
+    const BYTES: usize = 128;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let (words, _) = block.as_chunks::<4>();
+        take(
+            0,
+            [0, 8, 16, 24].map(
+                #[inline(always)]
+                |i| {
+                    s.load(&std::array::from_fn(
+                        #[inline(always)]
+                        |j| f32::from_le_bytes(words[i + j]),
+                    ))
+                },
+            ),
+        );
+    }
+}
+
+pub(super) struct F16;
+impl Unit for F16 {
+    const LEN: usize = 32;
+    const BYTES: usize = 64;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        take(
+            0,
+            [0, 16, 32, 48].map(
+                #[inline(always)]
+                |at| s.half(sixteen(block, at)),
+            ),
+        );
+    }
+}
+
+pub(super) struct Bf16;
+impl Unit for Bf16 {
+    const LEN: usize = 32;
+    const BYTES: usize = 64;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        take(
+            0,
+            [0, 16, 32, 48].map(
+                #[inline(always)]
+                |at| s.upper(sixteen(block, at)),
+            ),
+        );
+    }
+}
+
+#[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
+pub(super) struct Q4_0;
+impl Unit for Q4_0 {
+    const LEN: usize = 32;
+    const BYTES: usize = 18;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = half(block, 0);
+        take(0, affine(s, nibbles(s, sixteen(block, 2)), d, -8.0 * d));
+    }
+}
+
+#[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
+pub(super) struct Q4_1;
+impl Unit for Q4_1 {
+    const LEN: usize = 32;
+    const BYTES: usize = 20;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        take(0, affine(s, nibbles(s, sixteen(block, 4)), half(block, 0), half(block, 2)));
+    }
+}
+
+#[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
+pub(super) struct Q5_0;
+impl Unit for Q5_0 {
+    const LEN: usize = 32;
+    const BYTES: usize = 22;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = half(block, 0);
+        take(0, affine(s, five_bits(s, word(block, 2), sixteen(block, 6)), d, -16.0 * d));
+    }
+}
+
+#[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
+pub(super) struct Q5_1;
+impl Unit for Q5_1 {
+    const LEN: usize = 32;
+    const BYTES: usize = 24;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let q = five_bits(s, word(block, 4), sixteen(block, 8));
+        take(0, affine(s, q, half(block, 0), half(block, 2)));
+    }
+}
+
+#[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
+pub(super) struct Q8_0;
+impl Unit for Q8_0 {
+    const LEN: usize = 32;
+    const BYTES: usize = 34;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = s.splat(half(block, 0));
+        let [a, b] = s.signed(s.bytes(sixteen(block, 2)));
+        let [c, e] = s.signed(s.bytes(sixteen(block, 18)));
+        take(0, [s.mul(a, d), s.mul(b, d), s.mul(c, d), s.mul(e, d)]);
+    }
+}
+
+pub(super) struct Q4K;
+impl Unit for Q4K {
+    const LEN: usize = 256;
+    const BYTES: usize = 144;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let (d, dmin) = (half(block, 0), half(block, 2));
+        let (scales, mins) = scales_and_mins(block);
+        for pair in 0..4 {
+            let [a, b] = nibbles(s, sixteen(block, 16 + 32 * pair));
+            let [c, e] = nibbles(s, sixteen(block, 32 + 32 * pair));
+            for (group, q) in [(2 * pair, [a, c]), (2 * pair + 1, [b, e])] {
+                take(group, affine(s, q, d * f32::from(scales[group]), -dmin * f32::from(mins[group])));
+            }
+        }
+    }
+}
+
+/// The 6-bit scales and minimums of a `q4_k` block's groups: the first four of each in the low 6 bits of bytes
+/// 4 .. 8 and 8 .. 12, the rest in the nibbles of bytes 12 .. 16 under the top 2 bits of the former.
+#[inline(always)]
+pub(super) fn scales_and_mins(block: &[u8]) -> ([u8; 8], [u8; 8]) {
+    const LOW6: u32 = 0x3f3f_3f3f;
+    const LOW4: u32 = 0x0f0f_0f0f;
+    const TOP2: u32 = 0x3030_3030;
+    let (a, b, c) = (word(block, 4), word(block, 8), word(block, 12));
+    let join = |low: u32, high: u32| {
+        let (low, high) = (low.to_le_bytes(), high.to_le_bytes());
+        std::array::from_fn(
+            #[inline(always)]
+            |i| if i < 4 { low[i] } else { high[i - 4] },
+        )
+    };
+    (join(a & LOW6, c & LOW4 | a >> 2 & TOP2), join(b & LOW6, c >> 4 & LOW4 | b >> 2 & TOP2))
+}
+
+pub(super) struct Q6K;
+impl Unit for Q6K {
+    const LEN: usize = 256;
+    const BYTES: usize = 210;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = half(block, 208);
+        for unit in 0..8 {
+            let [q, p] = six_bits(s, block, unit);
+            let [first, second] = [0, 1].map(
+                #[inline(always)]
+                |i| d * f32::from(block[192 + 2 * unit + i].cast_signed()),
+            );
+            let [a, b] = half_affine(s, q, first);
+            let [c, e] = half_affine(s, p, second);
+            take(unit, [a, b, c, e]);
+        }
+    }
+}
+
+/// The codes of run `unit` of a `q6_k` block.
+#[inline(always)]
+fn six_bits<S: Simd>(s: S, block: &[u8], unit: usize) -> [S::B; 2] {
+    let (side, quarter) = (unit / 4, unit % 4);
+    [0, 16].map(
+        #[inline(always)]
+        |at| {
+            let low = s.bytes(sixteen(block, 64 * side + 32 * (quarter % 2) + at));
+            let low = if quarter < 2 { s.low(low) } else { s.high(low) };
+            let high = s.bytes(sixteen(block, 128 + 32 * side + at));
+            let high = match quarter {
+                0 => high,
+                1 => s.shift::<2>(high),
+                2 => s.shift::<4>(high),
+                _ => s.shift::<6>(high),
+            };
+            s.with::<4>(low, s.and(high, 3))
+        },
+    )
+}
+
+#[inline(always)]
+fn half_affine<S: Simd>(s: S, q: S::B, scale: f32) -> [S::V; 2] {
+    let (d, m) = (s.splat(scale), s.splat(-32.0 * scale));
+    s.unsigned(q).map(
+        #[inline(always)]
+        |q| s.fma(q, d, m),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::{Isa, Portable, dispatch};
+    use super::*;
+    use crate::base::Seed;
+
+    #[test]
+    fn registers_hold_the_bits_of_the_layout() {
+        let mut seed = Seed::new(11);
+        for isa in [Isa::Portable(Portable), Isa::find()] {
+            for &format in Format::ALL {
+                let len = if format.block_len() == 1 { 77 } else { 3 * format.block_len() };
+                let mut bytes = format.encode(&seed.vector(len, 1.0));
+                if format.block_len() > 1 {
+                    // Any code, any small scale; no half that is infinite or NaN.
+                    bytes.iter_mut().for_each(|byte| *byte ^= seed.bits() as u8 & 0xbb);
+                }
+                let (mut expected, mut got) = (vec![0.0; len], vec![0.0; len]);
+                format.decode(&bytes, &mut expected);
+                dispatch!(isa, s => decode(s, format, &bytes, &mut got));
+                let bits = |values: &[f32]| values.iter().map(|v| (v + 0.0).to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&got), bits(&expected), "{format} {}", isa.name());
+                bytes[0] ^= 1;
+                dispatch!(isa, s => decode(s, format, &bytes, &mut got));
+                assert_ne!(bits(&got), bits(&expected), "a planted fault in {format}");
+            }
+        }
+    }
+}
