@@ -17,6 +17,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What family a failure belongs to. Stable: bindings and exit codes are derived from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,8 +57,10 @@ pub enum Kind {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure: its [`Kind`], what happened, where, what would work, and the cause beneath it.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     what: String,
@@ -65,7 +68,7 @@ struct Inner {
     offset: Option<u64>,
     place: Vec<String>,
     hint: Option<String>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -133,7 +136,7 @@ impl Error {
     /// Keeps the cause.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

@@ -1,0 +1,98 @@
+//! Which device, and why.
+
+use crate::backend::Backend;
+use crate::backend::cpu::{Cpu, CpuOptions};
+use crate::error::Result;
+
+use super::options::{Device, EngineOptions};
+
+#[cfg(feature = "wgpu")]
+use crate::backend::wgpu as gpu;
+
+/// A GPU that could be chosen.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Its place: what [`Device::Index`] names.
+    pub index: usize,
+    /// Its own name.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`.
+    pub backend: String,
+    /// Driver and version.
+    pub driver: String,
+    /// Whether it is software pretending to be a GPU.
+    pub software: bool,
+}
+
+/// The GPUs that are there. Starts the graphics drivers.
+pub fn devices() -> Vec<DeviceInfo> {
+    #[cfg(feature = "wgpu")]
+    {
+        gpu::devices()
+    }
+    #[cfg(not(feature = "wgpu"))]
+    Vec::new()
+}
+
+/// A backend and why it was taken.
+pub(super) struct Opened {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) reason: String,
+}
+
+pub(super) fn open(options: &EngineOptions) -> Result<Opened> {
+    match options.device {
+        Device::Cpu => cpu(options, "asked for".into()),
+        Device::Auto => auto(options),
+        Device::Gpu | Device::Index(_) => asked(options),
+    }
+}
+
+fn cpu(options: &EngineOptions, reason: String) -> Result<Opened> {
+    let cpu = Cpu::new(CpuOptions { threads: options.threads, exact: options.exact })?;
+    Ok(Opened { backend: Box::new(cpu), reason })
+}
+
+#[cfg(feature = "wgpu")]
+fn auto(options: &EngineOptions) -> Result<Opened> {
+    let found = devices();
+    match found.iter().find(|device| !device.software) {
+        Some(device) => match gpu::Gpu::open(&gpu::Choice::Index(device.index), gpu_options(options)) {
+            Ok(gpu) => Ok(Opened { backend: Box::new(gpu), reason: "the first real GPU".into() }),
+            Err(error) => cpu(options, format!("the GPU {} cannot be used: {error}", device.name)),
+        },
+        None => cpu(
+            options,
+            match found.first() {
+                Some(device) => format!("the only GPU is software ({}), slower than the CPU itself", device.name),
+                None => "no GPU was found".into(),
+            },
+        ),
+    }
+}
+
+#[cfg(feature = "wgpu")]
+fn asked(options: &EngineOptions) -> Result<Opened> {
+    let choice = match options.device {
+        Device::Index(index) => gpu::Choice::Index(index),
+        _ => gpu::Choice::Any,
+    };
+    let gpu = gpu::Gpu::open(&choice, gpu_options(options))?;
+    Ok(Opened { backend: Box::new(gpu), reason: "asked for".into() })
+}
+
+#[cfg(feature = "wgpu")]
+fn gpu_options(options: &EngineOptions) -> gpu::Options {
+    gpu::Options { checked: options.checked, ..gpu::Options::default() }
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn auto(options: &EngineOptions) -> Result<Opened> {
+    cpu(options, "this build has no GPU backend".into())
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn asked(_options: &EngineOptions) -> Result<Opened> {
+    let what = "this build has no GPU backend";
+    Err(crate::Error::new(crate::Kind::DeviceUnavailable, what).hint("build with the feature wgpu, or take the CPU"))
+}

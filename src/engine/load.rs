@@ -1,0 +1,170 @@
+//! From a path to a model that answers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::format::{Checkpoint, Dialect};
+use crate::kernel::{KvType, PAGE};
+use crate::model::{Blueprint, LowerOptions, Weights, lower};
+use crate::plan::Item;
+use crate::text::{ChatTemplate, Tokenizer};
+
+use super::device;
+use super::model::{Model, ModelInfo};
+use super::options::{EngineOptions, LoadOptions, Sampling};
+use super::runner::Runner;
+use super::worker::Signal;
+
+/// The context that is taken where nobody asks for one, if the model was trained for as much.
+const USUAL_CONTEXT: u32 = 4096;
+/// Rows that are computed as matrix times vector.
+const DECODE_ROWS: u32 = 4;
+/// How many of the largest logits the device hands out at once.
+const TOP: u32 = 64;
+
+/// How far a load is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoadProgress {
+    /// What is being done.
+    pub stage: LoadStage,
+    /// How much of the stage, 0 ..= 1.
+    pub fraction: f32,
+}
+
+/// A stage of a load, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadStage {
+    /// Reading names, shapes and settings.
+    Reading,
+    /// Moving weights to the device.
+    Uploading,
+    /// Making the device's programs.
+    Compiling,
+}
+
+pub(super) fn load(
+    path: &Path,
+    engine: &EngineOptions,
+    options: &LoadOptions,
+    signal: Arc<Signal>,
+    progress: &mut dyn FnMut(LoadProgress) -> Result<()>,
+) -> Result<Model> {
+    let begun = Instant::now();
+    let mut tell = |stage, fraction| progress(LoadProgress { stage, fraction });
+    tell(LoadStage::Reading, 0.0)?;
+    let checkpoint = Checkpoint::open(path)?;
+    let in_file = |error: Error| error.in_file(path);
+    let blueprint = Blueprint::read(&checkpoint)?;
+    let weights = Weights::gather(&checkpoint, &blueprint)?;
+    let (tokenizer, template) = text(&checkpoint.dialect).map_err(in_file)?;
+    if let Some(tokenizer) = &tokenizer {
+        fits(tokenizer, &blueprint).map_err(in_file)?;
+    }
+    let opened = device::open(engine)?;
+    let mut backend = opened.backend;
+    let chosen = choose(&blueprint, engine, options, backend.caps().max_matrix_bytes)?;
+    let lowered = lower(&blueprint, &weights, chosen)?;
+
+    tell(LoadStage::Uploading, 0.0)?;
+    backend.load(&lowered.store, &mut |done, total| tell(LoadStage::Uploading, done as f32 / total.max(1) as f32))?;
+    tell(LoadStage::Compiling, 0.0)?;
+    let decode = backend.prepare(lowered.decode.plan.clone())?;
+    tell(LoadStage::Compiling, 0.5)?;
+    let prefill = backend.prepare(lowered.prefill.plan.clone())?;
+    tell(LoadStage::Compiling, 1.0)?;
+
+    let matrices = || lowered.store.items().filter_map(|(_, item)| if let Item::Matrix(m) = item { Some(m) } else { None });
+    let info = ModelInfo {
+        path: path.to_owned(),
+        name: blueprint.name.clone(),
+        arch: blueprint.arch.into(),
+        vocab: blueprint.vocab,
+        context: chosen.context,
+        trained_context: blueprint.context,
+        parameters: matrices().map(|matrix| matrix.rows() as u64 * matrix.cols() as u64).sum(),
+        weight_bytes: matrices().map(|matrix| matrix.rows() as u64 * matrix.row_bytes() as u64).sum(),
+        device: backend.caps().clone(),
+        reason: opened.reason,
+        load_time: begun.elapsed(),
+    };
+    let runner = Runner::new(backend, lowered, decode, prefill);
+    Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), runner, signal))
+}
+
+fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions, max: u64) -> Result<LowerOptions> {
+    let refuse = |what: &str| Err(Error::invalid(what));
+    let context = options.context.unwrap_or(blueprint.context.min(USUAL_CONTEXT));
+    if context > blueprint.context {
+        let what = format!("a context of {context} was asked for and the model was trained for {}", blueprint.context);
+        return Err(Error::invalid(what).hint(format!("ask for at most {}", blueprint.context)));
+    }
+    if context == 0 || options.sessions == 0 || options.prefill == 0 || options.outputs == 0 {
+        return refuse("context, sessions, prefill and outputs must each be at least 1");
+    }
+    if options.sessions > 1024 || options.prefill > 1 << 16 || options.outputs > 1 << 12 {
+        return refuse("at most 1024 sessions, 65536 rows of prefill and 4096 outputs can be asked for");
+    }
+    let pages = context.div_ceil(PAGE).checked_mul(options.sessions).filter(|&pages| pages <= 1 << 22);
+    let Some(pages) = pages else { return refuse("context times sessions is more than can be addressed") };
+    Ok(LowerOptions {
+        context,
+        sequences: options.sessions,
+        pages,
+        prefill_rows: options.prefill.min(context),
+        decode_rows: DECODE_ROWS.min(options.prefill).min(context),
+        outputs: options.outputs,
+        top: TOP.min(blueprint.vocab),
+        kv: if engine.exact { KvType::F32 } else { KvType::F16 },
+        max_matrix_bytes: max,
+    })
+}
+
+fn text(dialect: &Dialect) -> Result<(Option<Tokenizer>, Option<ChatTemplate>)> {
+    let (tokenizer, source) = match dialect {
+        Dialect::Gguf(metadata) => {
+            let has_tokenizer = metadata.get("tokenizer.ggml.model").is_some();
+            let tokenizer = has_tokenizer.then(|| Tokenizer::from_gguf(metadata)).transpose()?;
+            (tokenizer, metadata.text("tokenizer.chat_template")?.map(str::to_owned))
+        }
+        Dialect::HuggingFace(files) => {
+            let read = |json: &crate::base::Bytes| Tokenizer::from_json(json, files.tokenizer_config.as_ref());
+            (files.tokenizer_json.as_ref().map(read).transpose()?, files.chat_template.clone())
+        }
+    };
+    let special = |id: Option<u32>| {
+        let text = tokenizer.as_ref().zip(id).and_then(|(tokenizer, id)| tokenizer.token_text(id));
+        text.unwrap_or_default()
+    };
+    let bos = special(tokenizer.as_ref().and_then(Tokenizer::bos));
+    let eos = special(tokenizer.as_ref().and_then(Tokenizer::eos));
+    let template = source.map(|source| ChatTemplate::new(source, &bos, &eos)).transpose();
+    // A model whose template is broken can still continue raw text: the error waits for whoever chats.
+    Ok((tokenizer, template?))
+}
+
+fn fits(tokenizer: &Tokenizer, blueprint: &Blueprint) -> Result<()> {
+    let (tokens, rows) = (tokenizer.vocab_size(), blueprint.vocab as usize);
+    match tokens <= rows {
+        true => Ok(()),
+        false => Err(Error::bad_file(format!("the tokenizer has {tokens} tokens and the embedding {rows} rows"))),
+    }
+}
+
+/// What the model's own generation config says of sampling (Hugging Face's `generation_config.json`).
+fn defaults(dialect: &Dialect) -> Sampling {
+    let Dialect::HuggingFace(files) = dialect else { return Sampling::default() };
+    let Some(config) = &files.generation_config else { return Sampling::default() };
+    // A config of the wrong types is no reason not to run the model: what cannot be read is left unsaid.
+    let float = |key| config.float(key).ok().flatten().map(|value| value as f32);
+    let chance = config.bool("do_sample").ok().flatten().unwrap_or(false);
+    Sampling {
+        temperature: if chance { float("temperature") } else { None },
+        top_k: if chance { config.u32("top_k").ok().flatten() } else { None },
+        top_p: if chance { float("top_p") } else { None },
+        min_p: if chance { float("min_p") } else { None },
+        repeat_penalty: float("repetition_penalty"),
+        ..Sampling::default()
+    }
+}

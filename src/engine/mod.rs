@@ -1,0 +1,95 @@
+//! Floor 6: the engine. Sessions, the schedule, and the tick that moves them.
+//!
+//! [`Engine`] → [`Model`] → [`Session`] → [`Stream`]. *History is truth*: a session is its list of tokens; keys and
+//! values, buffers, pipelines and the device itself are derived from it and may vanish at any time. Cancelling is
+//! to stop submitting.
+//!
+//! Two ways to live with it: a host with a frame loop calls [`Engine::tick`]; everybody else iterates a [`Stream`],
+//! which ticks by itself, or starts a [`Worker`] that ticks in a thread of its own.
+
+mod answer;
+mod compute;
+mod device;
+mod event;
+mod kv;
+mod load;
+mod model;
+mod options;
+mod prompt;
+mod runner;
+mod schedule;
+mod session;
+mod worker;
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::error::Result;
+
+pub use device::{DeviceInfo, devices};
+pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
+pub use load::{LoadProgress, LoadStage};
+pub use model::{Model, ModelInfo};
+pub use options::{Device, EngineOptions, GenerateOptions, LoadOptions, Sampling};
+pub use prompt::{Message, Prompt};
+pub use runner::Progress;
+pub use schedule::{Demand, Slice, schedule};
+pub use session::Session;
+pub use worker::Worker;
+
+use model::Core;
+use worker::Signal;
+
+/// A choice of device, and the models loaded on it.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    options: EngineOptions,
+    models: Arc<Mutex<Vec<Weak<Core>>>>,
+    signal: Arc<Signal>,
+}
+
+impl Engine {
+    /// An engine with these options. Touches no device before a model is loaded.
+    pub fn new(options: EngineOptions) -> Self {
+        Self { options, models: Arc::default(), signal: Arc::default() }
+    }
+
+    /// Loads a model from a file or a folder. `progress` hears of each stage and stops the load with an error of
+    /// its own, usually [`crate::Kind::Cancelled`].
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`, `BadFile` and `Unsupported` for the file, `InvalidArgument` for the options,
+    /// `DeviceUnavailable`, `DeviceLost` and `OutOfMemory` for the device.
+    pub fn load(
+        &self,
+        path: impl AsRef<std::path::Path>,
+        options: &LoadOptions,
+        mut progress: impl FnMut(LoadProgress) -> Result<()>,
+    ) -> Result<Model> {
+        let model = load::load(path.as_ref(), &self.options, options, self.signal.clone(), &mut progress)?;
+        self.models().push(Arc::downgrade(model.core()));
+        Ok(model)
+    }
+
+    /// Moves the sessions of all models for about `budget`: at least one slice where there is work.
+    ///
+    /// # Errors
+    /// None of a single session, those are in its stream; only what befalls a device as a whole.
+    pub fn tick(&self, budget: Duration) -> Result<Progress> {
+        let cores: Vec<Arc<Core>> = {
+            let mut models = self.models();
+            models.retain(|core| core.strong_count() > 0);
+            models.iter().filter_map(Weak::upgrade).collect()
+        };
+        let share = budget / u32::try_from(cores.len().max(1)).unwrap_or(u32::MAX);
+        let mut progress = Progress::default();
+        for core in cores {
+            progress += core.tick(share)?;
+        }
+        Ok(progress)
+    }
+
+    fn models(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Core>>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,198 @@
+//! A loaded model: what is immutable about it, and the runner behind a lock.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::backend::Caps;
+use crate::error::{Error, Kind, Result};
+use crate::model::Lowered;
+use crate::text::{ChatTemplate, Tokenizer};
+
+use super::answer::Answer;
+use super::event::Queue;
+use super::options::{GenerateOptions, Sampling};
+use super::runner::{Progress, Request, Runner, SessionId};
+use super::session::Session;
+use super::worker::Signal;
+
+/// A model on a device: shared, immutable, cheap to clone. The file must not change while it is loaded: its pages
+/// are read when they are needed.
+#[derive(Clone, Debug)]
+pub struct Model {
+    core: Arc<Core>,
+}
+
+/// What is known of a loaded model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// Where it was loaded from.
+    pub path: PathBuf,
+    /// What the file calls it.
+    pub name: String,
+    /// The architecture.
+    pub arch: String,
+    /// Tokens of the vocabulary.
+    pub vocab: u32,
+    /// Positions of a session.
+    pub context: u32,
+    /// Positions it was trained for.
+    pub trained_context: u32,
+    /// Weights, by count.
+    pub parameters: u64,
+    /// Bytes of the weights in the file.
+    pub weight_bytes: u64,
+    /// The device.
+    pub device: Caps,
+    /// Why this device.
+    pub reason: String,
+    /// From the call to the first possible prompt.
+    pub load_time: Duration,
+}
+
+/// What sessions and streams share.
+pub(super) struct Core {
+    pub(super) info: ModelInfo,
+    pub(super) template: Option<ChatTemplate>,
+    pub(super) signal: Arc<Signal>,
+    tokenizer: Option<Tokenizer>,
+    defaults: Sampling,
+    runner: Mutex<Runner>,
+    /// Sessions that were dropped and not yet closed: dropping must not wait for the runner.
+    left: Mutex<Vec<SessionId>>,
+}
+
+impl Model {
+    pub(super) fn new(
+        info: ModelInfo,
+        tokenizer: Option<Tokenizer>,
+        template: Option<ChatTemplate>,
+        defaults: Sampling,
+        runner: Runner,
+        signal: Arc<Signal>,
+    ) -> Self {
+        let (runner, left) = (Mutex::new(runner), Mutex::default());
+        Self { core: Arc::new(Core { info, template, signal, tokenizer, defaults, runner, left }) }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> &ModelInfo {
+        &self.core.info
+    }
+
+    /// A new session without a history.
+    pub fn session(&self) -> Session {
+        let id = self.core.runner().open();
+        Session::new(self.core.clone(), id)
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// `Unsupported` where the file brings none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.core.tokenizer()
+    }
+
+    /// Whether the file brings a chat template.
+    pub fn can_chat(&self) -> bool {
+        self.core.template.is_some()
+    }
+
+    /// The tokens of a prompt as a session would compute them.
+    ///
+    /// # Errors
+    /// As [`Session::generate`].
+    pub fn tokens(&self, prompt: &super::Prompt) -> Result<Vec<u32>> {
+        self.core.tokens(prompt)
+    }
+
+    /// Computes `tokens` and hands the logits of each position from `from` on to `visit`, in order: the logits at
+    /// a position predict the token after it.
+    ///
+    /// # Errors
+    /// `ContextOverflow`, `SessionBusy` where all places of the KV cache are generating, what befalls the device,
+    /// and what `visit` returns.
+    pub fn logits(
+        &self,
+        tokens: &[u32],
+        from: usize,
+        mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let vocab = self.core.info.vocab;
+        if let Some(token) = tokens.iter().find(|&&token| token >= vocab) {
+            return Err(Error::invalid(format!("token {token} is not in the vocabulary of {vocab}")));
+        }
+        self.core.runner().logits(tokens, from, &mut visit)
+    }
+
+    /// Looks at the plans and the store.
+    pub fn inspect<T>(&self, look: impl FnOnce(&Lowered) -> T) -> T {
+        look(&self.core.runner().lowered)
+    }
+}
+
+impl Core {
+    pub(super) fn tokenizer(&self) -> Result<&Tokenizer> {
+        let missing = || Error::new(Kind::Unsupported, "the model file has no tokenizer").hint("give tokens as ids");
+        self.tokenizer.as_ref().ok_or_else(missing)
+    }
+
+    pub(super) fn begin(&self, id: SessionId, tokens: Vec<u32>, options: &GenerateOptions) -> Result<Arc<Queue>> {
+        options.check()?;
+        let chain = options.sampling.or(&self.defaults).chain()?;
+        let tokenizer = self.tokenizer.as_ref();
+        let decoder = tokenizer.map(|tokenizer| tokenizer.stream(tokens.last().copied(), false));
+        let ends = tokenizer.filter(|_| !options.ignore_end).map(Tokenizer::ends).unwrap_or_default();
+        let answer = Answer::new(decoder, options.stop.clone());
+        let request = Request { tokens, chain, answer, max_tokens: options.max_tokens, ends };
+        let queue = self.runner().begin(id, request);
+        self.signal.raise();
+        queue
+    }
+
+    /// One slice, or a short wait where a worker computes or another thread just has.
+    pub(super) fn advance(&self, queue: &Queue) -> Result<()> {
+        if self.signal.has_worker() {
+            queue.wait(Duration::from_millis(100));
+            return Ok(());
+        }
+        let mut runner = self.runner();
+        if !queue.is_empty() {
+            return Ok(());
+        }
+        // An error that befell this answer is in its queue.
+        match runner.tick(None) {
+            Err(error) if queue.is_empty() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn tick(&self, budget: Duration) -> Result<Progress> {
+        self.runner().tick(Some(budget))
+    }
+
+    /// Closes a session soon.
+    pub(super) fn leave(&self, id: SessionId) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    fn runner(&self) -> MutexGuard<'_, Runner> {
+        let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in self.left.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            runner.close(id);
+        }
+        runner
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("info", &self.info).finish_non_exhaustive()
+    }
+}

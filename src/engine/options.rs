@@ -1,0 +1,159 @@
+//! What a caller may choose. Plain data; everything has a default that works.
+
+use crate::error::{Error, Result};
+use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// A real GPU where there is one, else the CPU.
+    #[default]
+    Auto,
+    /// A GPU, software Vulkan included.
+    Gpu,
+    /// The CPU.
+    Cpu,
+    /// The GPU at this place of [`crate::devices`].
+    Index(usize),
+}
+
+/// What an engine is made with.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// Where to compute.
+    pub device: Device,
+    /// Threads of the CPU backend; `None` takes as many as there are processors.
+    pub threads: Option<usize>,
+    /// f32 activations and f32 keys and values everywhere: slower, and the same tokens on every device.
+    pub exact: bool,
+    /// On a GPU: run-time checks of the shaders on, as tests want it.
+    pub checked: bool,
+}
+
+/// What a model is loaded with.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Positions of a session; `None` takes what the model was trained for, at most 4096.
+    pub context: Option<u32>,
+    /// Sessions that keep their keys and values at the same time. More sessions can be open: one that is idle
+    /// gives its place and computes again when it goes on.
+    pub sessions: u32,
+    /// The most tokens of a prompt that are computed at once.
+    pub prefill: u32,
+    /// The most rows of logits that are computed at once.
+    pub outputs: u32,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { context: None, sessions: 2, prefill: 256, outputs: 4 }
+    }
+}
+
+/// How the next token is chosen. A field that is `None` is taken from the model's own generation config, if it has
+/// one; see [`Sampling::chain`] for what is left unsaid then.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token.
+    pub temperature: Option<f32>,
+    /// Keeps the k likeliest; 0 keeps all.
+    pub top_k: Option<u32>,
+    /// Keeps the likeliest that together reach this probability; 1 keeps all.
+    pub top_p: Option<f32>,
+    /// Keeps those with at least this share of the likeliest's probability; 0 keeps all.
+    pub min_p: Option<f32>,
+    /// Divides the logits of recent tokens; 1 changes nothing.
+    pub repeat_penalty: Option<f32>,
+    /// How many recent tokens the penalty looks at.
+    pub repeat_last: Option<usize>,
+    /// The draws are a function of it; `None` takes one that nobody knows.
+    pub seed: Option<u64>,
+}
+
+impl Sampling {
+    /// The fields of `self`, and those of `defaults` where `self` is silent.
+    pub fn or(&self, defaults: &Self) -> Self {
+        Self {
+            temperature: self.temperature.or(defaults.temperature),
+            top_k: self.top_k.or(defaults.top_k),
+            top_p: self.top_p.or(defaults.top_p),
+            min_p: self.min_p.or(defaults.min_p),
+            repeat_penalty: self.repeat_penalty.or(defaults.repeat_penalty),
+            repeat_last: self.repeat_last.or(defaults.repeat_last),
+            seed: self.seed.or(defaults.seed),
+        }
+    }
+
+    /// The chain: penalty, top-k, top-p, min-p, temperature, pick. Where nothing asks for chance (no temperature,
+    /// top-k, top-p or min-p) the likeliest token is taken; where something does, the temperature is 1 unless given.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the number outside its range.
+    pub fn chain(&self) -> Result<Chain> {
+        let chance = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let temperature = self.temperature.unwrap_or(if chance { 1.0 } else { 0.0 });
+        let mut filters = Vec::new();
+        if let Some(penalty) = self.repeat_penalty.filter(|&penalty| penalty != 1.0) {
+            filters.push(Filter::RepeatPenalty(RepeatPenalty { penalty, last: self.repeat_last.unwrap_or(64) }));
+        }
+        if temperature == 0.0 {
+            return Chain::new(filters, true, 0);
+        }
+        filters.extend(self.top_k.filter(|&k| k > 0).map(|k| Filter::TopK(TopK { k })));
+        filters.extend(self.top_p.filter(|&p| p != 1.0).map(|p| Filter::TopP(TopP { p })));
+        filters.extend(self.min_p.filter(|&p| p != 0.0).map(|p| Filter::MinP(MinP { p })));
+        filters.extend((temperature != 1.0).then_some(Filter::Temperature(Temperature { temperature })));
+        Chain::new(filters, false, self.seed.unwrap_or_else(unknown_seed))
+    }
+}
+
+/// What an answer is generated with.
+#[derive(Clone, Debug, Default)]
+pub struct GenerateOptions {
+    /// The most tokens of the answer; `None` stops only at the end of the context.
+    pub max_tokens: Option<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end the answer and are not part of it.
+    pub stop: Vec<String>,
+    /// Goes on past the model's own end-of-answer tokens.
+    pub ignore_end: bool,
+}
+
+impl GenerateOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.max_tokens == Some(0) {
+            return Err(Error::invalid("an answer of 0 tokens was asked for").hint("ask for at least 1"));
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(Error::invalid("an empty stop string would stop every answer"));
+        }
+        Ok(())
+    }
+}
+
+fn unknown_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one("seed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_greedy_and_a_filter_asks_for_chance() {
+        assert_eq!(Sampling::default().chain().unwrap().to_string(), "greedy");
+        let top_k = Sampling { top_k: Some(40), seed: Some(7), ..Sampling::default() };
+        assert_eq!(top_k.chain().unwrap().to_string(), "top-k 40 → seed 7");
+        let cold = Sampling { temperature: Some(0.0), ..top_k };
+        assert_eq!(cold.chain().unwrap().to_string(), "greedy");
+    }
+
+    #[test]
+    fn the_caller_overrules_the_model() {
+        let model = Sampling { temperature: Some(0.2), top_p: Some(0.9), ..Sampling::default() };
+        let caller = Sampling { temperature: Some(0.7), seed: Some(1), ..Sampling::default() };
+        assert_eq!(caller.or(&model).chain().unwrap().to_string(), "top-p 0.9 → temperature 0.7 → seed 1");
+    }
+}

@@ -1,0 +1,62 @@
+//! What a session is asked.
+
+use crate::error::{Error, Kind, Result};
+use crate::text::{ChatRequest, Special};
+
+use super::model::Core;
+
+pub use crate::text::Message;
+
+/// What to continue.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// Text as it is; the beginning-of-sequence token is put before it where the model's metadata says so.
+    /// Special tokens in it are recognised.
+    Raw(String),
+    /// A conversation, rendered by the model's chat template, to be answered.
+    Chat(Vec<Message>),
+    /// Tokens as they are.
+    Tokens(Vec<u32>),
+}
+
+impl Prompt {
+    /// A conversation of one question.
+    pub fn user(text: impl Into<String>) -> Self {
+        Self::Chat(vec![Message::new("user", text)])
+    }
+}
+
+impl Core {
+    /// The tokens of a prompt.
+    pub(super) fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let tokens = match prompt {
+            Prompt::Tokens(tokens) => tokens.clone(),
+            Prompt::Raw(text) => {
+                let tokenizer = self.tokenizer()?;
+                let bos = tokenizer.bos().filter(|_| tokenizer.add_bos() || text.is_empty());
+                let mut tokens: Vec<u32> = bos.into_iter().collect();
+                tokens.extend(tokenizer.encode(text, Special::Parse)?);
+                tokens
+            }
+            Prompt::Chat(messages) => self.tokenizer()?.encode(&self.render(messages)?, Special::Parse)?,
+        };
+        let vocab = self.info.vocab;
+        if let Some(token) = tokens.iter().find(|&&token| token >= vocab) {
+            let what = format!("token {token} is not in the vocabulary of {vocab}");
+            return Err(Error::invalid(what));
+        }
+        match tokens.is_empty() {
+            true => Err(Error::invalid("the prompt is empty and the model has no token to begin with")
+                .hint("give at least one token")),
+            false => Ok(tokens),
+        }
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<String> {
+        let Some(template) = &self.template else {
+            let what = "the model has no chat template";
+            return Err(Error::new(Kind::Template, what).hint("give the prompt raw, or use an instruct model"));
+        };
+        template.render(&ChatRequest { messages, add_generation_prompt: true, ..ChatRequest::default() })
+    }
+}

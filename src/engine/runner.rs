@@ -1,0 +1,419 @@
+//! The tick: who computes next, on which seat, and what becomes of the results.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, Program};
+use crate::error::{Error, Kind, Result};
+use crate::model::Lowered;
+use crate::sample::Chain;
+
+use super::answer::Answer;
+use super::event::{Event, Finish, FinishReason, Queue, Timings};
+use super::kv::{Pool, Seat};
+use super::schedule::{Demand, Slice, schedule};
+
+/// What a tick did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows computed.
+    pub rows: u32,
+    /// Answers still under way.
+    pub under_way: u32,
+}
+
+impl std::ops::AddAssign for Progress {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.under_way += other.under_way;
+    }
+}
+
+/// Names a session of a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SessionId(u64);
+
+/// The sessions of one model on one device.
+pub(super) struct Runner {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) lowered: Lowered,
+    pub(super) decode: Program,
+    pub(super) prefill: Program,
+    sessions: BTreeMap<SessionId, State>,
+    pool: Pool,
+    /// Counts slices; orders sessions by how recently they computed, and gives each its turn.
+    clock: u64,
+    /// Seconds a row took lately, by phase: decode, prefill.
+    costs: [f64; 2],
+}
+
+/// What is known of a session. The history is the truth; the rest can be made again.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) history: Vec<u32>,
+    /// Tokens at the beginning of the history whose keys and values are in the seat's pages.
+    pub(super) computed: u32,
+    pub(super) seat: Option<Seat>,
+    used: u64,
+    job: Option<Job>,
+}
+
+/// An answer under way.
+struct Job {
+    queue: Arc<Queue>,
+    chain: Chain,
+    answer: Answer,
+    prompt_tokens: u32,
+    cached_tokens: u32,
+    max_tokens: u32,
+    ends: Vec<u32>,
+    begun: Instant,
+    first_token: Option<Duration>,
+}
+
+/// What a job is begun with.
+pub(super) struct Request {
+    pub(super) tokens: Vec<u32>,
+    pub(super) chain: Chain,
+    pub(super) answer: Answer,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) ends: Vec<u32>,
+}
+
+impl Runner {
+    pub(super) fn new(backend: Box<dyn Backend>, lowered: Lowered, decode: Program, prefill: Program) -> Self {
+        let pool = Pool::new(lowered.options.sequences, lowered.options.pages);
+        Self { backend, lowered, decode, prefill, sessions: BTreeMap::new(), pool, clock: 0, costs: [0.0; 2] }
+    }
+
+    /// Opens a session without a history.
+    pub(super) fn open(&mut self) -> SessionId {
+        let id = SessionId(self.sessions.last_key_value().map_or(0, |(id, _)| id.0 + 1));
+        self.sessions.insert(id, State::default());
+        id
+    }
+
+    /// Forgets a session.
+    pub(super) fn close(&mut self, id: SessionId) {
+        if let Some(state) = self.sessions.remove(&id) {
+            if let Some(seat) = state.seat {
+                self.pool.leave(seat);
+            }
+        }
+    }
+
+    /// Begins an answer; what its tokens share with the session's history is not computed again.
+    pub(super) fn begin(&mut self, id: SessionId, request: Request) -> Result<Arc<Queue>> {
+        let context = self.lowered.options.context;
+        let state = self.sessions.get_mut(&id).ok_or_else(|| Error::internal("the session is not there"))?;
+        if state.job.is_some() {
+            return Err(Error::new(Kind::SessionBusy, "the session is generating already")
+                .hint("wait for the end of the answer, or cancel it"));
+        }
+        let Request { tokens, chain, answer, max_tokens, ends } = request;
+        let prompt_tokens = tokens.len() as u32;
+        if prompt_tokens >= context {
+            let what = format!("the prompt has {prompt_tokens} tokens and the context holds {context}");
+            return Err(Error::new(Kind::ContextOverflow, what).hint("shorten it, or load with a larger context"));
+        }
+        state.rewrite(tokens);
+        let queue = Arc::new(Queue::default());
+        state.job = Some(Job {
+            queue: queue.clone(),
+            chain,
+            answer,
+            prompt_tokens,
+            cached_tokens: state.computed,
+            max_tokens: max_tokens.unwrap_or(u32::MAX),
+            ends,
+            begun: Instant::now(),
+            first_token: None,
+        });
+        Ok(queue)
+    }
+
+    /// Computes for about `budget`, at least one slice where there is work; exactly one of any size where there is
+    /// no budget.
+    pub(super) fn tick(&mut self, budget: Option<Duration>) -> Result<Progress> {
+        let begun = Instant::now();
+        let mut rows = 0;
+        loop {
+            self.cancel();
+            let left = budget.map(|budget| budget.saturating_sub(begun.elapsed()));
+            let computed = self.slice(left)?;
+            rows += computed;
+            let over = budget.is_none_or(|budget| begun.elapsed() >= budget);
+            if computed == 0 || over {
+                let under_way = self.sessions.values().filter(|state| state.job.is_some()).count() as u32;
+                return Ok(Progress { rows, under_way });
+            }
+        }
+    }
+
+    /// One submission: its rows, 0 where nothing waits.
+    fn slice(&mut self, left: Option<Duration>) -> Result<u32> {
+        self.clock += 1;
+        let waiting: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, state)| state.job.is_some()).map(|(&id, _)| id).collect();
+        let seated: Vec<SessionId> = waiting.into_iter().filter(|&id| self.seat(id)).collect();
+        if seated.is_empty() {
+            return Ok(0);
+        }
+        let demands: Vec<Demand> =
+            seated.iter().map(|id| Demand { pending: self.sessions[id].pending() }).collect();
+        let rows = self.rows_within(left);
+        let turn = (self.clock % seated.len() as u64) as usize;
+        let slices = schedule(&demands, turn, rows, self.lowered.options.outputs);
+        let slices: Vec<(SessionId, u32)> = self.with_pages(&seated, &slices);
+        let begun = Instant::now();
+        let outcome = self.compute(&slices);
+        let total: u32 = slices.iter().map(|(_, rows)| rows).sum();
+        match outcome {
+            Ok(picked) => {
+                self.learn(total, begun.elapsed());
+                for (id, rows) in slices {
+                    self.advance(id, rows, picked.get(&id).cloned());
+                }
+                Ok(total)
+            }
+            Err(error) => {
+                // What befell the device befell all who computed on it.
+                for (id, _) in &slices {
+                    self.fail(*id, error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Slices whose positions have pages. A session that finds none takes those of idle sessions, then of the
+    /// younger answers, which compute again later.
+    fn with_pages(&mut self, seated: &[SessionId], slices: &[Slice]) -> Vec<(SessionId, u32)> {
+        let mut granted: Vec<(SessionId, u32)> = Vec::new();
+        for slice in slices {
+            let id = seated[slice.demand];
+            loop {
+                let Some(state) = self.sessions.get_mut(&id) else { break };
+                let positions = state.computed + slice.rows;
+                // Its seat may have gone to one that came before it in this very slice.
+                let Some(seat) = &mut state.seat else { break };
+                if self.pool.grow(seat, positions) {
+                    granted.push((id, slice.rows));
+                    break;
+                }
+                let keeps: Vec<SessionId> = granted.iter().map(|(id, _)| *id).chain([id]).collect();
+                if !self.evict(&keeps, true) {
+                    break;
+                }
+            }
+        }
+        granted
+    }
+
+    /// Whether `id` has a seat, after taking one from an idle session where none is free.
+    fn seat(&mut self, id: SessionId) -> bool {
+        loop {
+            let Some(state) = self.sessions.get_mut(&id) else { return false };
+            if state.seat.is_some() {
+                return true;
+            }
+            state.seat = self.pool.sit();
+            if state.seat.is_none() && !self.evict(&[id], false) {
+                return false;
+            }
+        }
+    }
+
+    /// Takes the seat of the session that computed longest ago; only with `busy` that of one with an answer under
+    /// way, the youngest then. Whether there was one.
+    fn evict(&mut self, keeps: &[SessionId], busy: bool) -> bool {
+        let others = || self.sessions.iter().filter(|(id, state)| state.seat.is_some() && !keeps.contains(id));
+        let idle = others().filter(|(_, state)| state.job.is_none()).min_by_key(|(_, state)| state.used);
+        let youngest = || others().filter(|_| busy).max_by_key(|(id, _)| **id);
+        let Some(id) = idle.or_else(youngest).map(|(&id, _)| id) else { return false };
+        let Some(state) = self.sessions.get_mut(&id) else { return false };
+        state.computed = 0;
+        if let Some(seat) = state.seat.take() {
+            self.pool.leave(seat);
+        }
+        true
+    }
+
+    /// Rows that take about as long as is left, by what rows cost lately.
+    fn rows_within(&self, left: Option<Duration>) -> u32 {
+        let most = self.lowered.options.prefill_rows;
+        let cost = self.costs[1].max(f64::MIN_POSITIVE);
+        match left {
+            Some(left) if self.costs[1] > 0.0 => ((left.as_secs_f64() / cost) as u32).clamp(1, most),
+            // The first slice under a budget is a small one: it learns the cost.
+            Some(_) => most.min(16),
+            None => most,
+        }
+    }
+
+    fn learn(&mut self, rows: u32, time: Duration) {
+        let phase = usize::from(rows > self.decode.plan.max_rows);
+        let now = time.as_secs_f64() / f64::from(rows);
+        let cost = &mut self.costs[phase];
+        *cost = if *cost == 0.0 { now } else { 0.7 * *cost + 0.3 * now };
+        if self.costs[1] == 0.0 {
+            self.costs[1] = now;
+        }
+    }
+
+    /// `rows` more tokens of a session are computed; `picked` is the token that follows its history, if it is due.
+    fn advance(&mut self, id: SessionId, rows: u32, picked: Option<Result<u32>>) {
+        let context = self.lowered.options.context;
+        let Some(state) = self.sessions.get_mut(&id) else { return };
+        state.used = self.clock;
+        state.computed += rows;
+        let computed = state.computed;
+        let Some(job) = &mut state.job else { return };
+        if computed <= job.prompt_tokens {
+            job.queue.push(Ok(Event::Prefill { done: computed, total: job.prompt_tokens }));
+        }
+        let token = match picked {
+            None => return,
+            Some(Ok(token)) => token,
+            Some(Err(error)) => return self.fail(id, error),
+        };
+        state.history.push(token);
+        job.first_token.get_or_insert_with(|| job.begun.elapsed());
+        let ended = job.ends.contains(&token);
+        let added = job.answer.push(token);
+        if !added.text.is_empty() {
+            job.queue.push(Ok(Event::Text(added.text)));
+        }
+        let generated = state.history.len() as u32 - job.prompt_tokens;
+        if ended || added.stopped {
+            self.finish(id, FinishReason::Stop);
+        } else if generated >= job.max_tokens || state.history.len() as u32 >= context {
+            self.finish(id, FinishReason::Length);
+        }
+    }
+
+    fn cancel(&mut self) {
+        let cancelled = |state: &State| state.job.as_ref().is_some_and(|job| job.queue.is_cancelled());
+        let ids: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, state)| cancelled(state)).map(|(&id, _)| id).collect();
+        for id in ids {
+            self.finish(id, FinishReason::Cancelled);
+        }
+    }
+
+    fn finish(&mut self, id: SessionId, reason: FinishReason) {
+        let Some(state) = self.sessions.get_mut(&id) else { return };
+        let Some(mut job) = state.job.take() else { return };
+        let rest = job.answer.finish();
+        if !rest.text.is_empty() {
+            job.queue.push(Ok(Event::Text(rest.text)));
+        }
+        // What was held back may have held a whole stop string.
+        let reason = if rest.stopped { FinishReason::Stop } else { reason };
+        let (prompt, tokens) = state.history.split_at(job.prompt_tokens as usize);
+        let total = job.begun.elapsed();
+        let timings = Timings {
+            prompt_tokens: job.prompt_tokens,
+            cached_tokens: job.cached_tokens,
+            generated_tokens: tokens.len() as u32,
+            first_token: job.first_token.unwrap_or(total),
+            total,
+        };
+        let (prompt_tokens, tokens) = (prompt.to_vec(), tokens.to_vec());
+        let text = job.answer.into_text();
+        job.queue.push(Ok(Event::Finished(Finish { reason, text, prompt_tokens, tokens, timings })));
+    }
+
+    fn fail(&mut self, id: SessionId, error: Error) {
+        let Some(state) = self.sessions.get_mut(&id) else { return };
+        // Nobody knows what a failed submission left in the pages.
+        state.computed = 0;
+        if let Some(job) = state.job.take() {
+            job.queue.push(Err(error));
+        }
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Option<&State> {
+        self.sessions.get(&id)
+    }
+
+    pub(super) fn chain(&self, id: SessionId) -> Option<(&Chain, u64)> {
+        let state = self.sessions.get(&id)?;
+        let job = state.job.as_ref()?;
+        Some((&job.chain, state.history.len() as u64 - u64::from(job.prompt_tokens)))
+    }
+
+    /// The logits of every position of `tokens` from `from` on, in order: `visit(position, logits)`.
+    pub(super) fn logits(
+        &mut self,
+        tokens: &[u32],
+        from: usize,
+        visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let options = self.lowered.options;
+        if tokens.is_empty() || tokens.len() > options.context as usize {
+            let what = format!("{} tokens were given and the context holds {}", tokens.len(), options.context);
+            return Err(Error::new(Kind::ContextOverflow, what).hint("give fewer, or load with a larger context"));
+        }
+        let id = self.open();
+        let outcome = self.logits_of(id, tokens, from, visit);
+        self.close(id);
+        outcome
+    }
+
+    fn logits_of(
+        &mut self,
+        id: SessionId,
+        tokens: &[u32],
+        from: usize,
+        visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let busy = || Error::new(Kind::SessionBusy, "every place of the KV cache is generating");
+        if let Some(state) = self.sessions.get_mut(&id) {
+            state.history = tokens.to_vec();
+        }
+        if !self.seat(id) {
+            return Err(busy());
+        }
+        let options = self.lowered.options;
+        let mut at = 0;
+        while at < tokens.len() {
+            let silent = from.saturating_sub(at).min(options.prefill_rows as usize);
+            let rows = match silent {
+                0 => (tokens.len() - at).min(options.outputs.min(options.prefill_rows) as usize),
+                silent => silent.min(tokens.len() - at),
+            };
+            let slice = [Slice { demand: 0, rows: rows as u32 }];
+            if self.with_pages(&[id], &slice).is_empty() {
+                return Err(busy());
+            }
+            let wanted = if silent == 0 { rows } else { 0 };
+            let logits = self.compute_logits(id, rows as u32, wanted as u32)?;
+            let vocab = logits.len() / wanted.max(1);
+            for (i, logits) in logits.chunks_exact(vocab.max(1)).enumerate() {
+                visit(at + i, logits)?;
+            }
+            at += rows;
+            if let Some(state) = self.sessions.get_mut(&id) {
+                state.computed = at as u32;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Tokens that are not computed yet.
+    fn pending(&self) -> u32 {
+        self.history.len() as u32 - self.computed
+    }
+
+    /// Puts `tokens` in place of the history and keeps what is computed of their common beginning, but for the last
+    /// token: its logits are wanted.
+    fn rewrite(&mut self, tokens: Vec<u32>) {
+        let common = self.history.iter().zip(&tokens).take_while(|(old, new)| old == new).count();
+        self.computed = self.computed.min(common as u32).min(tokens.len() as u32 - 1);
+        self.history = tokens;
+    }
+}
