@@ -6,6 +6,8 @@
 pub mod backend;
 #[doc(hidden)]
 pub mod base;
+#[doc(hidden)]
+pub mod engine;
 mod error;
 #[doc(hidden)]
 pub mod format;
@@ -22,5 +24,10 @@ pub mod sample;
 #[doc(hidden)]
 pub mod text;
 
+pub use engine::{
+    Cancel, Device, DeviceInfo, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions,
+    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Progress, Prompt, Sampling, Session,
+    Stream, Timings, Worker, devices,
+};
 pub use error::{Error, Kind, Result};
 pub use quant::Format;

@@ -18,12 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Runner {
     /// Computes the next rows of the sessions and picks a token for each whose history ends in them.
-    pub(super) fn compute(&mut self, slices: &[(SessionId, u32)]) -> Result<BTreeMap<SessionId, Result<u32>>> {
+    pub(super) fn compute(
+        &mut self,
+        slices: &[(SessionId, u32)],
+    ) -> Result<BTreeMap<SessionId, Result<u32>>> {
         let mut ends: Vec<(SessionId, u32)> = Vec::new();
         let mut row = 0;
         for &(id, rows) in slices {
             row += rows;
-            let ends_here = self.session(id).is_some_and(|state| state.computed + rows == state.history.len() as u32);
+            let ends_here =
+                self.session(id).is_some_and(|state| state.computed + rows == state.history.len() as u32);
             if ends_here {
                 ends.push((id, row - 1));
             }
@@ -32,7 +36,11 @@ impl Runner {
         let outputs: Vec<u32> = ends.iter().map(|(_, row)| *row).collect();
         let to = |phase: &Phase| sees.iter().map(|sees| step_after(phase, *sees)).max().unwrap_or(phase.body);
         self.submit(slices, &outputs, to)?;
-        ends.iter().zip(sees).enumerate().map(|(output, ((id, _), sees))| Ok((*id, self.pick(*id, output, sees)?))).collect()
+        ends.iter()
+            .zip(sees)
+            .enumerate()
+            .map(|(output, ((id, _), sees))| Ok((*id, self.pick(*id, output, sees)?)))
+            .collect()
     }
 
     /// Computes the next `rows` of one session and gives the logits of the last `wanted` of them.
@@ -40,7 +48,7 @@ impl Runner {
         let outputs: Vec<u32> = (rows - wanted..rows).collect();
         self.submit(&[(id, rows)], &outputs, |phase| if wanted == 0 { phase.body } else { phase.logits })?;
         let words = self.logits_width();
-        let mut logits = vec![0.0; wanted as usize * words];
+        let mut logits = vec![0.0f32; wanted as usize * words];
         self.backend.read(self.lowered.ports.logits, 0, bytemuck::cast_slice_mut(&mut logits))?;
         if let Some(at) = logits.iter().position(|logit| logit.is_nan()) {
             let what = format!("the logit of token {} is not a number", at % words);
@@ -49,12 +57,19 @@ impl Runner {
         Ok(logits)
     }
 
-    fn submit(&mut self, slices: &[(SessionId, u32)], outputs: &[u32], to: impl Fn(&Phase) -> usize) -> Result<()> {
+    fn submit(
+        &mut self,
+        slices: &[(SessionId, u32)],
+        outputs: &[u32],
+        to: impl Fn(&Phase) -> usize,
+    ) -> Result<()> {
         let mut rows: Vec<u32> = Vec::new();
         let mut kv_len = 0;
         for &(id, count) in slices {
-            let state = self.session(id).ok_or_else(|| Error::internal("a slice of a session that is not there"))?;
-            let seat = state.seat.as_ref().ok_or_else(|| Error::internal("a slice of a session without a seat"))?;
+            let state =
+                self.session(id).ok_or_else(|| Error::internal("a slice of a session that is not there"))?;
+            let seat =
+                state.seat.as_ref().ok_or_else(|| Error::internal("a slice of a session without a seat"))?;
             let positions: Range<u32> = state.computed..state.computed + count;
             kv_len = kv_len.max(positions.end);
             for position in positions {
@@ -78,7 +93,10 @@ impl Runner {
         let begun = Instant::now();
         while self.backend.poll(ticket, Duration::from_secs(1))? != Status::Finished {
             if begun.elapsed() > PATIENCE {
-                return Err(Error::new(Kind::DeviceLost, format!("no answer from the device within {PATIENCE:?}")));
+                return Err(Error::new(
+                    Kind::DeviceLost,
+                    format!("no answer from the device within {PATIENCE:?}"),
+                ));
             }
         }
         Ok(())
@@ -99,7 +117,11 @@ impl Runner {
         match sees {
             Sees::Best => {
                 let mut token = [0u32];
-                self.backend.read(self.lowered.ports.token, 4 * output, bytemuck::cast_slice_mut(&mut token))?;
+                self.backend.read(
+                    self.lowered.ports.token,
+                    4 * output,
+                    bytemuck::cast_slice_mut(&mut token),
+                )?;
                 Ok(if token[0] == NOT_A_TOKEN { Err(wrong()) } else { Ok(token[0]) })
             }
             Sees::Top(_) => {
@@ -111,7 +133,8 @@ impl Runner {
                     return Ok(Err(wrong()));
                 }
                 let (tokens, logits) = found[..2 * k].split_at(k);
-                let entries = tokens.iter().zip(logits).map(|(&token, &bits)| (token, f32::from_bits(bits))).collect();
+                let entries =
+                    tokens.iter().zip(logits).map(|(&token, &bits)| (token, f32::from_bits(bits))).collect();
                 let Some((chain, step)) = self.chain(id) else { return Ok(Err(wrong())) };
                 Ok(chain.pick_from(Candidates { entries }, &[], step))
             }

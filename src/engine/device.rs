@@ -64,7 +64,9 @@ fn auto(options: &EngineOptions) -> Result<Opened> {
         None => cpu(
             options,
             match found.first() {
-                Some(device) => format!("the only GPU is software ({}), slower than the CPU itself", device.name),
+                Some(device) => {
+                    format!("the only GPU is software ({}), slower than the CPU itself", device.name)
+                }
                 None => "no GPU was found".into(),
             },
         ),
@@ -94,5 +96,6 @@ fn auto(options: &EngineOptions) -> Result<Opened> {
 #[cfg(not(feature = "wgpu"))]
 fn asked(_options: &EngineOptions) -> Result<Opened> {
     let what = "this build has no GPU backend";
-    Err(crate::Error::new(crate::Kind::DeviceUnavailable, what).hint("build with the feature wgpu, or take the CPU"))
+    Err(crate::Error::new(crate::Kind::DeviceUnavailable, what)
+        .hint("build with the feature wgpu, or take the CPU"))
 }

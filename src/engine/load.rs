@@ -68,14 +68,18 @@ pub(super) fn load(
     let lowered = lower(&blueprint, &weights, chosen)?;
 
     tell(LoadStage::Uploading, 0.0)?;
-    backend.load(&lowered.store, &mut |done, total| tell(LoadStage::Uploading, done as f32 / total.max(1) as f32))?;
+    backend.load(&lowered.store, &mut |done, total| {
+        tell(LoadStage::Uploading, done as f32 / total.max(1) as f32)
+    })?;
     tell(LoadStage::Compiling, 0.0)?;
     let decode = backend.prepare(lowered.decode.plan.clone())?;
     tell(LoadStage::Compiling, 0.5)?;
     let prefill = backend.prepare(lowered.prefill.plan.clone())?;
     tell(LoadStage::Compiling, 1.0)?;
 
-    let matrices = || lowered.store.items().filter_map(|(_, item)| if let Item::Matrix(m) = item { Some(m) } else { None });
+    let matrices = || {
+        lowered.store.items().filter_map(|(_, item)| if let Item::Matrix(m) = item { Some(m) } else { None })
+    };
     let info = ModelInfo {
         path: path.to_owned(),
         name: blueprint.name.clone(),
@@ -93,11 +97,19 @@ pub(super) fn load(
     Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), runner, signal))
 }
 
-fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions, max: u64) -> Result<LowerOptions> {
+fn choose(
+    blueprint: &Blueprint,
+    engine: &EngineOptions,
+    options: &LoadOptions,
+    max: u64,
+) -> Result<LowerOptions> {
     let refuse = |what: &str| Err(Error::invalid(what));
     let context = options.context.unwrap_or(blueprint.context.min(USUAL_CONTEXT));
     if context > blueprint.context {
-        let what = format!("a context of {context} was asked for and the model was trained for {}", blueprint.context);
+        let what = format!(
+            "a context of {context} was asked for and the model was trained for {}",
+            blueprint.context
+        );
         return Err(Error::invalid(what).hint(format!("ask for at most {}", blueprint.context)));
     }
     if context == 0 || options.sessions == 0 || options.prefill == 0 || options.outputs == 0 {
@@ -129,7 +141,8 @@ fn text(dialect: &Dialect) -> Result<(Option<Tokenizer>, Option<ChatTemplate>)> 
             (tokenizer, metadata.text("tokenizer.chat_template")?.map(str::to_owned))
         }
         Dialect::HuggingFace(files) => {
-            let read = |json: &crate::base::Bytes| Tokenizer::from_json(json, files.tokenizer_config.as_ref());
+            let read =
+                |json: &crate::base::Bytes| Tokenizer::from_json(json, files.tokenizer_config.as_ref());
             (files.tokenizer_json.as_ref().map(read).transpose()?, files.chat_template.clone())
         }
     };
@@ -148,7 +161,9 @@ fn fits(tokenizer: &Tokenizer, blueprint: &Blueprint) -> Result<()> {
     let (tokens, rows) = (tokenizer.vocab_size(), blueprint.vocab as usize);
     match tokens <= rows {
         true => Ok(()),
-        false => Err(Error::bad_file(format!("the tokenizer has {tokens} tokens and the embedding {rows} rows"))),
+        false => {
+            Err(Error::bad_file(format!("the tokenizer has {tokens} tokens and the embedding {rows} rows")))
+        }
     }
 }
 

@@ -139,11 +139,17 @@ impl Model {
 
 impl Core {
     pub(super) fn tokenizer(&self) -> Result<&Tokenizer> {
-        let missing = || Error::new(Kind::Unsupported, "the model file has no tokenizer").hint("give tokens as ids");
+        let missing =
+            || Error::new(Kind::Unsupported, "the model file has no tokenizer").hint("give tokens as ids");
         self.tokenizer.as_ref().ok_or_else(missing)
     }
 
-    pub(super) fn begin(&self, id: SessionId, tokens: Vec<u32>, options: &GenerateOptions) -> Result<Arc<Queue>> {
+    pub(super) fn begin(
+        &self,
+        id: SessionId,
+        tokens: Vec<u32>,
+        options: &GenerateOptions,
+    ) -> Result<Arc<Queue>> {
         options.check()?;
         let chain = options.sampling.or(&self.defaults).chain()?;
         let tokenizer = self.tokenizer.as_ref();

@@ -94,7 +94,8 @@ impl Sampling {
         let temperature = self.temperature.unwrap_or(if chance { 1.0 } else { 0.0 });
         let mut filters = Vec::new();
         if let Some(penalty) = self.repeat_penalty.filter(|&penalty| penalty != 1.0) {
-            filters.push(Filter::RepeatPenalty(RepeatPenalty { penalty, last: self.repeat_last.unwrap_or(64) }));
+            filters
+                .push(Filter::RepeatPenalty(RepeatPenalty { penalty, last: self.repeat_last.unwrap_or(64) }));
         }
         if temperature == 0.0 {
             return Chain::new(filters, true, 0);

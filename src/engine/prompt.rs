@@ -55,7 +55,9 @@ impl Core {
     fn render(&self, messages: &[Message]) -> Result<String> {
         let Some(template) = &self.template else {
             let what = "the model has no chat template";
-            return Err(Error::new(Kind::Template, what).hint("give the prompt raw, or use an instruct model"));
+            return Err(
+                Error::new(Kind::Template, what).hint("give the prompt raw, or use an instruct model")
+            );
         };
         template.render(&ChatRequest { messages, add_generation_prompt: true, ..ChatRequest::default() })
     }

@@ -82,7 +82,12 @@ pub(super) struct Request {
 }
 
 impl Runner {
-    pub(super) fn new(backend: Box<dyn Backend>, lowered: Lowered, decode: Program, prefill: Program) -> Self {
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        lowered: Lowered,
+        decode: Program,
+        prefill: Program,
+    ) -> Self {
         let pool = Pool::new(lowered.options.sequences, lowered.options.pages);
         Self { backend, lowered, decode, prefill, sessions: BTreeMap::new(), pool, clock: 0, costs: [0.0; 2] }
     }
@@ -115,7 +120,9 @@ impl Runner {
         let prompt_tokens = tokens.len() as u32;
         if prompt_tokens >= context {
             let what = format!("the prompt has {prompt_tokens} tokens and the context holds {context}");
-            return Err(Error::new(Kind::ContextOverflow, what).hint("shorten it, or load with a larger context"));
+            return Err(
+                Error::new(Kind::ContextOverflow, what).hint("shorten it, or load with a larger context")
+            );
         }
         state.rewrite(tokens);
         let queue = Arc::new(Queue::default());
@@ -228,7 +235,8 @@ impl Runner {
     /// Takes the seat of the session that computed longest ago; only with `busy` that of one with an answer under
     /// way, the youngest then. Whether there was one.
     fn evict(&mut self, keeps: &[SessionId], busy: bool) -> bool {
-        let others = || self.sessions.iter().filter(|(id, state)| state.seat.is_some() && !keeps.contains(id));
+        let others =
+            || self.sessions.iter().filter(|(id, state)| state.seat.is_some() && !keeps.contains(id));
         let idle = others().filter(|(_, state)| state.job.is_none()).min_by_key(|(_, state)| state.used);
         let youngest = || others().filter(|_| busy).max_by_key(|(id, _)| **id);
         let Some(id) = idle.or_else(youngest).map(|(&id, _)| id) else { return false };
@@ -353,8 +361,11 @@ impl Runner {
     ) -> Result<()> {
         let options = self.lowered.options;
         if tokens.is_empty() || tokens.len() > options.context as usize {
-            let what = format!("{} tokens were given and the context holds {}", tokens.len(), options.context);
-            return Err(Error::new(Kind::ContextOverflow, what).hint("give fewer, or load with a larger context"));
+            let what =
+                format!("{} tokens were given and the context holds {}", tokens.len(), options.context);
+            return Err(
+                Error::new(Kind::ContextOverflow, what).hint("give fewer, or load with a larger context")
+            );
         }
         let id = self.open();
         let outcome = self.logits_of(id, tokens, from, visit);

@@ -69,7 +69,8 @@ mod tests {
             for demand in 0..demands.len() {
                 let mine: Vec<_> = slices.iter().filter(|slice| slice.demand == demand).collect();
                 assert!(mine.len() <= 1, "at most one slice each");
-                waited[demand] = if mine.is_empty() && demands[demand].pending > 0 { waited[demand] + 1 } else { 0 };
+                waited[demand] =
+                    if mine.is_empty() && demands[demand].pending > 0 { waited[demand] + 1 } else { 0 };
                 assert!(waited[demand] <= demands.len(), "nobody starves: {pending:?}, {rows} rows");
             }
             for slice in slices {

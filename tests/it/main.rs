@@ -4,6 +4,7 @@ mod cpu;
 mod data;
 mod formats;
 mod gguf;
+mod golden;
 #[cfg(feature = "wgpu")]
 mod gpu;
 mod hugging_face;

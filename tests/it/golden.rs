@@ -1,0 +1,150 @@
+//! The real model against the float64 oracle, and the small one against itself.
+//!
+//! `oracle.json` holds, for each prompt, the log-probabilities of the five likeliest tokens after every token of the
+//! prompt and of the greedy answer. The distance of two distributions is the Kullback–Leibler divergence over these
+//! five and the rest taken together.
+
+use std::fmt;
+
+use pocketlm::{Device, Engine, EngineOptions, Finish, GenerateOptions, LoadOptions, Model, Prompt};
+use serde::Deserialize;
+
+use crate::data::{real_model, shared};
+
+#[derive(Deserialize)]
+struct Oracle {
+    name: String,
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    greedy_ids: Vec<u32>,
+    prompt_top5: Vec<Vec<(u32, f64)>>,
+    greedy_top5: Vec<Vec<(u32, f64)>>,
+    top1_minus_top2: Vec<f64>,
+}
+
+/// What a path through the engine must keep to.
+#[derive(Clone, Copy)]
+struct Limits {
+    mean_kl: f64,
+    /// The largest gap of the oracle's two likeliest tokens at which another token may be taken.
+    gap: f64,
+    /// The largest error of a log-probability.
+    off: f64,
+}
+
+const DEFAULT: Limits = Limits { mean_kl: 2e-3, gap: 0.25, off: f64::INFINITY };
+const FLOAT: Limits = Limits { mean_kl: 1e-4, gap: 0.1, off: f64::INFINITY };
+const EXACT: Limits = Limits { mean_kl: 1e-6, gap: 0.0, off: 1e-3 };
+
+/// How far a path is from the oracle on one prompt.
+#[derive(Debug)]
+struct Distance {
+    mean_kl: f64,
+    worst_kl: f64,
+    off: f64,
+    /// The first greedy token that differs, and the oracle's gap there.
+    split: Option<(usize, f64)>,
+    /// The largest gap at which the likeliest token, given the oracle's past, is another.
+    gap: f64,
+}
+
+impl fmt::Display for Distance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mean_kl, worst_kl, off, split, gap } = self;
+        write!(f, "mean KL {mean_kl:.2e}, worst {worst_kl:.2e}, log-probability off by {off:.2e}, ")?;
+        write!(f, "first split {split:?}, largest gap overturned {gap:.3}")
+    }
+}
+
+impl Distance {
+    fn keeps(&self, limits: Limits) -> bool {
+        self.mean_kl < limits.mean_kl
+            && self.off <= limits.off
+            && self.gap <= limits.gap
+            && self.split.is_none_or(|(_, gap)| gap <= limits.gap)
+    }
+}
+
+fn oracle() -> Vec<Oracle> {
+    let bytes = std::fs::read(shared("smollm2/oracle.json")).expect("the oracle can be read");
+    serde_json::from_slice(&bytes).expect("the oracle is as its README says")
+}
+
+/// Log-probabilities of `logits`.
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().fold(f64::NEG_INFINITY, |largest, &logit| largest.max(f64::from(logit)));
+    let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
+    logits.iter().map(|&logit| f64::from(logit) - largest - total.ln()).collect()
+}
+
+/// Kullback–Leibler divergence over the oracle's five tokens and the rest.
+fn divergence(top: &[(u32, f64)], ours: &[f64]) -> f64 {
+    let seen = |log: &dyn Fn(&(u32, f64)) -> f64| top.iter().map(|entry| log(entry).exp()).sum::<f64>();
+    let known: f64 = top.iter().map(|&(token, log)| log.exp() * (log - ours[token as usize])).sum();
+    let rest = (1.0 - seen(&|&(_, log)| log)).max(1e-12);
+    let our_rest = (1.0 - seen(&|&(token, _)| ours[token as usize])).max(1e-12);
+    known + rest * (rest / our_rest).ln()
+}
+
+fn distance(model: &Model, oracle: &Oracle) -> Distance {
+    let greedy =
+        GenerateOptions { max_tokens: Some(oracle.greedy_ids.len() as u32), ..GenerateOptions::default() };
+    let prompt = Prompt::Raw(oracle.prompt.clone());
+    assert_eq!(model.tokens(&prompt).expect("the prompt is sound"), oracle.prompt_ids, "{}", oracle.name);
+    let stream = model.session().generate(&prompt, &greedy).expect("an answer begins");
+    let Finish { tokens, .. } = stream.finish().expect("an answer ends");
+    let split = tokens.iter().zip(&oracle.greedy_ids).position(|(ours, oracle)| ours != oracle);
+    let split = split.map(|at| (at, oracle.top1_minus_top2[at]));
+
+    let steps: Vec<&Vec<(u32, f64)>> = oracle.prompt_top5.iter().chain(&oracle.greedy_top5[1..]).collect();
+    let mut past = oracle.prompt_ids.clone();
+    past.extend(&oracle.greedy_ids[..oracle.greedy_ids.len() - 1]);
+    assert_eq!(past.len(), steps.len(), "{}: a distribution for each token", oracle.name);
+    let (mut divergences, mut off, mut gap) = (Vec::new(), 0.0f64, 0.0f64);
+    let look = |at: usize, logits: &[f32]| {
+        let ours = log_softmax(logits);
+        let top = steps[at];
+        divergences.push(divergence(top, &ours));
+        off = top.iter().map(|&(token, log)| (ours[token as usize] - log).abs()).fold(off, f64::max);
+        let best = (0..ours.len()).max_by(|&a, &b| ours[a].total_cmp(&ours[b])).expect("a vocabulary");
+        if best as u32 != top[0].0 {
+            gap = gap.max(top[0].1 - top[1].1);
+        }
+        Ok(())
+    };
+    model.logits(&past, 0, look).expect("logits of the oracle's tokens");
+    let mean_kl = divergences.iter().sum::<f64>() / divergences.len() as f64;
+    Distance { mean_kl, worst_kl: divergences.iter().copied().fold(0.0, f64::max), off, split, gap }
+}
+
+fn load(device: Device, exact: bool) -> Model {
+    let engine = Engine::new(EngineOptions { device, exact, ..EngineOptions::default() });
+    let options = LoadOptions { context: Some(512), outputs: 16, prefill: 64, ..LoadOptions::default() };
+    engine.load(real_model(), &options, |_| Ok(())).expect("the real model loads")
+}
+
+fn keeps_to_the_oracle(device: Device, exact: bool, limits: Limits) {
+    let model = load(device, exact);
+    let distances: Vec<(String, Distance)> =
+        oracle().iter().map(|oracle| (oracle.name.clone(), distance(&model, oracle))).collect();
+    let report: Vec<String> =
+        distances.iter().map(|(name, distance)| format!("{name}: {distance}")).collect();
+    let mean_kl =
+        distances.iter().map(|(_, distance)| distance.mean_kl).sum::<f64>() / distances.len() as f64;
+    eprintln!("{device:?}, exact {exact}: mean KL {mean_kl:.2e}\n  {}", report.join("\n  "));
+    assert!(
+        distances.iter().all(|(_, distance)| distance.keeps(limits)),
+        "too far from the oracle:\n{}",
+        report.join("\n")
+    );
+}
+
+#[test]
+fn the_cpu_keeps_to_the_oracle() {
+    keeps_to_the_oracle(Device::Cpu, false, DEFAULT);
+}
+
+#[test]
+fn the_exact_cpu_keeps_to_the_oracle() {
+    keeps_to_the_oracle(Device::Cpu, true, EXACT);
+}
