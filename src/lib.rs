@@ -24,10 +24,12 @@ pub mod sample;
 #[doc(hidden)]
 pub mod text;
 
+#[cfg(feature = "wgpu")]
+pub use backend::wgpu::{DeviceInfo, devices};
 pub use engine::{
-    Cancel, Device, DeviceInfo, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions,
-    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Progress, Prompt, Sampling, Session,
-    Stream, Timings, Worker, devices,
+    Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, LoadOptions,
+    LoadProgress, LoadStage, Message, Model, ModelInfo, Progress, Prompt, Sampling, Session, Stream, Timings,
+    Worker,
 };
 pub use error::{Error, Kind, Result};
 pub use quant::Format;

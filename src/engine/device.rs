@@ -9,31 +9,6 @@ use super::options::{Device, EngineOptions};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu as gpu;
 
-/// A GPU that could be chosen.
-#[derive(Clone, Debug)]
-pub struct DeviceInfo {
-    /// Its place: what [`Device::Index`] names.
-    pub index: usize,
-    /// Its own name.
-    pub name: String,
-    /// `vulkan`, `metal`, `dx12`.
-    pub backend: String,
-    /// Driver and version.
-    pub driver: String,
-    /// Whether it is software pretending to be a GPU.
-    pub software: bool,
-}
-
-/// The GPUs that are there. Starts the graphics drivers.
-pub fn devices() -> Vec<DeviceInfo> {
-    #[cfg(feature = "wgpu")]
-    {
-        gpu::devices()
-    }
-    #[cfg(not(feature = "wgpu"))]
-    Vec::new()
-}
-
 /// A backend and why it was taken.
 pub(super) struct Opened {
     pub(super) backend: Box<dyn Backend>,
@@ -55,9 +30,9 @@ fn cpu(options: &EngineOptions, reason: String) -> Result<Opened> {
 
 #[cfg(feature = "wgpu")]
 fn auto(options: &EngineOptions) -> Result<Opened> {
-    let found = devices();
-    match found.iter().find(|device| !device.software) {
-        Some(device) => match gpu::Gpu::open(&gpu::Choice::Index(device.index), gpu_options(options)) {
+    let found = gpu::devices();
+    match found.iter().find(|device| !device.software && device.refused.is_none()) {
+        Some(device) => match gpu::Gpu::open(gpu::Choice::Index(device.index), gpu_options(options)) {
             Ok(gpu) => Ok(Opened { backend: Box::new(gpu), reason: "the first real GPU".into() }),
             Err(error) => cpu(options, format!("the GPU {} cannot be used: {error}", device.name)),
         },
@@ -79,7 +54,7 @@ fn asked(options: &EngineOptions) -> Result<Opened> {
         Device::Index(index) => gpu::Choice::Index(index),
         _ => gpu::Choice::Any,
     };
-    let gpu = gpu::Gpu::open(&choice, gpu_options(options))?;
+    let gpu = gpu::Gpu::open(choice, gpu_options(options))?;
     Ok(Opened { backend: Box::new(gpu), reason: "asked for".into() })
 }
 

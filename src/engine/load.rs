@@ -152,7 +152,7 @@ fn text(dialect: &Dialect) -> Result<(Option<Tokenizer>, Option<ChatTemplate>)> 
     };
     let bos = special(tokenizer.as_ref().and_then(Tokenizer::bos));
     let eos = special(tokenizer.as_ref().and_then(Tokenizer::eos));
-    let template = source.map(|source| ChatTemplate::new(source, &bos, &eos)).transpose();
+    let template = source.map(|source| ChatTemplate::new(&source, &bos, &eos)).transpose();
     // A model whose template is broken can still continue raw text: the error waits for whoever chats.
     Ok((tokenizer, template?))
 }

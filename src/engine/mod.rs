@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use crate::error::Result;
 
-pub use device::{DeviceInfo, devices};
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
 pub use load::{LoadProgress, LoadStage};
 pub use model::{Model, ModelInfo};

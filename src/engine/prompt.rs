@@ -1,5 +1,7 @@
 //! What a session is asked.
 
+use std::time::SystemTime;
+
 use crate::error::{Error, Kind, Result};
 use crate::text::{ChatRequest, Special};
 
@@ -22,7 +24,7 @@ pub enum Prompt {
 impl Prompt {
     /// A conversation of one question.
     pub fn user(text: impl Into<String>) -> Self {
-        Self::Chat(vec![Message::new("user", text)])
+        Self::Chat(vec![Message::new("user", &text.into())])
     }
 }
 
@@ -59,6 +61,6 @@ impl Core {
                 Error::new(Kind::Template, what).hint("give the prompt raw, or use an instruct model")
             );
         };
-        template.render(&ChatRequest { messages, add_generation_prompt: true, ..ChatRequest::default() })
+        template.render(&ChatRequest::new(messages, SystemTime::now()))
     }
 }

@@ -101,10 +101,8 @@ impl Runner {
 
     /// Forgets a session.
     pub(super) fn close(&mut self, id: SessionId) {
-        if let Some(state) = self.sessions.remove(&id) {
-            if let Some(seat) = state.seat {
-                self.pool.leave(seat);
-            }
+        if let Some(seat) = self.sessions.remove(&id).and_then(|state| state.seat) {
+            self.pool.leave(seat);
         }
     }
 
@@ -200,8 +198,7 @@ impl Runner {
         let mut granted: Vec<(SessionId, u32)> = Vec::new();
         for slice in slices {
             let id = seated[slice.demand];
-            loop {
-                let Some(state) = self.sessions.get_mut(&id) else { break };
+            while let Some(state) = self.sessions.get_mut(&id) {
                 let positions = state.computed + slice.rows;
                 // Its seat may have gone to one that came before it in this very slice.
                 let Some(seat) = &mut state.seat else { break };

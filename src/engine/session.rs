@@ -42,7 +42,7 @@ impl Session {
     /// # Errors
     /// As [`Self::generate`]; the conversation stays as it was then.
     pub fn say(&mut self, text: impl Into<String>, options: &GenerateOptions) -> Result<Stream> {
-        self.transcript.push(Message::new("user", text));
+        self.transcript.push(Message::new("user", &text.into()));
         let stream = self.generate(&Prompt::Chat(self.transcript.clone()), options);
         if stream.is_err() {
             self.transcript.pop();
@@ -52,17 +52,17 @@ impl Session {
 
     /// Adds the model's answer to the conversation.
     pub fn answered(&mut self, text: impl Into<String>) {
-        self.transcript.push(Message::new("assistant", text));
+        self.transcript.push(Message::new("assistant", &text.into()));
     }
 
     /// Begins the conversation with an instruction to the model, in place of all that was said.
     pub fn instruct(&mut self, instructions: impl Into<String>) {
-        self.transcript = vec![Message::new("system", instructions)];
+        self.transcript = vec![Message::new("system", &instructions.into())];
     }
 
     /// Forgets what was said, but for the instructions.
     pub fn reset(&mut self) {
-        self.transcript.retain(|message| message.role() == "system");
+        self.transcript.retain(|message| message.0.get("role").is_some_and(|role| role == "system"));
     }
 
     /// The conversation so far.

@@ -6,8 +6,10 @@ mod gguf;
 mod json;
 mod splitter;
 mod stream;
+mod template;
 mod tokenizer;
 mod vocabulary;
 
 pub use stream::Stream;
+pub use template::{ChatRequest, ChatTemplate, Message};
 pub use tokenizer::{Special, Tokenizer};

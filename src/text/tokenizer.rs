@@ -159,6 +159,11 @@ impl Tokenizer {
         self.ends.contains(&id)
     }
 
+    /// The tokens that end an answer.
+    pub fn ends(&self) -> Vec<u32> {
+        self.ends.iter().copied().collect()
+    }
+
     /// The token that begins a sequence.
     pub fn bos(&self) -> Option<u32> {
         self.bos

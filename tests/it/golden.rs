@@ -4,6 +4,8 @@
 //! prompt and of the greedy answer. The distance of two distributions is the Kullback–Leibler divergence over these
 //! five and the rest taken together.
 
+#![allow(clippy::print_stdout, reason = "the figures are worth reading")]
+
 use std::fmt;
 
 use pocketlm::{Device, Engine, EngineOptions, Finish, GenerateOptions, LoadOptions, Model, Prompt};
@@ -137,6 +139,18 @@ fn keeps_to_the_oracle(device: Device, exact: bool, limits: Limits) {
         "too far from the oracle:\n{}",
         report.join("\n")
     );
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn the_gpu_keeps_to_the_oracle() {
+    keeps_to_the_oracle(Device::Gpu, false, FLOAT);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn the_exact_gpu_keeps_to_the_oracle() {
+    keeps_to_the_oracle(Device::Gpu, true, EXACT);
 }
 
 #[test]
