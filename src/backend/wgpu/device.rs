@@ -5,11 +5,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use wgpu::{Backend, DeviceType, ErrorFilter, Features, PollError, PollType};
+use wgpu::{Backend, DeviceType, ErrorFilter, Features, PollError, PollType, SubmissionIndex};
 
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{IMMEDIATES, Needs};
+
+/// A device that is silent for longer is taken for lost. Drivers give up after seconds; software needs longer.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A device that the system offers.
 #[derive(Clone, Debug)]
@@ -153,6 +157,18 @@ impl Device {
             Err(_) => self.health.lose("waiting for it failed"),
         }
         self.health.check().map(|()| true)
+    }
+
+    /// Waits for a submission, but not for ever.
+    pub(super) fn wait(&self, index: &SubmissionIndex) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let timeout = Some(Duration::from_secs(1));
+            if self.poll(PollType::Wait { submission_index: Some(index.clone()), timeout })? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(Kind::DeviceLost, format!("no answer from the device within {PATIENCE:?}")))
     }
 
     /// Does `work` and fails where the device objects to it.

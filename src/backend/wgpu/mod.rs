@@ -155,7 +155,7 @@ impl Backend for Gpu {
         if self.in_flight.len() >= IN_FLIGHT
             && let Some((ticket, index)) = self.in_flight.front().cloned()
         {
-            readback::wait(&self.device, index)?;
+            self.device.wait(&index)?;
             self.retire(ticket);
         }
         let ready = ready(&self.programs, program)?;

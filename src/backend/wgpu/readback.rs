@@ -1,18 +1,15 @@
 //! Reading states: a copy to a buffer that the host can see, mapped once the device has made it.
 
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
-use wgpu::{BufferUsages, MapMode, PollType};
+use wgpu::{BufferUsages, MapMode};
 
 use super::device::Device;
 use super::submit;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 20;
-/// A device that is silent for longer is taken for lost. Drivers give up after seconds; software needs longer.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where the host sees what the device copied.
 #[derive(Debug, Default)]
@@ -55,7 +52,7 @@ impl Readback {
                 let _ = sender.send(result);
             });
         })?;
-        wait(device, copied)?;
+        device.wait(&copied)?;
         let failed = || Error::internal("the copy cannot be mapped").at("readback");
         match mapped.try_recv() {
             Ok(Ok(())) => {}
@@ -68,16 +65,4 @@ impl Readback {
         self.staging = Some(staging);
         Ok(())
     }
-}
-
-/// Waits for a submission, but not for ever.
-pub(super) fn wait(device: &Device, index: wgpu::SubmissionIndex) -> Result<()> {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        let timeout = Some(Duration::from_secs(1));
-        if device.poll(PollType::Wait { submission_index: Some(index.clone()), timeout })? {
-            return Ok(());
-        }
-    }
-    Err(Error::new(Kind::DeviceLost, format!("no answer from the device within {PATIENCE:?}")))
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::mem::take;
 use std::thread;
 
-use wgpu::{BufferUsages, PollType, SubmissionIndex};
+use wgpu::{BufferUsages, SubmissionIndex};
 
 use super::device::Device;
 use super::submit;
@@ -108,11 +108,8 @@ impl<'a> Sender<'a> {
     }
 
     fn wait_for_all_but(&mut self, count: usize) -> Result<()> {
-        while self.in_flight.len() > count {
-            let submission_index = self.in_flight.pop_front();
-            self.device.poll(PollType::Wait { submission_index, timeout: None })?;
-        }
-        Ok(())
+        let done = self.in_flight.len().saturating_sub(count);
+        self.in_flight.drain(..done).try_for_each(|index| self.device.wait(&index))
     }
 }
 
