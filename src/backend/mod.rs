@@ -19,7 +19,8 @@ pub struct Caps {
     pub name: String,
     /// `cpu`, `vulkan`, `metal`, `dx12`.
     pub backend: &'static str,
-    /// The most bytes of one matrix in the backend's order; a larger one is cut by rows before it comes here.
+    /// The most bytes that the codes of one matrix may take in GPU order, and so may its scales; a larger one is
+    /// cut by rows before it comes here.
     pub max_matrix_bytes: u64,
     /// Whether the numbers come from software pretending to be a GPU.
     pub software: bool,

@@ -104,7 +104,8 @@ impl Gpu {
         let caps = Caps {
             name: name.clone(),
             backend,
-            max_matrix_bytes: *max_binding_bytes.min(max_buffer_bytes),
+            // Buffers are whole vectors.
+            max_matrix_bytes: max_binding_bytes.min(max_buffer_bytes) / 16 * 16,
             software: *software,
         };
         Self {
