@@ -1,6 +1,6 @@
 //! Floor 2: containers. Bytes on disk become a checkpoint: names, shapes, and bytes still on disk. No opinion.
 //!
-//! To add a container: one file here with its [`Container`], one line in the list below.
+//! To add a container: one file here with its `Container`, one line in the list below.
 
 mod checkpoint;
 mod config;

@@ -16,7 +16,7 @@ pub struct Params {
     pub first_token: u32,
     /// Rows of the matrix.
     pub tokens: u32,
-    /// vec4<u32>s of a row of codes.
+    /// `vec4<u32>`s of a row of codes.
     pub code_stride: u32,
     /// u32s of a row of scales.
     pub scale_stride: u32,

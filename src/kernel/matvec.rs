@@ -19,7 +19,7 @@ pub struct Params {
     pub y_stride: u32,
     /// Column of y where output 0 goes.
     pub y_offset: u32,
-    /// vec4<u32>s of a row of codes.
+    /// `vec4<u32>`s of a row of codes.
     pub code_stride: u32,
     /// u32s of a row of scales.
     pub scale_stride: u32,

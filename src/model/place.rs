@@ -62,7 +62,7 @@ pub(super) struct Piece {
     pub(super) rows: u32,
     /// Its format.
     pub(super) format: Format,
-    /// vec4<u32>s of a row of codes.
+    /// `vec4<u32>`s of a row of codes.
     pub(super) code_stride: u32,
     /// u32s of a row of scales.
     pub(super) scale_stride: u32,
