@@ -23,8 +23,11 @@ impl Home for Argmax {
     const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::U32Mut];
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
-        fragments: &[Fragment::Text(include_str!("../../shaders/argmax.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        fragments: &[
+            Fragment::Text(include_str!("../../shaders/part/order.wgsl")),
+            Fragment::Text(include_str!("../../shaders/argmax.wgsl")),
+        ],
+        needs: Needs::NOTHING,
     }];
 
     fn grid(_p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
@@ -33,9 +36,15 @@ impl Home for Argmax {
 
     fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
         let [Arg::F32(logits), Arg::U32Mut(tokens)] = args else { unreachable!("checked by the caller") };
-        for (logits, token) in logits.chunks_exact(p.width as usize).zip(tokens.iter_mut()).take(call.rows as usize) {
+        for (logits, token) in
+            logits.chunks_exact(p.width as usize).zip(tokens.iter_mut()).take(call.rows as usize)
+        {
             let best = |best: u32, j: u32| if logits[j as usize] > logits[best as usize] { j } else { best };
-            *token = if logits.iter().any(|logit| logit.is_nan()) { NOT_A_TOKEN } else { (0..p.width).fold(0, best) };
+            *token = if logits.iter().any(|logit| logit.is_nan()) {
+                NOT_A_TOKEN
+            } else {
+                (0..p.width).fold(0, best)
+            };
         }
     }
 

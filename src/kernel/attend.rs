@@ -6,7 +6,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work, KvType, ROW_WORDS, kv_at};
+use super::{
+    Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, KvType, Needs, Overrides, ROW_WORDS, Variant,
+    Work, kv_at,
+};
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -20,7 +23,7 @@ pub struct Params {
     pub heads: u32,
     /// Heads of K and of V; divides `heads`.
     pub kv_heads: u32,
-    /// Elements of a head, an even number.
+    /// Elements of a head, an even number up to 256.
     pub head_dim: u32,
     /// Entries of a sequence in `pages`.
     pub pages_per_sequence: u32,
@@ -35,19 +38,25 @@ pub struct Attend;
 impl Home for Attend {
     type Params = Params;
     const ID: KernelId = KernelId::Attend;
-    const ARGS: &'static [ArgKind] = &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::U32, ArgKind::U32, ArgKind::F32Mut];
+    const ARGS: &'static [ArgKind] =
+        &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::U32, ArgKind::U32, ArgKind::F32Mut];
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/attend.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        needs: Needs::NOTHING,
     }];
+
+    fn overrides(p: &Params, _variant: &Variant) -> Overrides {
+        vec![("PAIRS", f64::from(p.head_dim / 2))]
+    }
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
         [p.heads, call.rows, 1]
     }
 
     fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
-        let [Arg::U32(rows), Arg::U32(pages), Arg::F32(q), Arg::U32(keys), Arg::U32(values), Arg::F32Mut(y)] = args
+        let [Arg::U32(rows), Arg::U32(pages), Arg::F32(q), Arg::U32(keys), Arg::U32(values), Arg::F32Mut(y)] =
+            args
         else {
             unreachable!("checked by the caller")
         };
@@ -56,10 +65,16 @@ impl Home for Attend {
         for (r, row) in rows.chunks_exact(ROW_WORDS).take(call.rows as usize).enumerate() {
             for head in 0..p.heads {
                 let kv_head = head / (p.heads / p.kv_heads);
-                let at = |t: u32| kv_at(pages, p.pages_per_sequence, row[2], t, kv_head, p.kv_heads, p.head_dim);
-                let q = &q[r * p.q_stride as usize + p.q_offset as usize + head as usize * head_dim..][..head_dim];
+                let at =
+                    |t: u32| kv_at(pages, p.pages_per_sequence, row[2], t, kv_head, p.kv_heads, p.head_dim);
+                let q = &q[r * p.q_stride as usize + p.q_offset as usize + head as usize * head_dim..]
+                    [..head_dim];
                 let score = |t: u32| {
-                    let dot: f64 = q.iter().enumerate().map(|(i, &q)| f64::from(q) * f64::from(kv.get(keys, at(t) + i))).sum();
+                    let dot: f64 = q
+                        .iter()
+                        .enumerate()
+                        .map(|(i, &q)| f64::from(q) * f64::from(kv.get(keys, at(t) + i)))
+                        .sum();
                     dot * f64::from(p.scale)
                 };
                 let scores: Vec<f64> = (0..=row[1]).map(score).collect();
@@ -68,8 +83,11 @@ impl Home for Attend {
                 let total: f64 = weights.iter().sum();
                 let y = &mut y[(r * p.heads as usize + head as usize) * head_dim..][..head_dim];
                 for (i, y) in y.iter_mut().enumerate() {
-                    let sum: f64 =
-                        weights.iter().zip(0..).map(|(weight, t)| weight * f64::from(kv.get(values, at(t) + i))).sum();
+                    let sum: f64 = weights
+                        .iter()
+                        .zip(0..)
+                        .map(|(weight, t)| weight * f64::from(kv.get(values, at(t) + i)))
+                        .sum();
                     *y = (sum / total) as f32;
                 }
             }

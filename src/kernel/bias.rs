@@ -27,7 +27,7 @@ impl Home for Bias {
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Text(include_str!("../../shaders/bias.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        needs: Needs::NOTHING,
     }];
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {

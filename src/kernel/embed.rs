@@ -4,7 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work, ROW_WORDS};
+use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, ROW_WORDS, Variant, Work};
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -33,7 +33,7 @@ impl Home for Embed {
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Quant, Fragment::Text(include_str!("../../shaders/embed.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        needs: Needs::NOTHING,
     }];
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
@@ -41,7 +41,9 @@ impl Home for Embed {
     }
 
     fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
-        let [Arg::U32(rows), Arg::Matrix(matrix), Arg::F32Mut(x)] = args else { unreachable!("checked by the caller") };
+        let [Arg::U32(rows), Arg::Matrix(matrix), Arg::F32Mut(x)] = args else {
+            unreachable!("checked by the caller")
+        };
         let width = p.width as usize;
         for (row, x) in rows.chunks_exact(ROW_WORDS).zip(x.chunks_exact_mut(width)).take(call.rows as usize) {
             let token = row[0].wrapping_sub(p.first_token);

@@ -3,7 +3,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work, KvType, ROW_WORDS, kv_at};
+use super::{
+    Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, KvType, Needs, ROW_WORDS, Variant, Work, kv_at,
+};
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -30,11 +32,12 @@ pub struct KvWrite;
 impl Home for KvWrite {
     type Params = Params;
     const ID: KernelId = KernelId::KvWrite;
-    const ARGS: &'static [ArgKind] = &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::U32Mut, ArgKind::U32Mut];
+    const ARGS: &'static [ArgKind] =
+        &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::U32Mut, ArgKind::U32Mut];
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/kv_write.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        needs: Needs::NOTHING,
     }];
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
@@ -42,7 +45,8 @@ impl Home for KvWrite {
     }
 
     fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
-        let [Arg::U32(rows), Arg::U32(pages), Arg::F32(x), Arg::U32Mut(keys), Arg::U32Mut(values)] = args else {
+        let [Arg::U32(rows), Arg::U32(pages), Arg::F32(x), Arg::U32Mut(keys), Arg::U32Mut(values)] = args
+        else {
             unreachable!("checked by the caller")
         };
         let kv = form.kv.unwrap_or(KvType::F32);
@@ -60,7 +64,10 @@ impl Home for KvWrite {
 
     fn work(p: &Params, call: Call, form: Form) -> Work {
         let elements = 2.0 * f64::from(call.rows) * f64::from(p.kv_heads) * f64::from(p.head_dim);
-        Work { bytes: elements * (4.0 + 4.0 * form.kv.map_or(1.0, |kv| kv.words(2) as f64 / 2.0)), flops: 0.0 }
+        Work {
+            bytes: elements * (4.0 + 4.0 * form.kv.map_or(1.0, |kv| kv.words(2) as f64 / 2.0)),
+            flops: 0.0,
+        }
     }
 
     fn cases() -> Vec<Case> {

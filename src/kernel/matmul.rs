@@ -1,9 +1,15 @@
 //! `y[r, j] = Σₖ W[j, k] · x[r, k]` for many rows r: tiles of W are decoded once into workgroup memory and used for
 //! all rows of the tile. With the epilogue `Add`, the result is added to y. The same parameters as `matvec`.
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work, matvec};
+use super::{
+    Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work, matvec,
+};
+
+use matvec::{PRODUCT, X_SCALAR, X_VECTOR};
 
 pub use super::matvec::Params;
+
+const TILE: Fragment = Fragment::Text(include_str!("../../shaders/matmul.wgsl"));
 
 /// The home.
 #[derive(Debug)]
@@ -13,14 +19,44 @@ impl Home for Matmul {
     type Params = Params;
     const ID: KernelId = KernelId::Matmul;
     const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::Matrix, ArgKind::F32Mut];
-    const VARIANTS: &'static [Variant] = &[Variant {
-        name: "plain",
-        fragments: &[Fragment::Quant, Fragment::Epilogue, Fragment::Text(include_str!("../../shaders/matmul.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
-    }];
+    const VARIANTS: &'static [Variant] = &[
+        Variant {
+            name: "tile",
+            fragments: &[Fragment::Quant, Fragment::Epilogue, PRODUCT, X_VECTOR, TILE],
+            needs: Needs::NOTHING,
+        },
+        Variant {
+            name: "thread",
+            fragments: &[
+                Fragment::Quant,
+                Fragment::Epilogue,
+                PRODUCT,
+                X_VECTOR,
+                Fragment::Text(include_str!("../../shaders/matmul_thread.wgsl")),
+            ],
+            needs: Needs::NOTHING,
+        },
+        Variant {
+            name: "plain",
+            fragments: &[Fragment::Quant, Fragment::Epilogue, PRODUCT, X_SCALAR, TILE],
+            needs: Needs::NOTHING,
+        },
+    ];
 
-    fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
-        [p.n.div_ceil(64), call.rows.div_ceil(64), 1]
+    fn suits(p: &Params, variant: &Variant) -> bool {
+        variant.name == "plain" || matvec::vectors(p)
+    }
+
+    fn overrides(p: &Params, variant: &Variant) -> Overrides {
+        match variant.name {
+            "plain" => Vec::new(),
+            _ => vec![matvec::ragged(p)],
+        }
+    }
+
+    fn grid(p: &Params, call: Call, variant: &Variant) -> [u32; 3] {
+        let rows = if variant.name == "thread" { 16 } else { 64 };
+        [p.n.div_ceil(64), call.rows.div_ceil(rows), 1]
     }
 
     fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {

@@ -18,11 +18,13 @@
 //! To add a kernel: `shaders/NAME.wgsl`, `NAME.rs` here, one line in the list below.
 
 mod case;
+mod compose;
 
 use bytemuck::Pod;
 use half::f16;
 
 pub use case::{Case, Data, Tolerance, Work};
+pub use compose::compose;
 
 use crate::quant::{Format, Matrix};
 
@@ -162,10 +164,19 @@ pub enum Fragment {
     Text(&'static str),
     /// `decode32` of the step's format.
     Quant,
-    /// Access to keys and values of the step's [`KvType`]: `shaders/part/kv_f32.wgsl` or `kv_f16.wgsl`.
+    /// The step's [`KvType`], as `Pair` (two elements), `pack_pair` and `unpack_pair`: `shaders/part/kv_f32.wgsl` or
+    /// `kv_f16.wgsl`.
     Kv,
     /// `finish` of the step's [`Epilogue`]: `shaders/part/epilogue_store.wgsl` or `epilogue_add.wgsl`.
     Epilogue,
+}
+
+/// Workgroups in x beyond which [`fold`] continues in z; the same number stands in the shaders that fold.
+const FOLD: u32 = 32768;
+
+/// `groups` workgroups in x, folded into z where they are too many for one dimension, and `rows` in y.
+fn fold(groups: u32, rows: u32) -> [u32; 3] {
+    [groups.min(FOLD), rows, groups.div_ceil(FOLD)]
 }
 
 /// What a variant needs of a device beyond the floor.
@@ -175,6 +186,13 @@ pub struct Needs {
     pub subgroup: bool,
     /// `enable f16`.
     pub f16: bool,
+}
+
+impl Needs {
+    /// Nothing beyond the floor.
+    pub const NOTHING: Self = Self { subgroup: false, f16: false };
+    /// Subgroup operations.
+    pub const SUBGROUP: Self = Self { subgroup: true, f16: false };
 }
 
 /// One way to compute a kernel on a GPU.
@@ -202,6 +220,10 @@ pub trait Home: 'static {
     /// From the best to the plainest; the last needs nothing.
     const VARIANTS: &'static [Variant];
 
+    /// Whether `variant` can compute these parameters; the last variant can compute any.
+    fn suits(_params: &Self::Params, _variant: &Variant) -> bool {
+        true
+    }
     /// Values of the shader's `override` constants for this step.
     fn overrides(_params: &Self::Params, _variant: &Variant) -> Overrides {
         Vec::new()
@@ -227,6 +249,8 @@ pub struct Kernel {
     pub variants: &'static [Variant],
     /// Bytes of the home's `Params`.
     pub params_size: usize,
+    describe: fn(&[u8]) -> String,
+    suits: fn(&[u8], &Variant) -> bool,
     overrides: fn(&[u8], &Variant) -> Overrides,
     grid: fn(&[u8], Call, &Variant) -> [u32; 3],
     twin: fn(&[u8], Call, Form, &mut [Arg<'_>]),
@@ -242,12 +266,24 @@ impl Kernel {
             args: H::ARGS,
             variants: H::VARIANTS,
             params_size: size_of::<H::Params>(),
+            describe: |params| format!("{:?}", bytemuck::pod_read_unaligned::<H::Params>(params)),
+            suits: |params, variant| H::suits(&bytemuck::pod_read_unaligned(params), variant),
             overrides: |params, variant| H::overrides(&bytemuck::pod_read_unaligned(params), variant),
             grid: |params, call, variant| H::grid(&bytemuck::pod_read_unaligned(params), call, variant),
             twin: |params, call, form, args| H::twin(&bytemuck::pod_read_unaligned(params), call, form, args),
             work: |params, call, form| H::work(&bytemuck::pod_read_unaligned(params), call, form),
             cases: H::cases,
         }
+    }
+
+    /// The parameters with their names.
+    pub fn describe(&self, params: &[u8]) -> String {
+        (self.describe)(params)
+    }
+
+    /// Whether `variant` can compute these parameters; the last variant can compute any.
+    pub fn suits(&self, params: &[u8], variant: &Variant) -> bool {
+        (self.suits)(params, variant)
     }
 
     /// Values of the shader's `override` constants for these parameters.

@@ -23,7 +23,7 @@ impl Home for Pick {
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Text(include_str!("../../shaders/pick.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        needs: Needs::NOTHING,
     }];
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
@@ -31,7 +31,9 @@ impl Home for Pick {
     }
 
     fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
-        let [Arg::U32(index), Arg::F32(x), Arg::F32Mut(y)] = args else { unreachable!("checked by the caller") };
+        let [Arg::U32(index), Arg::F32(x), Arg::F32Mut(y)] = args else {
+            unreachable!("checked by the caller")
+        };
         let width = p.width as usize;
         for (&index, y) in index.iter().zip(y.chunks_exact_mut(width)).take(call.rows as usize) {
             y.copy_from_slice(&x[index as usize * width..][..width]);

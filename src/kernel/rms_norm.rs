@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work};
+use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work};
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -23,18 +23,41 @@ impl Home for RmsNorm {
     type Params = Params;
     const ID: KernelId = KernelId::RmsNorm;
     const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::F32, ArgKind::F32Mut];
-    const VARIANTS: &'static [Variant] = &[Variant {
-        name: "plain",
-        fragments: &[Fragment::Text(include_str!("../../shaders/rms_norm.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
-    }];
+    const VARIANTS: &'static [Variant] = &[
+        Variant {
+            name: "subgroup",
+            fragments: &[
+                Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl")),
+                Fragment::Text(include_str!("../../shaders/rms_norm.wgsl")),
+            ],
+            needs: Needs::SUBGROUP,
+        },
+        Variant {
+            name: "plain",
+            fragments: &[
+                Fragment::Text(include_str!("../../shaders/part/reduce_plain.wgsl")),
+                Fragment::Text(include_str!("../../shaders/rms_norm.wgsl")),
+            ],
+            needs: Needs::NOTHING,
+        },
+    ];
+
+    fn overrides(p: &Params, variant: &Variant) -> Overrides {
+        // Eight elements a thread, so that short rows do not wait for threads without work.
+        match variant.name {
+            "subgroup" => vec![("WG", f64::from((p.width / 8).next_power_of_two().clamp(32, 256)))],
+            _ => Vec::new(),
+        }
+    }
 
     fn grid(_p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
         [call.rows, 1, 1]
     }
 
     fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
-        let [Arg::F32(x), Arg::F32(gain), Arg::F32Mut(y)] = args else { unreachable!("checked by the caller") };
+        let [Arg::F32(x), Arg::F32(gain), Arg::F32Mut(y)] = args else {
+            unreachable!("checked by the caller")
+        };
         let width = p.width as usize;
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).take(call.rows as usize) {
             let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();

@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work, ROW_WORDS};
+use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, ROW_WORDS, Variant, Work};
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -37,7 +37,7 @@ impl Home for Rope {
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Text(include_str!("../../shaders/rope.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        needs: Needs::NOTHING,
     }];
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
@@ -45,14 +45,20 @@ impl Home for Rope {
     }
 
     fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
-        let [Arg::U32(rows), Arg::F32(table), Arg::F32Mut(x)] = args else { unreachable!("checked by the caller") };
+        let [Arg::U32(rows), Arg::F32(table), Arg::F32Mut(x)] = args else {
+            unreachable!("checked by the caller")
+        };
         let half = p.dims as usize / 2;
         for (r, row) in rows.chunks_exact(ROW_WORDS).take(call.rows as usize).enumerate() {
             let turns = &table[row[1] as usize * 2 * half..][..2 * half];
             for head in 0..(p.heads as usize) {
                 let at = r * p.stride as usize + p.offset as usize + head * p.head_dim as usize;
                 for (i, turn) in turns.chunks_exact(2).enumerate() {
-                    let (a, b) = if p.interleaved == 1 { (at + 2 * i, at + 2 * i + 1) } else { (at + i, at + i + half) };
+                    let (a, b) = if p.interleaved == 1 {
+                        (at + 2 * i, at + 2 * i + 1)
+                    } else {
+                        (at + i, at + i + half)
+                    };
                     let (xa, xb, c, s) =
                         (f64::from(x[a]), f64::from(x[b]), f64::from(turn[0]), f64::from(turn[1]));
                     x[a] = (xa * c - xb * s) as f32;

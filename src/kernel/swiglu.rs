@@ -24,7 +24,7 @@ impl Home for Swiglu {
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Text(include_str!("../../shaders/swiglu.wgsl"))],
-        needs: Needs { subgroup: false, f16: false },
+        needs: Needs::NOTHING,
     }];
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {

@@ -9,5 +9,6 @@ mod golden;
 mod gpu;
 mod hugging_face;
 mod quants;
+mod shaders;
 mod text;
 mod tidy;

@@ -1,0 +1,4 @@
+// A result replaces the element.
+fn finish(at: u32, value: f32) {
+    y[at] = value;
+}

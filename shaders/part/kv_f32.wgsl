@@ -1,0 +1,10 @@
+// Keys and values as f32: a pair of elements is two words.
+alias Pair = vec2<u32>;
+
+fn pack_pair(v: vec2<f32>) -> Pair {
+    return bitcast<vec2<u32>>(v);
+}
+
+fn unpack_pair(pair: Pair) -> vec2<f32> {
+    return bitcast<vec2<f32>>(pair);
+}
