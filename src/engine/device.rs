@@ -71,6 +71,6 @@ fn auto(options: &EngineOptions) -> Result<Opened> {
 #[cfg(not(feature = "wgpu"))]
 fn asked(_options: &EngineOptions) -> Result<Opened> {
     let what = "this build has no GPU backend";
-    Err(crate::Error::new(crate::Kind::DeviceUnavailable, what)
+    Err(crate::error::Error::new(crate::error::Kind::DeviceUnavailable, what)
         .hint("build with the feature wgpu, or take the CPU"))
 }

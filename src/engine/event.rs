@@ -128,7 +128,7 @@ impl Stream {
                 return Ok(finish);
             }
         }
-        Err(crate::Error::internal("a stream ended without its last event"))
+        Err(crate::error::Error::internal("a stream ended without its last event"))
     }
 }
 
