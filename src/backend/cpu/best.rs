@@ -48,12 +48,18 @@ pub(super) fn top_k(
     let isa = cores.isa;
     cores.pool.each(rows.take(call.rows as usize), |(logits, found)| {
         let best = dispatch!(isa, s => select(s, k, logits));
+        let largest = logits[best[0] as u32 as usize];
+        let numbers = !logits.chunks(CHUNK).any(|chunk| dispatch!(isa, s => most(s, chunk)).is_nan());
+        if !largest.is_finite() || !numbers {
+            found[..k].fill(argmax::NOT_A_TOKEN);
+            found[k..].fill(f32::NAN.to_bits());
+            return;
+        }
         for (i, &order) in best.iter().enumerate() {
             let token = order as u32;
             found[i] = token;
             found[k + i] = logits[token as usize].to_bits();
         }
-        let largest = logits[best[0] as u32 as usize];
         let sum = dispatch!(isa, s => sum_exp(s, logits, largest));
         found[2 * k] = ((f64::from(largest) + sum.ln()) as f32).to_bits();
     })
@@ -106,11 +112,12 @@ fn select<S: Simd>(s: S, k: usize, logits: &[f32]) -> Vec<u64> {
     best
 }
 
-/// Ascending where logits descend in `f32::total_cmp`, and tokens ascend where they are equal; the token is the
-/// lower half.
+/// Ascending where logits descend (NaN somewhere), and tokens ascend where they are equal; the token is the lower
+/// half.
 #[inline(always)]
 fn order(logit: f32, token: u32) -> u64 {
-    let bits = logit.to_bits();
+    // Negative zero becomes positive.
+    let bits = (logit + 0.0).to_bits();
     let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
     u64::from(!ascending) << 32 | u64::from(token)
 }

@@ -74,13 +74,13 @@ impl Gpu {
         self.excluded.insert((kernel, variant));
     }
 
-    /// The name of the variant that a program prepared now would use.
+    /// The name of the variant that a program prepared now would use where the parameters suit any.
     ///
     /// # Errors
     /// [`crate::Kind::Unsupported`] where none works on the device.
     pub fn variant(&self, kernel: KernelId) -> Result<&'static str> {
         let Device { info, options, .. } = &*self.device;
-        Ok(pipelines::choose(kernel, info.has, options.variant.as_deref(), &self.excluded)?.name)
+        Ok(pipelines::choose(kernel, |_| true, info.has, options.variant.as_deref(), &self.excluded)?.name)
     }
 
     /// Runs a program once and gives the label and the microseconds of each step, by the device's own clock.

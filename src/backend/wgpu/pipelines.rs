@@ -8,7 +8,7 @@ use wgpu::{BindGroupLayout, ComputePipeline, ShaderModule, ShaderStages};
 
 use super::device::Device;
 use crate::error::{Error, Result};
-use crate::kernel::{ArgKind, Form, Fragment, Kernel, KernelId, Needs, Variant};
+use crate::kernel::{ArgKind, Form, Kernel, KernelId, Needs, Variant, compose};
 use crate::plan::Step;
 
 /// What is compiled so far.
@@ -45,9 +45,8 @@ impl Pipelines {
         let source = Source { kernel: step.kernel, variant: variant.name, form: step.form };
         let label = format!("{} {}", kernel.name, variant.name);
         let layout = get_or_make(&mut self.layouts, step.kernel, || bind_group_layout(device, kernel))?;
-        let module = get_or_make(&mut self.modules, source, || {
-            module(device, &label, &compose(kernel, variant, step.form)?)
-        })?;
+        let module =
+            get_or_make(&mut self.modules, source, || module(device, &label, &compose(variant, step.form)?))?;
         let overrides = kernel.overrides(&step.params, variant);
         let bits = overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
         let pipeline = get_or_make(&mut self.pipelines, (source, bits), || {
@@ -58,9 +57,10 @@ impl Pipelines {
     }
 }
 
-/// The variant to use: the one that was asked for by name where it can run, else the first that can.
+/// The variant to use: the one that was asked for by name where it can run and suits, else the first that can.
 pub(super) fn choose(
     id: KernelId,
+    suits: impl Fn(&Variant) -> bool,
     has: Needs,
     asked: Option<&str>,
     excluded: &Excluded,
@@ -68,7 +68,10 @@ pub(super) fn choose(
     let kernel = id.kernel();
     let runs = |variant: &&Variant| {
         let Needs { subgroup, f16 } = variant.needs;
-        (has.subgroup || !subgroup) && (has.f16 || !f16) && !excluded.contains(&(id, variant.name))
+        (has.subgroup || !subgroup)
+            && (has.f16 || !f16)
+            && suits(variant)
+            && !excluded.contains(&(id, variant.name))
     };
     let mut variants = kernel.variants.iter().filter(runs);
     let asked = variants.clone().find(|variant| Some(variant.name) == asked);
@@ -76,20 +79,6 @@ pub(super) fn choose(
         Error::unsupported(format!("no variant of {} works on the device", kernel.name))
             .hint("use the CPU backend")
     })
-}
-
-fn compose(kernel: &Kernel, variant: &Variant, form: Form) -> Result<String> {
-    let mut text = String::new();
-    for fragment in variant.fragments {
-        let part = match fragment {
-            Fragment::Text(part) => Some(*part),
-            Fragment::Quant => form.format.map(crate::quant::Format::wgsl),
-            Fragment::Kv | Fragment::Epilogue => None,
-        };
-        let missing = || Error::internal(format!("{fragment:?} is missing for {form:?}")).at(kernel.name);
-        text += part.ok_or_else(missing)?;
-    }
-    Ok(text)
 }
 
 fn bind_group_layout(device: &Device, kernel: &Kernel) -> Result<BindGroupLayout> {
@@ -179,12 +168,14 @@ mod tests {
             let variants = id.kernel().variants;
             let last = variants.last().unwrap().name;
             let none = Excluded::new();
-            assert_eq!(choose(id, every, None, &none).unwrap().name, variants[0].name);
-            assert_eq!(choose(id, every, Some(last), &none).unwrap().name, last);
-            assert_eq!(choose(id, every, Some("nonsense"), &none).unwrap().name, variants[0].name);
-            assert_eq!(choose(id, Needs::default(), None, &none).unwrap().needs, Needs::default());
+            assert_eq!(choose(id, |_| true, every, None, &none).unwrap().name, variants[0].name);
+            assert_eq!(choose(id, |_| true, every, Some(last), &none).unwrap().name, last);
+            assert_eq!(choose(id, |_| true, every, Some("nonsense"), &none).unwrap().name, variants[0].name);
+            assert_eq!(choose(id, |_| true, Needs::default(), None, &none).unwrap().needs, Needs::default());
             let all: Excluded = variants.iter().map(|variant| (id, variant.name)).collect();
-            assert!(choose(id, every, Some(last), &all).is_err());
+            assert!(choose(id, |_| true, every, Some(last), &all).is_err());
+            let plainest = |variant: &Variant| variant.name == last;
+            assert_eq!(choose(id, plainest, every, None, &none).unwrap().name, last);
         }
     }
 }

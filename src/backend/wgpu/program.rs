@@ -42,7 +42,9 @@ impl Ready {
         });
         let sources = Sources { items, plan: &plan, arena: &arena, rooms: rooms.collect::<Result<_>>()? };
         let op = |step: &Step| -> Result<Op> {
-            let variant = choose(step.kernel, device.info.has, device.options.variant.as_deref(), excluded)?;
+            let suits = |variant: &Variant| step.home().suits(&step.params, variant);
+            let asked = device.options.variant.as_deref();
+            let variant = choose(step.kernel, suits, device.info.has, asked, excluded)?;
             let (pipeline, layout) = pipelines.of(device, step, variant)?;
             let entries = sources.entries(step)?;
             let descriptor =
