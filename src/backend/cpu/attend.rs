@@ -114,10 +114,10 @@ fn add_values<S: Simd>(s: S, weights: &[f32], values: &[f32], shrink: f32, y: &m
     let shrink_lanes = s.splat(shrink);
     let mut column = 0;
     for y in fours {
-        let mut sums = [0, 1, 2, 3].map(
-            #[inline(always)]
-            |i: usize| s.mul(s.load(&y[i]), shrink_lanes),
-        );
+        let mut sums = [s.splat(0.0); 4];
+        for i in 0..4 {
+            sums[i] = s.mul(s.load(&y[i]), shrink_lanes);
+        }
         for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
             let (weight, value) = (s.splat(*weight), value[column..].as_chunks::<8>().0);
             for i in 0..4 {
@@ -169,11 +169,11 @@ fn floats<'a, S: Simd>(
             let (eights, rest) = scratch[..len].as_chunks_mut::<8>();
             let (fours, words_rest) = words.as_chunks::<4>();
             for (out, four) in eights.iter_mut().zip(fours) {
-                let bytes = four.map(
-                    #[inline(always)]
-                    |word| word.to_le_bytes(),
-                );
-                s.store(s.half(bytes.as_flattened().first_chunk().expect("16 bytes")), out);
+                let mut bytes = [0; 16];
+                for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(four) {
+                    *bytes = word.to_le_bytes();
+                }
+                s.store(s.half(&bytes), out);
             }
             for (i, out) in rest.iter_mut().enumerate() {
                 *out = kv.get(words_rest, i);

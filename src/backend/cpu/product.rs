@@ -1,5 +1,7 @@
 //! `matvec` and `matmul`: y = W·x for a few rows by dot products, for many in tiles.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::kernel::matvec::Params;
 use crate::kernel::{Call, Epilogue, Form};
@@ -66,7 +68,9 @@ fn few<const R: usize>(
             let mut weights = vec![0.0; matrix.cols()];
             each_output(matrix, first, y, epilogue, #[inline(always)] |row| {
                 decode(s, format, row, &mut weights);
-                x.map(#[inline(always)] |x| s.dot(&weights, x))
+                let mut dots = [0.0; R];
+                dots.iter_mut().zip(x).for_each(#[inline(always)] |(dot, x)| *dot = s.dot(&weights, x));
+                dots
             });
         }
     ));
@@ -80,12 +84,22 @@ fn each_output<const R: usize>(
     epilogue: Option<Epilogue>,
     mut dot: impl FnMut(&[u8]) -> [f32; R],
 ) {
-    for j in 0..y[0].len() {
-        let dots = dot(matrix.row(first + j));
+    for (j, row) in rows(matrix, first..first + y[0].len()).enumerate() {
+        let dots = dot(row);
         for (y, dot) in y.iter_mut().zip(dots) {
             y[j] = finish(epilogue, y[j], dot);
         }
     }
+}
+
+/// The bytes of each row of `range`.
+#[inline(always)]
+pub(super) fn rows(matrix: &Matrix, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+    let row_bytes = matrix.row_bytes();
+    matrix.parts().flat_map(move |(rows, bytes)| {
+        let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
+        bytes[inside(range.start) * row_bytes..inside(range.end) * row_bytes].chunks_exact(row_bytes)
+    })
 }
 
 /// What becomes of `y` when the product is `dot`.
@@ -101,10 +115,10 @@ pub(super) fn finish(epilogue: Option<Epilogue>, y: f32, dot: f32) -> f32 {
 #[inline(always)]
 fn dot<S: Simd, U: Unit, const R: usize>(s: S, matrix: &Matrix, row: &[u8], x: [&[f32]; R]) -> [f32; R] {
     let (blocks, rest) = row.split_at(row.len() / U::BYTES * U::BYTES);
-    let units = x.map(
-        #[inline(always)]
-        |x| x.as_chunks::<8>().0.as_chunks::<4>().0,
-    );
+    let mut units: [&[[[f32; 8]; 4]]; R] = [&[]; R];
+    for (units, x) in units.iter_mut().zip(x) {
+        *units = x.as_chunks::<8>().0.as_chunks::<4>().0;
+    }
     let mut sums = [[s.splat(0.0); 4]; R];
     for (index, block) in blocks.chunks_exact(U::BYTES).enumerate() {
         U::decode(
@@ -121,10 +135,10 @@ fn dot<S: Simd, U: Unit, const R: usize>(s: S, matrix: &Matrix, row: &[u8], x: [
             },
         );
     }
-    let mut dots = sums.map(
-        #[inline(always)]
-        |[a, b, c, d]| s.sum(s.add(s.add(a, b), s.add(c, d))),
-    );
+    let mut dots = [0.0; R];
+    for (dot, [a, b, c, d]) in dots.iter_mut().zip(sums) {
+        *dot = s.sum(s.add(s.add(a, b), s.add(c, d)));
+    }
     if !rest.is_empty() {
         let done = blocks.len() / U::BYTES * U::LEN;
         let mut weights = [0.0; 32];

@@ -11,7 +11,7 @@ use crate::kernel::Epilogue;
 use crate::quant::Matrix;
 
 use super::cores::{Columns, Cores};
-use super::product::finish;
+use super::product::{finish, rows};
 use super::simd::{Simd, dispatch};
 use super::unit::decode;
 
@@ -72,17 +72,17 @@ fn piece<S: Simd>(
     sums.fill([0.0; 8]);
     for from in (0..k).step_by(depth) {
         let len = depth.min(k - from);
-        for j in 0..outputs {
-            let bytes = &matrix.row(first + j)[bytes_at(from)..bytes_at(from + len)];
+        for (j, row) in rows(matrix, first..first + outputs).enumerate() {
+            let bytes = &row[bytes_at(from)..bytes_at(from + len)];
             decode(s, matrix.format(), bytes, &mut weights[j * depth..][..len]);
         }
         let panel = |panel: usize| &packed[panel * k + from..][..len];
         for pair in (0..panels).step_by(2) {
             for j in (0..outputs).step_by(TILE) {
-                let w = std::array::from_fn(
-                    #[inline(always)]
-                    |i| &weights[(j + i) * depth..][..len],
-                );
+                let mut w: [&[f32]; TILE] = [&[]; TILE];
+                for (i, w) in w.iter_mut().enumerate() {
+                    *w = &weights[(j + i) * depth..][..len];
+                }
                 let sums = &mut sums[j * panels + pair..];
                 if pair + 1 < panels {
                     tile(s, w, [panel(pair), panel(pair + 1)], sums, panels);
@@ -105,14 +105,14 @@ fn tile<S: Simd, const P: usize>(
 ) {
     let mut tile = [[s.splat(0.0); P]; TILE];
     for column in 0..w[0].len() {
-        let x = x.map(
-            #[inline(always)]
-            |x| s.load(&x[column]),
-        );
+        let mut lanes = [s.splat(0.0); P];
+        for p in 0..P {
+            lanes[p] = s.load(&x[p][column]);
+        }
         for i in 0..TILE {
             let w = s.splat(w[i][column]);
             for p in 0..P {
-                tile[i][p] = s.fma(w, x[p], tile[i][p]);
+                tile[i][p] = s.fma(w, lanes[p], tile[i][p]);
             }
         }
     }

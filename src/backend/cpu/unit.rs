@@ -81,13 +81,13 @@ fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {
 }
 
 #[inline(always)]
-fn half(bytes: &[u8], at: usize) -> f32 {
-    half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+fn half<S: Simd>(s: S, bytes: &[u8], at: usize) -> f32 {
+    s.half_bits(u16::from_le_bytes(*bytes[at..].first_chunk().expect("a block is longer")))
 }
 
 #[inline(always)]
 fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    u32::from_le_bytes(*bytes[at..].first_chunk().expect("a block is longer"))
 }
 
 /// `q·d + m` for two runs of sixteen codes.
@@ -116,20 +116,19 @@ impl Unit for F32 {
     const BYTES: usize = 128;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        let (words, _) = block.as_chunks::<4>();
-        take(
-            0,
-            [0, 8, 16, 24].map(
-                #[inline(always)]
-                |i| {
-                    s.load(&std::array::from_fn(
-                        #[inline(always)]
-                        |j| f32::from_le_bytes(words[i + j]),
-                    ))
-                },
-            ),
-        );
+        take(0, [full(s, block, 0), full(s, block, 32), full(s, block, 64), full(s, block, 96)]);
     }
+}
+
+/// Eight f32 from byte `at` on.
+#[inline(always)]
+fn full<S: Simd>(s: S, block: &[u8], at: usize) -> S::V {
+    let words = block[at..].as_chunks::<4>().0;
+    let mut values = [0.0; 8];
+    for (value, word) in values.iter_mut().zip(words) {
+        *value = f32::from_le_bytes(*word);
+    }
+    s.load(&values)
 }
 
 pub(super) struct F16;
@@ -138,13 +137,8 @@ impl Unit for F16 {
     const BYTES: usize = 64;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        take(
-            0,
-            [0, 16, 32, 48].map(
-                #[inline(always)]
-                |at| s.half(sixteen(block, at)),
-            ),
-        );
+        let eights = block.as_chunks::<16>().0;
+        take(0, [s.half(&eights[0]), s.half(&eights[1]), s.half(&eights[2]), s.half(&eights[3])]);
     }
 }
 
@@ -154,13 +148,8 @@ impl Unit for Bf16 {
     const BYTES: usize = 64;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        take(
-            0,
-            [0, 16, 32, 48].map(
-                #[inline(always)]
-                |at| s.upper(sixteen(block, at)),
-            ),
-        );
+        let eights = block.as_chunks::<16>().0;
+        take(0, [s.upper(&eights[0]), s.upper(&eights[1]), s.upper(&eights[2]), s.upper(&eights[3])]);
     }
 }
 
@@ -171,7 +160,7 @@ impl Unit for Q4_0 {
     const BYTES: usize = 18;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        let d = half(block, 0);
+        let d = half(s, block, 0);
         take(0, affine(s, nibbles(s, sixteen(block, 2)), d, -8.0 * d));
     }
 }
@@ -183,7 +172,7 @@ impl Unit for Q4_1 {
     const BYTES: usize = 20;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        take(0, affine(s, nibbles(s, sixteen(block, 4)), half(block, 0), half(block, 2)));
+        take(0, affine(s, nibbles(s, sixteen(block, 4)), half(s, block, 0), half(s, block, 2)));
     }
 }
 
@@ -194,7 +183,7 @@ impl Unit for Q5_0 {
     const BYTES: usize = 22;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        let d = half(block, 0);
+        let d = half(s, block, 0);
         take(0, affine(s, five_bits(s, word(block, 2), sixteen(block, 6)), d, -16.0 * d));
     }
 }
@@ -207,7 +196,7 @@ impl Unit for Q5_1 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let q = five_bits(s, word(block, 4), sixteen(block, 8));
-        take(0, affine(s, q, half(block, 0), half(block, 2)));
+        take(0, affine(s, q, half(s, block, 0), half(s, block, 2)));
     }
 }
 
@@ -218,7 +207,7 @@ impl Unit for Q8_0 {
     const BYTES: usize = 34;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        let d = s.splat(half(block, 0));
+        let d = s.splat(half(s, block, 0));
         let [a, b] = s.signed(s.bytes(sixteen(block, 2)));
         let [c, e] = s.signed(s.bytes(sixteen(block, 18)));
         take(0, [s.mul(a, d), s.mul(b, d), s.mul(c, d), s.mul(e, d)]);
@@ -231,7 +220,7 @@ impl Unit for Q4K {
     const BYTES: usize = 144;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        let (d, dmin) = (half(block, 0), half(block, 2));
+        let (d, dmin) = (half(s, block, 0), half(s, block, 2));
         let (scales, mins) = scales_and_mins(block);
         for pair in 0..4 {
             let [a, b] = nibbles(s, sixteen(block, 16 + 32 * pair));
@@ -251,14 +240,12 @@ pub(super) fn scales_and_mins(block: &[u8]) -> ([u8; 8], [u8; 8]) {
     const LOW4: u32 = 0x0f0f_0f0f;
     const TOP2: u32 = 0x3030_3030;
     let (a, b, c) = (word(block, 4), word(block, 8), word(block, 12));
-    let join = |low: u32, high: u32| {
-        let (low, high) = (low.to_le_bytes(), high.to_le_bytes());
-        std::array::from_fn(
-            #[inline(always)]
-            |i| if i < 4 { low[i] } else { high[i - 4] },
-        )
-    };
-    (join(a & LOW6, c & LOW4 | a >> 2 & TOP2), join(b & LOW6, c >> 4 & LOW4 | b >> 2 & TOP2))
+    (eight(a & LOW6, c & LOW4 | a >> 2 & TOP2), eight(b & LOW6, c >> 4 & LOW4 | b >> 2 & TOP2))
+}
+
+#[inline(always)]
+fn eight(low: u32, high: u32) -> [u8; 8] {
+    (u64::from(low) | u64::from(high) << 32).to_le_bytes()
 }
 
 pub(super) struct Q6K;
@@ -267,13 +254,12 @@ impl Unit for Q6K {
     const BYTES: usize = 210;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        let d = half(block, 208);
+        let d = half(s, block, 208);
         for unit in 0..8 {
-            let [q, p] = six_bits(s, block, unit);
-            let [first, second] = [0, 1].map(
-                #[inline(always)]
-                |i| d * f32::from(block[192 + 2 * unit + i].cast_signed()),
-            );
+            let (q, p) = (six_bits(s, block, unit, 0), six_bits(s, block, unit, 16));
+            let scales = &block[192 + 2 * unit..];
+            let (first, second) =
+                (d * f32::from(scales[0].cast_signed()), d * f32::from(scales[1].cast_signed()));
             let [a, b] = half_affine(s, q, first);
             let [c, e] = half_affine(s, p, second);
             take(unit, [a, b, c, e]);
@@ -281,34 +267,26 @@ impl Unit for Q6K {
     }
 }
 
-/// The codes of run `unit` of a `q6_k` block.
+/// Sixteen codes of run `unit` of a `q6_k` block, from its element `at` on.
 #[inline(always)]
-fn six_bits<S: Simd>(s: S, block: &[u8], unit: usize) -> [S::B; 2] {
+fn six_bits<S: Simd>(s: S, block: &[u8], unit: usize, at: usize) -> S::B {
     let (side, quarter) = (unit / 4, unit % 4);
-    [0, 16].map(
-        #[inline(always)]
-        |at| {
-            let low = s.bytes(sixteen(block, 64 * side + 32 * (quarter % 2) + at));
-            let low = if quarter < 2 { s.low(low) } else { s.high(low) };
-            let high = s.bytes(sixteen(block, 128 + 32 * side + at));
-            let high = match quarter {
-                0 => high,
-                1 => s.shift::<2>(high),
-                2 => s.shift::<4>(high),
-                _ => s.shift::<6>(high),
-            };
-            s.with::<4>(low, s.and(high, 3))
-        },
-    )
+    let low = s.bytes(sixteen(block, 64 * side + 32 * (quarter % 2) + at));
+    let low = if quarter < 2 { s.low(low) } else { s.high(low) };
+    let high = s.bytes(sixteen(block, 128 + 32 * side + at));
+    let high = match quarter {
+        0 => high,
+        1 => s.shift::<2>(high),
+        2 => s.shift::<4>(high),
+        _ => s.shift::<6>(high),
+    };
+    s.with::<4>(low, s.and(high, 3))
 }
 
 #[inline(always)]
 fn half_affine<S: Simd>(s: S, q: S::B, scale: f32) -> [S::V; 2] {
-    let (d, m) = (s.splat(scale), s.splat(-32.0 * scale));
-    s.unsigned(q).map(
-        #[inline(always)]
-        |q| s.fma(q, d, m),
-    )
+    let (d, m, [a, b]) = (s.splat(scale), s.splat(-32.0 * scale), s.unsigned(q));
+    [s.fma(a, d, m), s.fma(b, d, m)]
 }
 
 #[cfg(test)]

@@ -108,6 +108,10 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn half_bits(self, bits: u16) -> f32 {
+        avx2!(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))))
+    }
+    #[inline(always)]
     fn half(self, bytes: &[u8; 16]) -> __m256 {
         avx2!(_mm256_cvtph_ps(self.bytes(bytes)))
     }

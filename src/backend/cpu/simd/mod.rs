@@ -105,6 +105,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::V) -> f32;
     /// The largest lane, NaN aside.
     fn max(self, v: Self::V) -> f32;
+    /// One IEEE half.
+    fn half_bits(self, bits: u16) -> f32;
     /// Eight IEEE halves.
     fn half(self, bytes: &[u8; 16]) -> Self::V;
     /// Eight upper halves of f32.

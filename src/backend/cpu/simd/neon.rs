@@ -108,6 +108,10 @@ impl Simd for Neon {
         neon!(vmaxnmvq_f32(vmaxnmq_f32(v.0, v.1)))
     }
     #[inline(always)]
+    fn half_bits(self, bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
+    }
+    #[inline(always)]
     fn half(self, bytes: &[u8; 16]) -> Eight {
         let halves: [half::f16; 8] = bytemuck::cast(*bytes);
         let mut values = [0.0; 8];

@@ -103,6 +103,10 @@ impl Simd for Portable {
         v.iter().copied().fold(f32::NEG_INFINITY, f32::max)
     }
     #[inline(always)]
+    fn half_bits(self, bits: u16) -> f32 {
+        f16::from_bits(bits).to_f32()
+    }
+    #[inline(always)]
     fn half(self, bytes: &[u8; 16]) -> [f32; 8] {
         halves(bytes, |bits| f16::from_bits(bits).to_f32())
     }
