@@ -175,6 +175,9 @@ impl Core {
         // An error that befell this answer is in its queue.
         match runner.tick(None) {
             Err(error) if queue.is_empty() => Err(error),
+            Ok(progress) if progress.rows == 0 && queue.is_empty() => {
+                Err(Error::internal("an answer waits and nothing can be computed"))
+            }
             _ => Ok(()),
         }
     }

@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) seat: Option<Seat>,
     used: u64,
     job: Option<Job>,
+    /// Nobody holds the session any more, only its stream.
+    closing: bool,
 }
 
 /// An answer under way.
@@ -99,8 +101,12 @@ impl Runner {
         id
     }
 
-    /// Forgets a session.
+    /// Forgets a session, as soon as its answer has ended.
     pub(super) fn close(&mut self, id: SessionId) {
+        if let Some(state) = self.sessions.get_mut(&id).filter(|state| state.job.is_some()) {
+            state.closing = true;
+            return;
+        }
         if let Some(seat) = self.sessions.remove(&id).and_then(|state| state.seat) {
             self.pool.leave(seat);
         }
@@ -108,6 +114,7 @@ impl Runner {
 
     /// Begins an answer; what its tokens share with the session's history is not computed again.
     pub(super) fn begin(&mut self, id: SessionId, request: Request) -> Result<Arc<Queue>> {
+        self.cancel();
         let context = self.lowered.options.context;
         let state = self.sessions.get_mut(&id).ok_or_else(|| Error::internal("the session is not there"))?;
         if state.job.is_some() {
@@ -328,6 +335,7 @@ impl Runner {
         let (prompt_tokens, tokens) = (prompt.to_vec(), tokens.to_vec());
         let text = job.answer.into_text();
         job.queue.push(Ok(Event::Finished(Finish { reason, text, prompt_tokens, tokens, timings })));
+        self.close_if_left(id);
     }
 
     fn fail(&mut self, id: SessionId, error: Error) {
@@ -336,6 +344,13 @@ impl Runner {
         state.computed = 0;
         if let Some(job) = state.job.take() {
             job.queue.push(Err(error));
+        }
+        self.close_if_left(id);
+    }
+
+    fn close_if_left(&mut self, id: SessionId) {
+        if self.sessions.get(&id).is_some_and(|state| state.closing) {
+            self.close(id);
         }
     }
 

@@ -2,6 +2,7 @@
 mod cli;
 mod cpu;
 mod data;
+mod engine;
 mod formats;
 mod gguf;
 mod golden;

@@ -1,0 +1,270 @@
+//! Laws of the engine, on the stories model: however the work is cut, shared, stopped or moved, the tokens are the same.
+
+use std::time::{Duration, Instant};
+
+use pocketlm::{
+    Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Kind, LoadOptions, Model,
+    Prompt, Sampling, Stream, Worker,
+};
+
+use crate::data::fixture;
+
+const STORY: &str = "Once upon a time";
+
+fn engine(device: Device) -> Engine {
+    Engine::new(EngineOptions { device, exact: true, checked: true, ..EngineOptions::default() })
+}
+
+fn load(engine: &Engine, options: &LoadOptions) -> Model {
+    engine
+        .load(fixture("stories260k/stories260K-f32.gguf"), options, |_| Ok(()))
+        .expect("the stories model loads")
+}
+
+fn cpu(options: &LoadOptions) -> Model {
+    load(&engine(Device::Cpu), options)
+}
+
+fn tokens(count: u32) -> GenerateOptions {
+    GenerateOptions { max_tokens: Some(count), ..GenerateOptions::default() }
+}
+
+fn tell(model: &Model, prompt: &str, count: u32) -> Finish {
+    let stream = model.session().generate(&Prompt::Raw(prompt.into()), &tokens(count));
+    stream.expect("a story begins").finish().expect("a story ends")
+}
+
+/// Ticks `engine` until every stream has ended.
+fn run_all(engine: &Engine, streams: Vec<Stream>) -> Vec<Finish> {
+    let mut running: Vec<(Stream, Option<Finish>)> =
+        streams.into_iter().map(|stream| (stream, None)).collect();
+    while running.iter().any(|(_, finish)| finish.is_none()) {
+        engine.tick(Duration::from_millis(1)).expect("the device computes");
+        for (stream, finish) in &mut running {
+            while let Some(event) = stream.try_next() {
+                if let Event::Finished(end) = event.expect("no story fails") {
+                    *finish = Some(end);
+                }
+            }
+        }
+    }
+    running.into_iter().filter_map(|(_, finish)| finish).collect()
+}
+
+#[test]
+fn a_prompt_in_chunks_is_the_prompt_at_once() {
+    let prompt = tell(&cpu(&LoadOptions::default()), STORY, 100);
+    for prefill in [1, 2, 3, 7, 32] {
+        let model = cpu(&LoadOptions { prefill, ..LoadOptions::default() });
+        let mut past = prompt.prompt_tokens.clone();
+        past.extend(&prompt.tokens);
+        let finish = model.session().generate(&Prompt::Tokens(past), &tokens(50)).unwrap().finish().unwrap();
+        let whole = tell(&cpu(&LoadOptions::default()), STORY, 150);
+        assert_eq!(finish.tokens, whole.tokens[100..], "chunks of {prefill}");
+    }
+}
+
+#[test]
+fn together_is_alone() {
+    let engine = engine(Device::Cpu);
+    let model = load(&engine, &LoadOptions { sessions: 3, prefill: 8, outputs: 2, ..LoadOptions::default() });
+    let prompts = ["Once upon a time", "The little dog was very", "Tom"];
+    let alone: Vec<Finish> = prompts.iter().map(|prompt| tell(&model, prompt, 60)).collect();
+    let mut sessions: Vec<_> = prompts.iter().map(|_| model.session()).collect();
+    let streams = sessions.iter_mut().zip(prompts);
+    let streams =
+        streams.map(|(session, prompt)| session.generate(&Prompt::Raw(prompt.into()), &tokens(60)).unwrap());
+    let together = run_all(&engine, streams.collect());
+    for (alone, together) in alone.iter().zip(&together) {
+        assert_eq!(alone.text, together.text);
+        assert_eq!(alone.tokens, together.tokens);
+    }
+}
+
+#[test]
+fn one_seat_for_many_sessions_changes_nothing() {
+    let engine = engine(Device::Cpu);
+    let model = load(&engine, &LoadOptions { sessions: 1, ..LoadOptions::default() });
+    let long = tell(&model, STORY, 80);
+    let mut first = model.session();
+    let mut second = model.session();
+    let begun = first.generate(&Prompt::Raw(STORY.into()), &tokens(40)).unwrap().finish().unwrap();
+    second.generate(&Prompt::Raw("Tom".into()), &tokens(20)).unwrap().finish().unwrap();
+    let mut past = begun.prompt_tokens;
+    past.extend(begun.tokens);
+    // Its seat went to the second session: all of the past is computed again, and nothing differs.
+    let continued = first.generate(&Prompt::Tokens(past), &tokens(40)).unwrap().finish().unwrap();
+    assert_eq!(continued.timings.cached_tokens, 0);
+    assert_eq!(continued.tokens, long.tokens[40..]);
+    let streams =
+        [&mut first, &mut second].map(|s| s.generate(&Prompt::Raw(STORY.into()), &tokens(30)).unwrap());
+    assert!(run_all(&engine, streams.into()).iter().all(|finish| finish.tokens == long.tokens[..30]));
+}
+
+#[test]
+fn what_is_common_is_computed_once() {
+    let model = cpu(&LoadOptions::default());
+    let mut session = model.session();
+    let first = session.generate(&Prompt::Raw(STORY.into()), &tokens(30)).unwrap().finish().unwrap();
+    let mut past = first.prompt_tokens.clone();
+    past.extend(&first.tokens);
+    let second = session.generate(&Prompt::Tokens(past.clone()), &tokens(30)).unwrap().finish().unwrap();
+    // The last token of an answer is not computed before something follows it.
+    assert_eq!(second.timings.cached_tokens as usize, past.len() - 1);
+    assert_eq!(second.tokens, tell(&model, STORY, 60).tokens[30..]);
+    // Another ending of the same beginning does not see the old one.
+    past.truncate(12);
+    past.push(50);
+    let branched = session.generate(&Prompt::Tokens(past.clone()), &tokens(30)).unwrap().finish().unwrap();
+    assert_eq!(branched.timings.cached_tokens, 12);
+    let fresh = model.session().generate(&Prompt::Tokens(past), &tokens(30)).unwrap().finish().unwrap();
+    assert_eq!(branched.tokens, fresh.tokens);
+}
+
+#[test]
+fn cancelled_and_continued_is_never_cancelled() {
+    let model = cpu(&LoadOptions::default());
+    let whole = tell(&model, STORY, 60);
+    let mut session = model.session();
+    let mut stream = session.generate(&Prompt::Raw(STORY.into()), &tokens(60)).unwrap();
+    let cancel = stream.cancel_handle();
+    let mut texts = 0;
+    let finish = loop {
+        match stream.next().expect("an event").expect("no error") {
+            Event::Text(_) => texts += 1,
+            Event::Finished(finish) => break finish,
+            Event::Prefill { .. } => {}
+        }
+        if texts == 10 {
+            std::thread::scope(|scope| scope.spawn(|| cancel.cancel()).join().expect("cancels"));
+        }
+    };
+    assert_eq!(finish.reason, FinishReason::Cancelled);
+    assert!(finish.tokens.len() < 30 && whole.text.starts_with(&finish.text), "{:?}", finish.text);
+    let mut past = finish.prompt_tokens;
+    past.extend(&finish.tokens);
+    let rest = tokens(60 - finish.tokens.len() as u32);
+    let continued = session.generate(&Prompt::Tokens(past), &rest).unwrap().finish().unwrap();
+    assert_eq!([finish.tokens, continued.tokens].concat(), whole.tokens);
+}
+
+#[test]
+fn a_dropped_stream_frees_its_session() {
+    let model = cpu(&LoadOptions::default());
+    let mut session = model.session();
+    let mut stream = session.generate(&Prompt::Raw(STORY.into()), &tokens(60)).unwrap();
+    stream.next().unwrap().unwrap();
+    let busy = session.generate(&Prompt::Raw(STORY.into()), &tokens(60)).unwrap_err();
+    assert_eq!(busy.kind(), Kind::SessionBusy);
+    drop(stream);
+    let again = session.generate(&Prompt::Raw(STORY.into()), &tokens(60));
+    assert_eq!(again.expect("free again").finish().unwrap().tokens, tell(&model, STORY, 60).tokens);
+}
+
+#[test]
+fn a_context_that_is_full_says_so() {
+    let model = cpu(&LoadOptions { context: Some(32), ..LoadOptions::default() });
+    let finish = tell(&model, STORY, 1000);
+    assert_eq!(finish.reason, FinishReason::Length);
+    assert_eq!(finish.prompt_tokens.len() + finish.tokens.len(), 32);
+    let long = Prompt::Tokens(vec![50; 33]);
+    let error = model.session().generate(&long, &tokens(1)).unwrap_err();
+    assert_eq!(error.kind(), Kind::ContextOverflow);
+    assert!(error.to_string().contains("33") && error.to_string().contains("32"), "{error}");
+}
+
+#[test]
+fn absurd_requests_are_refused() {
+    let model = cpu(&LoadOptions::default());
+    let refused = |prompt: Prompt, options: GenerateOptions| {
+        let error = model.session().generate(&prompt, &options).unwrap_err();
+        assert!(matches!(error.kind(), Kind::InvalidArgument | Kind::Template), "{error}");
+    };
+    refused(Prompt::Tokens(vec![]), tokens(1));
+    refused(Prompt::Tokens(vec![1, 512]), tokens(1));
+    refused(Prompt::Raw(STORY.into()), tokens(0));
+    refused(Prompt::user("hello"), tokens(1));
+    refused(Prompt::Raw(STORY.into()), GenerateOptions { stop: vec![String::new()], ..tokens(1) });
+    let hot = Sampling { temperature: Some(f32::NAN), ..Sampling::default() };
+    refused(Prompt::Raw(STORY.into()), GenerateOptions { sampling: hot, ..tokens(1) });
+    for options in [
+        LoadOptions { context: Some(0), ..LoadOptions::default() },
+        LoadOptions { context: Some(u32::MAX), ..LoadOptions::default() },
+        LoadOptions { sessions: 0, ..LoadOptions::default() },
+        LoadOptions { prefill: u32::MAX, ..LoadOptions::default() },
+    ] {
+        let path = fixture("stories260k/stories260K-f32.gguf");
+        let error = engine(Device::Cpu).load(path, &options, |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{options:?}");
+    }
+}
+
+#[test]
+fn a_load_can_be_stopped() {
+    let stop = |_| Err(pocketlm::Error::new(Kind::Cancelled, "the user changed their mind"));
+    let path = fixture("stories260k/stories260K-f32.gguf");
+    let error = engine(Device::Cpu).load(path, &LoadOptions::default(), stop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Cancelled);
+}
+
+#[test]
+fn stop_strings_end_an_answer_before_them() {
+    let model = cpu(&LoadOptions::default());
+    let whole = tell(&model, STORY, 60);
+    let stop = whole.text.split_whitespace().nth(8).expect("nine words").to_owned();
+    let options = GenerateOptions { stop: vec![stop.clone()], ..tokens(60) };
+    let finish = model.session().generate(&Prompt::Raw(STORY.into()), &options).unwrap().finish().unwrap();
+    assert_eq!(finish.reason, FinishReason::Stop);
+    assert_eq!(finish.text, whole.text[..whole.text.find(&stop).expect("it is there")]);
+}
+
+#[test]
+fn a_seed_gives_one_story_and_another_seed_another() {
+    let model = cpu(&LoadOptions::default());
+    let told = |seed, top_k, repeat_penalty| {
+        let sampling = Sampling {
+            temperature: Some(1.0),
+            top_k,
+            repeat_penalty,
+            seed: Some(seed),
+            ..Sampling::default()
+        };
+        let options = GenerateOptions { sampling, ..tokens(40) };
+        model.session().generate(&Prompt::Raw(STORY.into()), &options).unwrap().finish().unwrap().tokens
+    };
+    assert_eq!(told(1, Some(40), None), told(1, Some(40), None));
+    assert_ne!(told(1, Some(40), None), told(2, Some(40), None));
+    assert_eq!(told(3, None, Some(1.1)), told(3, None, Some(1.1)));
+    // The device's list of the largest logits and all of them give the same draw.
+    assert_eq!(told(4, Some(64), None), told(4, Some(64), Some(1.000_000_1)));
+}
+
+#[test]
+fn a_worker_ticks_and_stops() {
+    let engine = engine(Device::Cpu);
+    let model = load(&engine, &LoadOptions::default());
+    let alone = tell(&model, STORY, 60);
+    let worker = Worker::start(&engine).unwrap();
+    let mut sessions = [model.session(), model.session()];
+    let streams = sessions.each_mut().map(|s| s.generate(&Prompt::Raw(STORY.into()), &tokens(60)).unwrap());
+    for stream in streams {
+        assert_eq!(stream.finish().unwrap().tokens, alone.tokens);
+    }
+    let begun = Instant::now();
+    drop(worker);
+    assert!(begun.elapsed() < Duration::from_secs(5), "a worker stops when told");
+    assert_eq!(tell(&model, STORY, 60).tokens, alone.tokens);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn the_gpu_tells_the_story_of_the_cpu() {
+    let told = |device| {
+        let model = load(&engine(device), &LoadOptions::default());
+        model.session().generate(&Prompt::Raw(String::new()), &tokens(200)).unwrap().finish().unwrap()
+    };
+    let (cpu, gpu) = (told(Device::Cpu), told(Device::Gpu));
+    assert_eq!(cpu.text, gpu.text);
+    assert_eq!(cpu.tokens, gpu.tokens);
+    assert!(cpu.text.contains("Once upon a time"), "coherent English: {}", cpu.text);
+}
