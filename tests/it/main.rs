@@ -1,4 +1,5 @@
 //! tests
+mod chat;
 mod cli;
 mod cpu;
 mod data;

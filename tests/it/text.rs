@@ -1,4 +1,4 @@
-//! Tokenizers, streams and chat templates against other implementations' vectors.
+//! Tokenizers and streams against other implementations' vectors.
 
 use std::fs;
 use std::path::Path;

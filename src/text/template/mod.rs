@@ -4,21 +4,28 @@
 //! sets up (`chat_template_utils.py`): immutable sandbox, `trim_blocks`, `lstrip_blocks`, loop controls,
 //! `generation` blocks, `tojson`, `raise_exception`, `strftime_now`. minijinja renders it here.
 
+mod compile;
 mod json;
+mod limits;
+mod python;
 mod time;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use minijinja::machinery::{Instructions, eval, get_compiled_template, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value as Jinja};
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use super::Tokenizer;
 use crate::error::{Error, Kind, Result};
+use crate::format::{Checkpoint, Dialect};
 
-/// The longest prompt that a template may render, in bytes.
-const MAX_OUTPUT: usize = 64 << 20;
+/// The stack for compiling and rendering, which recurse as deep as a hostile template is nested within its
+/// limits. Only what is used of it is ever in memory.
+const STACK: usize = 256 << 20;
 
 /// A message of a conversation: a JSON object as chat clients send it, its keys in the order given.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,10 +62,11 @@ impl<'a> ChatRequest<'a> {
     }
 }
 
-/// A compiled chat template.
+/// A chat template that compiles.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     bos: String,
     eos: String,
 }
@@ -66,16 +74,35 @@ pub struct ChatTemplate {
 const NAME: &str = "chat_template";
 
 impl ChatTemplate {
-    /// Compiles a template for a model with these special tokens, as text; empty where it has none.
+    /// The template that a model on disk brings.
+    ///
+    /// # Errors
+    /// [`Kind::Template`] where it brings none, for a guess would give worse answers without a word; as
+    /// [`new`](Self::new).
+    pub fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
+        let source = match &checkpoint.dialect {
+            Dialect::Gguf(metadata) => metadata.text("tokenizer.chat_template")?,
+            Dialect::HuggingFace(files) => files.chat_template.as_deref(),
+        };
+        let source = source.ok_or_else(|| {
+            Error::new(Kind::Template, "the model has no chat template")
+                .in_file(&checkpoint.path)
+                .hint("give it a raw prompt")
+        })?;
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
+        Self::new(source, &text(tokenizer.bos()), &text(tokenizer.eos()))
+    }
+
+    /// A template for a model with these special tokens, as text; empty where it has none.
     ///
     /// # Errors
     /// [`Kind::Template`] with the line where the source is no Jinja.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
-        let mut environment = environment()?;
-        environment
-            .add_template_owned(NAME, without_generation_blocks(source))
-            .map_err(|error| refuse("the chat template cannot be compiled", &error))?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        let environment = environment()?;
+        let source = compile::prepare(source, environment.syntax()).map_err(|error| refuse(&error))?;
+        let template = Self { environment, source, bos: bos.to_owned(), eos: eos.to_owned() };
+        apart(|| template.compile().map(drop))?;
+        Ok(template)
     }
 
     /// Renders a conversation.
@@ -84,11 +111,20 @@ impl ChatTemplate {
     /// [`Kind::Template`] where the template refuses the conversation (with its own words), fails, or runs
     /// longer or larger than any sound one.
     pub fn render(&self, request: &ChatRequest) -> Result<String> {
-        let template = self
-            .environment
-            .get_template(NAME)
-            .map_err(|error| Error::internal("the chat template is lost").caused_by(error))?;
-        template.render(self.context(request)).map_err(|error| refuse("the chat template failed", &error))
+        apart(|| {
+            let code = self.compile()?;
+            let mut text = String::new();
+            let mut out = make_string_output(&mut text);
+            let rendered =
+                eval(&self.environment, &code, self.context(request), &NO_BLOCKS, &mut out, AutoEscape::None);
+            drop(rendered?);
+            Ok(text)
+        })
+    }
+
+    fn compile(&self) -> Result<Instructions<'_>, minijinja::Error> {
+        let template = self.environment.template_from_named_str(NAME, &self.source)?;
+        compile::limited(&get_compiled_template(&template).instructions)
     }
 
     fn context(&self, request: &ChatRequest) -> Jinja {
@@ -110,6 +146,20 @@ impl ChatTemplate {
     }
 }
 
+static NO_BLOCKS: BTreeMap<&str, Instructions<'static>> = BTreeMap::new();
+
+/// Runs on a thread of its own, for the sake of its stack.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T, minijinja::Error> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(NAME.to_owned()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, || work().map_err(|error| refuse(&error)));
+        let thread = thread.map_err(|error| {
+            Error::new(Kind::OutOfMemory, "no stack for the chat template").caused_by(error)
+        })?;
+        thread.join().unwrap_or_else(|_| Err(Error::internal("the chat template panicked")))
+    })
+}
+
 fn environment() -> Result<Environment<'static>> {
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
@@ -118,16 +168,17 @@ fn environment() -> Result<Environment<'static>> {
         .map_err(|error| Error::internal("the template syntax is not accepted").caused_by(error))?;
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
+    environment.set_debug(true);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_fuel(Some(1_000_000));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_filter("tojson", json::tojson);
-    environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template refuses")
-            .with_source(Raised(message)))
-    });
+    environment.add_function("raise_exception", raise);
+    python::install(&mut environment);
+    limits::install(&mut environment);
     Ok(environment)
+}
+
+fn raise(message: String) -> Result<Jinja, minijinja::Error> {
+    let refusal = minijinja::Error::new(ErrorKind::InvalidOperation, "the template refuses");
+    Err(refusal.with_source(Raised(message)))
 }
 
 /// What a template says with `raise_exception`.
@@ -142,7 +193,7 @@ impl std::fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-fn refuse(what: &str, error: &minijinja::Error) -> Error {
+fn refuse(error: &minijinja::Error) -> Error {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(Raised(message)) = cause.downcast_ref() {
@@ -154,32 +205,12 @@ fn refuse(what: &str, error: &minijinja::Error) -> Error {
         source = cause.source();
     }
     let what = match error.detail() {
-        Some(detail) => format!("{what}: {}: {detail}", error.kind()),
-        None => format!("{what}: {}", error.kind()),
+        Some(detail) => format!("the chat template fails: {}: {detail}", error.kind()),
+        None => format!("the chat template fails: {}", error.kind()),
     };
     let refused = Error::new(Kind::Template, what);
     match error.line() {
         Some(line) => refused.at(format!("line {line}")),
         None => refused,
     }
-}
-
-/// The source with `{% generation %}` blocks, which only mark text for training, as blocks that always run.
-fn without_generation_blocks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        out.push_str(before);
-        rest = tag;
-        let Some(end) = tag.find("%}") else { break };
-        let inner = &tag[..end];
-        match inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') {
-            "generation" => out.push_str(&inner.replace("generation", "if true")),
-            "endgeneration" => out.push_str(&inner.replace("endgeneration", "endif")),
-            _ => continue,
-        }
-        rest = &tag[end..];
-    }
-    out + rest
 }
