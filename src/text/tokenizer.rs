@@ -12,7 +12,7 @@ use super::stream::Stream;
 use super::vocabulary::{Role, Vocabulary};
 use super::{gguf, json};
 use crate::error::{Error, Result};
-use crate::format::{Checkpoint, Config, Dialect, Metadata};
+use crate::format::{Config, Metadata};
 
 /// Whether the names of special tokens in a text mean the tokens or are text like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,21 +85,6 @@ const END_NAMES: &[&str] = &[
 ];
 
 impl Tokenizer {
-    /// The tokenizer of a model on disk.
-    ///
-    /// # Errors
-    /// [`crate::Kind::BadFile`] where the model brings none; as [`from_gguf`](Self::from_gguf).
-    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        let tokenizer = match &checkpoint.dialect {
-            Dialect::Gguf(metadata) => Self::from_gguf(metadata),
-            Dialect::HuggingFace(files) => match &files.tokenizer_json {
-                Some(json) => Self::from_json(json, files.tokenizer_config.as_ref()),
-                None => Err(Error::bad_file("the model has no tokenizer.json")),
-            },
-        };
-        tokenizer.map_err(|error| error.in_file(&checkpoint.path))
-    }
-
     /// From GGUF metadata: byte-level BPE or SentencePiece.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pocketlm::format::{Array, Checkpoint, Dialect, Metadata, Value};
+use pocketlm::format::{Array, Checkpoint, Config, Dialect, Metadata, Value};
 use pocketlm::text::{Special, Tokenizer};
 use pocketlm::{Error, Kind};
 
@@ -296,4 +296,144 @@ fn malformed_vocabularies_are_refused() {
 
     let end = altered(&valid, "tokenizer.ggml.eot_token_id", Value::Unsigned(300));
     assert!(refused(&end).to_string().contains("the end token is 300"));
+}
+
+/// The `tokenizer.json` that says what the metadata say, with special tokens as Hugging Face's files have them.
+fn tokenizer_json(metadata: &Metadata, merges: &[String], parts: &serde_json::Value) -> serde_json::Value {
+    let tokens = metadata.texts("tokenizer.ggml.tokens").expect("texts").expect("tokens");
+    let types = metadata.integers("tokenizer.ggml.token_type").expect("integers").expect("types");
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        tokens.iter().zip(0..).map(|(text, id): (_, u32)| (text.clone(), id.into())).collect();
+    let special = tokens.iter().zip(&types).enumerate().filter(|(_, (_, kind))| [2, 3].contains(*kind));
+    let added: Vec<serde_json::Value> = special
+        .map(|(id, (content, _))| {
+            serde_json::json!({"id": id, "content": content, "special": true, "normalized": false,
+                "single_word": false, "lstrip": false, "rstrip": false})
+        })
+        .collect();
+    let mut json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false,
+            "byte_fallback": false, "vocab": vocab, "merges": merges},
+    });
+    merge(&mut json, parts);
+    json
+}
+
+fn merge(into: &mut serde_json::Value, from: &serde_json::Value) {
+    match (into, from) {
+        (serde_json::Value::Object(into), serde_json::Value::Object(from)) => {
+            from.iter()
+                .for_each(|(key, value)| merge(into.entry(key).or_insert_with(|| value.clone()), value));
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+fn from_json(json: &serde_json::Value, config: Option<&str>) -> pocketlm::Result<Tokenizer> {
+    let config = config.map(|config| Config::parse(config.as_bytes()).expect("a config"));
+    Tokenizer::from_json(json.to_string().as_bytes(), config.as_ref())
+}
+
+fn smollm2_json() -> serde_json::Value {
+    let metadata = metadata(&data::real_model());
+    let merges = metadata.texts("tokenizer.ggml.merges").expect("texts").expect("merges");
+    let parts = serde_json::json!({
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Digits", "individual_digits": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+    });
+    tokenizer_json(&metadata, merges, &parts)
+}
+
+#[test]
+fn tokenizer_json_gives_the_same_tokens() {
+    let config = r#"{"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>"}}"#;
+    let tokenizer = from_json(&smollm2_json(), Some(config)).expect("a tokenizer");
+    let vectors = smollm2_vectors();
+    assert_right("smollm2", &tokenizer, &vectors);
+    assert_streams("smollm2", &tokenizer, &vectors);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(1), Some(2), false));
+    assert!(tokenizer.is_end(0) && tokenizer.is_end(2) && tokenizer.is_special(1));
+    assert_eq!(tokenizer.token_bytes(260), self::tokenizer(&metadata(&data::real_model())).token_bytes(260));
+}
+
+#[test]
+fn tokenizer_json_of_sentence_piece_gives_the_same_tokens() {
+    let metadata = vocab("llama-spm");
+    let tokens = metadata.texts("tokenizer.ggml.tokens").expect("texts").expect("tokens");
+    let known: std::collections::HashSet<&str> = tokens.iter().map(String::as_str).collect();
+    let scores = metadata.floats("tokenizer.ggml.scores").expect("floats").expect("scores");
+    let mut order: Vec<(&String, f64)> = tokens.iter().zip(scores.iter().copied()).skip(259).collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut merges = Vec::new();
+    for (token, _) in order {
+        let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
+        let cuts = cuts.filter(|(left, right)| known.contains(left) && known.contains(right));
+        merges.extend(cuts.map(|(left, right)| format!("{left} {right}")));
+    }
+    let parts = serde_json::json!({
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true},
+    });
+    let tokenizer = from_json(&tokenizer_json(&metadata, &merges, &parts), None).expect("a tokenizer");
+    let vectors = vocab_vectors("llama-spm");
+    assert_right("llama-spm", &tokenizer, &vectors);
+    for vector in &vectors {
+        assert_eq!(tokenizer.decode(&vector.ids, true), vector.text);
+    }
+    assert_eq!((tokenizer.bos(), tokenizer.add_bos(), tokenizer.is_end(2)), (Some(1), true, true));
+    assert!(tokenizer.is_special(0) && !tokenizer.is_special(13));
+    assert!(!tokenizer.encode("<s>", Special::Plain).expect("tokens").contains(&1));
+}
+
+#[test]
+fn malformed_tokenizer_json_is_refused() {
+    use serde_json::json;
+    let sound = json!({
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+    });
+    let tokenizer = from_json(&sound, None).expect("a tokenizer");
+    assert_eq!(tokenizer.encode("abba", Special::Plain).expect("tokens"), [2, 1, 0]);
+    let cases = [
+        (json!({"model": {"merges": [["ab", "ab"]]}}), Kind::BadFile, "needs \"abab\""),
+        (json!({"model": {"merges": ["a b c", "ab"]}}), Kind::BadFile, "is no token"),
+        (json!({"model": {"merges": ["ab"]}}), Kind::BadFile, "merge 0 is no pair"),
+        (json!({"model": {"merges": 5}}), Kind::BadFile, "no merges"),
+        (json!({"model": {"vocab": {"c": -1}}}), Kind::BadFile, "\"c\" has no id"),
+        (json!({"model": {"vocab": {"c": 4_294_967_295u32}}}), Kind::BadFile, "the id 4294967295"),
+        (json!({"model": {"type": "Unigram"}}), Kind::Unsupported, "Unigram"),
+        (json!({"model": {"end_of_word_suffix": "</w>"}}), Kind::Unsupported, "end_of_word_suffix"),
+        (json!({"decoder": {"type": "WordPiece"}}), Kind::Unsupported, "WordPiece"),
+        (json!({"decoder": null}), Kind::Unsupported, "decoder"),
+        (json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}}), Kind::Unsupported, "FixedLength"),
+        (
+            json!({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": false}}),
+            Kind::BadFile,
+            "pre-tokenizer",
+        ),
+        (json!({"normalizer": {"type": "Precompiled"}}), Kind::Unsupported, "Precompiled"),
+        (json!({"added_tokens": [{"id": 3}]}), Kind::BadFile, "added token 0"),
+        (json!({"model": 5}), Kind::BadFile, "no model"),
+    ];
+    for (change, kind, says) in cases {
+        let mut json = sound.clone();
+        merge(&mut json, &change);
+        let error = from_json(&json, None).expect_err(says);
+        assert!(error.kind() == kind && error.to_string().contains(says), "{says}: {error:?}");
+    }
+    assert_eq!(Tokenizer::from_json(b"[1", None).expect_err("no JSON").kind(), Kind::BadFile);
 }

@@ -19,9 +19,7 @@ use minijinja::value::{Serde, Value as Jinja};
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use super::Tokenizer;
 use crate::error::{Error, Kind, Result};
-use crate::format::{Checkpoint, Dialect};
 
 /// The stack for compiling and rendering, which recurse as deep as a hostile template is nested within its
 /// limits. Only what is used of it is ever in memory.
@@ -74,25 +72,6 @@ pub struct ChatTemplate {
 const NAME: &str = "chat_template";
 
 impl ChatTemplate {
-    /// The template that a model on disk brings.
-    ///
-    /// # Errors
-    /// [`Kind::Template`] where it brings none, for a guess would give worse answers without a word; as
-    /// [`new`](Self::new).
-    pub fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
-        let source = match &checkpoint.dialect {
-            Dialect::Gguf(metadata) => metadata.text("tokenizer.chat_template")?,
-            Dialect::HuggingFace(files) => files.chat_template.as_deref(),
-        };
-        let source = source.ok_or_else(|| {
-            Error::new(Kind::Template, "the model has no chat template")
-                .in_file(&checkpoint.path)
-                .hint("give it a raw prompt")
-        })?;
-        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
-        Self::new(source, &text(tokenizer.bos()), &text(tokenizer.eos()))
-    }
-
     /// A template for a model with these special tokens, as text; empty where it has none.
     ///
     /// # Errors
