@@ -125,6 +125,7 @@ fn load(device: Device, exact: bool) -> Model {
     engine.load(real_model(), &options, |_| Ok(())).expect("the real model loads")
 }
 
+#[expect(clippy::print_stderr, reason = "the distances are measured here")]
 fn keeps_to_the_oracle(device: Device, exact: bool, limits: Limits) {
     let model = load(device, exact);
     let distances: Vec<(String, Distance)> =
