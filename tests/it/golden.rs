@@ -73,14 +73,14 @@ fn oracle() -> Vec<Oracle> {
 }
 
 /// Log-probabilities of `logits`.
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(crate) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().fold(f64::NEG_INFINITY, |largest, &logit| largest.max(f64::from(logit)));
     let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
     logits.iter().map(|&logit| f64::from(logit) - largest - total.ln()).collect()
 }
 
 /// Kullback–Leibler divergence over the oracle's five tokens and the rest.
-fn divergence(top: &[(u32, f64)], ours: &[f64]) -> f64 {
+pub(crate) fn divergence(top: &[(u32, f64)], ours: &[f64]) -> f64 {
     let seen = |log: &dyn Fn(&(u32, f64)) -> f64| top.iter().map(|entry| log(entry).exp()).sum::<f64>();
     let known: f64 = top.iter().map(|&(token, log)| log.exp() * (log - ours[token as usize])).sum();
     let rest = (1.0 - seen(&|&(_, log)| log)).max(1e-12);

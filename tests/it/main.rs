@@ -4,6 +4,7 @@ mod cli;
 mod cpu;
 mod data;
 mod engine;
+mod faults;
 mod formats;
 mod gguf;
 mod golden;
