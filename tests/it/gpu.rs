@@ -3,15 +3,19 @@
 //! Without a device these tests fail, unless `POCKETLM_NO_GPU=1` says that this is known.
 
 use std::env;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use pocketlm::backend::cpu::{Cpu, CpuOptions};
 use pocketlm::backend::wgpu::{Choice, Gpu, Options, devices};
-use pocketlm::backend::{Backend, probe};
+use pocketlm::backend::{Backend, Status, Ticket};
 use pocketlm::base::Seed;
-use pocketlm::kernel::KernelId;
-use pocketlm::plan::{Item, Store};
+use pocketlm::kernel::{Form, ROW_WORDS, bias, embed, pick, swiglu};
+use pocketlm::plan::{Builder, Extent, Inputs, Item, ItemId, Operand, Plan, Store};
 use pocketlm::quant::Matrix;
 use pocketlm::{Error, Format, Kind};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A backend over the one device that all these tests share, or `None` where there may be none.
 pub(crate) fn gpu() -> Option<Gpu> {
@@ -35,6 +39,71 @@ fn open(options: Options) -> Option<Gpu> {
 
 fn quiet(_: u64, _: u64) -> Result<(), Error> {
     Ok(())
+}
+
+fn inputs(rows: u32) -> Inputs {
+    Inputs { rows, outputs: 0, kv_len: 1 }
+}
+
+/// swiglu(x of 3 × 80) → temp, temp + b → temp, pick(temp by index) → y of 3 × 40, with another temp beside.
+struct Small {
+    store: Store,
+    plan: Arc<Plan>,
+    x: ItemId,
+    index: ItemId,
+    y: ItemId,
+}
+
+fn small() -> Small {
+    let mut store = Store::default();
+    let (x, y, index) = (store.add_state("x", 240), store.add_state("y", 120), store.add_state("index", 3));
+    let b = store.add_vector("b", &Seed::new(1).vector(40, 1.0));
+    let mut plan = Builder::new(&store, "small", 3, 3);
+    let between = plan.temp("between", Extent::Tokens, 40);
+    let [x_arg, y_arg, index_arg, b_arg] = [x, y, index, b].map(Operand::Item);
+    let form = Form::default();
+    let gate = swiglu::Params { width: 40 };
+    plan.step::<swiglu::Swiglu>("gate", Extent::Tokens, form, gate, &[x_arg, between]).unwrap();
+    let add = bias::Params { width: 40, y_stride: 40, y_offset: 0 };
+    plan.step::<bias::Bias>("add", Extent::Tokens, form, add, &[b_arg, between]).unwrap();
+    // Two temps live at the same time.
+    let beside = plan.temp("beside", Extent::Tokens, 40);
+    plan.step::<swiglu::Swiglu>("beside", Extent::Tokens, form, gate, &[x_arg, beside]).unwrap();
+    let gather = pick::Params { width: 40 };
+    plan.step::<pick::Pick>("gather", Extent::Outputs, form, gather, &[index_arg, between, y_arg]).unwrap();
+    plan.step::<bias::Bias>("end", Extent::Outputs, form, add, &[b_arg, beside]).unwrap();
+    let plan = Arc::new(plan.finish());
+    Small { store, plan, x, index, y }
+}
+
+/// Runs the small plan and gives y.
+fn run_small(backend: &mut dyn Backend, outputs: u32) -> Result<Vec<f32>, Error> {
+    let Small { store, plan, x, index, y } = small();
+    backend.load(&store, &mut quiet)?;
+    let program = backend.prepare(plan)?;
+    backend.write(x, 0, bytemuck::cast_slice(&Seed::new(2).vector(240, 4.0)))?;
+    backend.write(index, 0, bytemuck::cast_slice(&[2u32, 0, 1]))?;
+    let ticket = backend.submit(&program, 0..5, Inputs { rows: 3, outputs, kv_len: 1 })?;
+    assert_eq!(backend.poll(ticket, PATIENCE)?, Status::Finished);
+    let mut values = vec![0.0; 120];
+    backend.read(y, 0, bytemuck::cast_slice_mut(&mut values))?;
+    Ok(values)
+}
+
+#[test]
+fn steps_with_temps_compute_what_the_cpu_computes() {
+    let Some(checked) = gpu() else { return };
+    let expected = run_small(&mut Cpu::new(CpuOptions::default()).unwrap(), 3).unwrap();
+    let floor = open(Options { floor: true, ..Options::default() }).unwrap();
+    let unchecked = open(Options::default()).unwrap();
+    for mut gpu in [checked, floor, unchecked] {
+        let got = run_small(&mut gpu, 3).unwrap();
+        let worst = expected.iter().zip(&got).map(|(e, g)| (e - g).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "off by {worst}");
+        assert!(expected.iter().any(|value| value.abs() > 0.1));
+        // Steps for no outputs are passed over, and the state is still zero.
+        assert_eq!(run_small(&mut gpu, 0).unwrap(), [0.0; 120]);
+    }
 }
 
 #[test]
@@ -63,6 +132,61 @@ fn states_read_back_what_was_written() {
     let mut got = vec![0u32; 3 << 20];
     gpu.read(large, 0, bytemuck::cast_slice_mut(&mut got)).unwrap();
     assert!(got == words);
+}
+
+#[test]
+fn what_is_beyond_the_plan_or_the_store_is_refused() {
+    let Some(mut gpu) = gpu() else { return };
+    let Small { store, plan, x, .. } = small();
+    gpu.load(&store, &mut quiet).unwrap();
+    let program = gpu.prepare(plan.clone()).unwrap();
+    let internal = |result: Result<Ticket, Error>| assert_eq!(result.unwrap_err().kind(), Kind::Internal);
+    internal(gpu.submit(&program, 0..3, inputs(0)));
+    internal(gpu.submit(&program, 0..3, inputs(4)));
+    internal(gpu.submit(&program, 0..3, Inputs { outputs: 4, ..inputs(1) }));
+    internal(gpu.submit(&program, 0..6, inputs(1)));
+    let ticket = gpu.submit(&program, 0..0, inputs(1)).unwrap();
+    assert_eq!(gpu.poll(ticket, PATIENCE).unwrap(), Status::Finished);
+    assert_eq!(gpu.poll(Ticket(ticket.0 + 1), PATIENCE).unwrap_err().kind(), Kind::Internal);
+
+    let vector = store.items().find(|(_, item)| item.name() == "b").unwrap().0;
+    let mut larger = store.clone();
+    let unknown = larger.add_state("unknown", 1);
+    for (item, at, len) in [(x, 960, 1), (x, 957, 4), (x, usize::MAX, 2), (vector, 0, 4), (unknown, 0, 4)] {
+        assert_eq!(gpu.read(item, at, &mut vec![0; len]).unwrap_err().kind(), Kind::Internal);
+        assert_eq!(gpu.write(item, at, &vec![0; len]).unwrap_err().kind(), Kind::Internal);
+    }
+    let mut stray = Plan::clone(&plan);
+    stray.steps[0].args[0] = Operand::Item(unknown);
+    let error = gpu.prepare(Arc::new(stray)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Internal);
+    assert!(error.to_string().contains("gate"), "{error}");
+
+    let mut wide = Plan::clone(&plan);
+    wide.steps[0].params = bytemuck::bytes_of(&swiglu::Params { width: 64 * 65536 }).to_vec();
+    let wide = gpu.prepare(Arc::new(wide)).unwrap();
+    let error = gpu.submit(&wide, 0..1, inputs(1)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Internal);
+    assert!(error.to_string().contains("65536"), "{error}");
+    gpu.submit(&program, 0..5, inputs(3)).unwrap();
+
+    // Loading forgets what was prepared, and another program in its place is not taken for it.
+    gpu.load(&store, &mut quiet).unwrap();
+    internal(gpu.submit(&program, 0..3, inputs(1)));
+    gpu.prepare(small().plan).unwrap();
+    internal(gpu.submit(&program, 0..3, inputs(1)));
+}
+
+#[test]
+fn more_than_the_device_holds_is_out_of_memory() {
+    let Some(mut gpu) = gpu() else { return };
+    let mut store = Store::default();
+    store.add_state("vast", 1 << 40);
+    let error = gpu.load(&store, &mut quiet).unwrap_err();
+    assert_eq!(error.kind(), Kind::OutOfMemory);
+    assert!(error.to_string().contains("vast"), "{error}");
+    // Nothing is spoilt by it.
+    run_small(&mut gpu, 3).unwrap();
 }
 
 #[test]
@@ -100,6 +224,87 @@ fn made_up(rows: usize, cols: usize, seed: u64) -> Matrix {
 }
 
 #[test]
+fn joined_matrices_of_many_chunks_arrive_whole() {
+    let Some(mut gpu) = gpu() else { return };
+    let (width, rows) = (2048, 9001);
+    let joined = Matrix::join(&made_up(4000, width, 5), &[&made_up(5001, width, 6)]).unwrap();
+    let tokens = [0, 1, 3639, 3640, 3641, 3999, 4000, 4001, 7281, rows as u32 - 1];
+    let mut store = Store::default();
+    let matrix = Operand::Item(store.add(Item::Matrix(joined.clone())));
+    let (row_state, x) = (store.add_state("rows", 10 * ROW_WORDS), store.add_state("x", 10 * width));
+    let mut plan = Builder::new(&store, "embed", 10, 0);
+    let params = embed::Params {
+        width: width as u32,
+        first_token: 0,
+        tokens: rows as u32,
+        code_stride: Format::Q4_0.code_words(width) as u32 / 4,
+        scale_stride: Format::Q4_0.scale_words(width) as u32,
+    };
+    let form = Form { format: Some(Format::Q4_0), ..Form::default() };
+    let args = [Operand::Item(row_state), matrix, Operand::Item(x)];
+    plan.step::<embed::Embed>("embed", Extent::Tokens, form, params, &args).unwrap();
+    gpu.load(&store, &mut quiet).unwrap();
+    let program = gpu.prepare(Arc::new(plan.finish())).unwrap();
+    let row_words: Vec<u32> = tokens.iter().flat_map(|&token| [token, 0, 0, 0]).collect();
+    gpu.write(row_state, 0, bytemuck::cast_slice(&row_words)).unwrap();
+    gpu.submit(&program, 0..1, inputs(10)).unwrap();
+    let mut got = vec![0.0f32; 10 * width];
+    gpu.read(x, 0, bytemuck::cast_slice_mut(&mut got)).unwrap();
+    let mut expected = vec![0.0; width];
+    for (&token, got) in tokens.iter().zip(got.chunks_exact(width)) {
+        joined.decode_row(token as usize, &mut expected);
+        assert!(expected == got, "row {token}");
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_of_every_verb() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let Small { store, plan, x, .. } = small();
+    gpu.load(&store, &mut quiet).unwrap();
+    let program = gpu.prepare(plan.clone()).unwrap();
+    let ticket = gpu.submit(&program, 0..3, inputs(3)).unwrap();
+    let mut sibling = gpu.share();
+    gpu.lose();
+
+    let errors = [
+        gpu.poll(ticket, PATIENCE).unwrap_err(),
+        gpu.submit(&program, 0..3, inputs(3)).unwrap_err(),
+        gpu.read(x, 0, &mut [0; 4]).unwrap_err(),
+        gpu.write(x, 0, &[0; 4]).unwrap_err(),
+        gpu.write(x, 1, &[0; 1]).unwrap_err(),
+        gpu.prepare(plan).unwrap_err(),
+        gpu.profile(&program, inputs(3)).unwrap_err(),
+        gpu.load(&store, &mut quiet).unwrap_err(),
+        sibling.load(&store, &mut quiet).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), Kind::DeviceLost, "{error}");
+    }
+    // A new one takes its place.
+    run_small(&mut open(Options::default()).unwrap(), 3).unwrap();
+}
+
+#[test]
+fn a_device_lost_between_verbs_is_an_error_of_the_next() {
+    let Small { store, plan, x, .. } = small();
+    type Verb = fn(&mut Gpu, &pocketlm::backend::Program, ItemId) -> Result<(), Error>;
+    let verbs: [Verb; 4] = [
+        |gpu, program, _| gpu.submit(program, 0..3, inputs(3)).map(|_| ()),
+        |gpu, _, x| gpu.read(x, 0, &mut [0; 4]),
+        |gpu, _, x| gpu.write(x, 0, &[0; 4]),
+        |gpu, program, _| gpu.prepare(program.plan.clone()).map(|_| ()),
+    ];
+    for verb in verbs {
+        let Some(mut gpu) = open(Options::default()) else { return };
+        gpu.load(&store, &mut quiet).unwrap();
+        let program = gpu.prepare(plan.clone()).unwrap();
+        gpu.lose();
+        assert_eq!(verb(&mut gpu, &program, x).unwrap_err().kind(), Kind::DeviceLost);
+    }
+}
+
+#[test]
 fn devices_are_listed_and_a_missing_one_is_refused() {
     let Some(gpu) = gpu() else { return };
     let devices = devices();
@@ -112,12 +317,20 @@ fn devices_are_listed_and_a_missing_one_is_refused() {
 }
 
 #[test]
-fn every_case_of_every_kernel_agrees_with_its_twin() {
+fn steps_are_timed_where_the_device_has_a_clock() {
     let Some(mut gpu) = gpu() else { return };
-    let cases = KernelId::ALL.iter().flat_map(|id| id.kernel().cases());
-    let failures: Vec<String> =
-        cases.filter_map(|case| probe::check(&mut gpu, &case).err()).map(|error| error.to_string()).collect();
-    assert!(failures.is_empty(), "{} cases fail:\n{}", failures.len(), failures.join("\n"));
+    let Small { store, plan, .. } = small();
+    gpu.load(&store, &mut quiet).unwrap();
+    let program = gpu.prepare(plan).unwrap();
+    let times = gpu.profile(&program, Inputs { outputs: 0, ..inputs(3) });
+    if !gpu.info().timestamps {
+        assert_eq!(times.unwrap_err().kind(), Kind::Unsupported);
+        return;
+    }
+    let times = times.unwrap();
+    let labels: Vec<&str> = times.iter().map(|(label, _)| label.as_str()).collect();
+    assert_eq!(labels, ["gate", "add", "beside"]);
+    assert!(times.iter().all(|(_, micros)| (0.0..1e6).contains(micros)), "{times:?}");
 }
 
 /// Resident memory of this process in bytes.
