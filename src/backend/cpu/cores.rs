@@ -11,6 +11,8 @@ use super::simd::Isa;
 pub(super) struct Cores {
     pub(super) pool: Pool,
     pub(super) isa: Isa,
+    /// Whether activations stay f32.
+    pub(super) exact: bool,
     /// Activations as the product kernel wants them.
     pub(super) packed: Vec<f32>,
 }
@@ -19,7 +21,7 @@ impl Cores {
     pub(super) fn new(options: CpuOptions, isa: Isa) -> Result<Self> {
         let offered = || std::thread::available_parallelism().map_or(1, usize::from);
         let pool = Pool::new(options.threads.unwrap_or_else(offered))?;
-        Ok(Self { pool, isa, packed: Vec::new() })
+        Ok(Self { pool, isa, exact: options.exact, packed: Vec::new() })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod attend;
 mod best;
+mod codes;
 mod cores;
 mod fast;
 mod pool;

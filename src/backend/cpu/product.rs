@@ -7,6 +7,7 @@ use crate::kernel::matvec::Params;
 use crate::kernel::{Call, Epilogue, Form};
 use crate::quant::Matrix;
 
+use super::codes::{self, Rounded, has_codes, with_codes};
 use super::cores::{Columns, Cores};
 use super::simd::{Isa, Simd, dispatch};
 use super::tiles;
@@ -35,38 +36,57 @@ pub(super) fn product(
             Columns::of(y, y_shape, p.y_offset as usize, n, step)
         });
     }
+    let rounds = !cores.exact && has_codes(matrix.format());
+    let rounded = if rounds { x.iter().map(|x| Rounded::of(x)).collect() } else { Vec::new() };
+    let inputs = Inputs { floats: x, rounded };
     let pieces = if n * k < SMALL { 1 } else { 8 * cores.pool.threads() };
     let work = Columns::of(y, y_shape, p.y_offset as usize, n, n.div_ceil(pieces));
     let isa = cores.isa;
     cores.pool.each(work, |(first, mut y)| {
-        let y = &mut y;
-        for (x, y) in x.chunks(4).zip(y.chunks_mut(4)) {
-            match (x, y) {
-                ([a, b, c, d], y) => few(isa, matrix, first, [*a, *b, *c, *d], y, form.epilogue),
-                ([a, b, c], y) => few(isa, matrix, first, [*a, *b, *c], y, form.epilogue),
-                ([a, b], y) => few(isa, matrix, first, [*a, *b], y, form.epilogue),
-                (x, y) => few(isa, matrix, first, [x[0]], y, form.epilogue),
+        for (four, y) in y.chunks_mut(4).enumerate() {
+            let outputs = Outputs { matrix, first, epilogue: form.epilogue };
+            match y.len() {
+                1 => few::<1>(isa, outputs, &inputs, 4 * four, y),
+                2 => few::<2>(isa, outputs, &inputs, 4 * four, y),
+                3 => few::<3>(isa, outputs, &inputs, 4 * four, y),
+                _ => few::<4>(isa, outputs, &inputs, 4 * four, y),
             }
         }
     })
 }
 
-/// Outputs `first ..` of `R` rows.
-fn few<const R: usize>(
-    isa: Isa,
-    matrix: &Matrix,
+/// Rows of activations, and rounded where the product is taken in codes.
+struct Inputs<'a> {
+    floats: Vec<&'a [f32]>,
+    rounded: Vec<Rounded>,
+}
+
+/// Outputs `first ..` of the matrix.
+#[derive(Clone, Copy)]
+struct Outputs<'a> {
+    matrix: &'a Matrix,
     first: usize,
-    x: [&[f32]; R],
-    y: &mut [&mut [f32]],
     epilogue: Option<Epilogue>,
-) {
-    let format = matrix.format();
+}
+
+/// The outputs of rows `at .. at + R`.
+fn few<const R: usize>(isa: Isa, outputs: Outputs<'_>, inputs: &Inputs<'_>, at: usize, y: &mut [&mut [f32]]) {
+    let (matrix, format) = (outputs.matrix, outputs.matrix.format());
+    if !inputs.rounded.is_empty() {
+        let x: [&Rounded; R] = std::array::from_fn(|r| &inputs.rounded[at + r]);
+        return dispatch!(isa, s => with_codes!(
+            format,
+            U => outputs.each(y, #[inline(always)] |row| codes::dot::<_, U, R>(s, row, x)),
+            else unreachable!("rounded only where the format has codes")
+        ));
+    }
+    let x: [&[f32]; R] = std::array::from_fn(|r| inputs.floats[at + r]);
     dispatch!(isa, s => with_unit!(
         format,
-        U => each_output(matrix, first, y, epilogue, #[inline(always)] |row| dot::<_, U, R>(s, matrix, row, x)),
+        U => outputs.each(y, #[inline(always)] |row| dot::<_, U, R>(s, matrix, row, x)),
         else {
             let mut weights = vec![0.0; matrix.cols()];
-            each_output(matrix, first, y, epilogue, #[inline(always)] |row| {
+            outputs.each(y, #[inline(always)] |row| {
                 decode(s, format, row, &mut weights);
                 let mut dots = [0.0; R];
                 dots.iter_mut().zip(x).for_each(#[inline(always)] |(dot, x)| *dot = s.dot(&weights, x));
@@ -76,18 +96,15 @@ fn few<const R: usize>(
     ));
 }
 
-#[inline(always)]
-fn each_output<const R: usize>(
-    matrix: &Matrix,
-    first: usize,
-    y: &mut [&mut [f32]],
-    epilogue: Option<Epilogue>,
-    mut dot: impl FnMut(&[u8]) -> [f32; R],
-) {
-    for (j, row) in rows(matrix, first..first + y[0].len()).enumerate() {
-        let dots = dot(row);
-        for (y, dot) in y.iter_mut().zip(dots) {
-            y[j] = finish(epilogue, y[j], dot);
+impl Outputs<'_> {
+    #[inline(always)]
+    fn each<const R: usize>(self, y: &mut [&mut [f32]], mut dot: impl FnMut(&[u8]) -> [f32; R]) {
+        let range = self.first..self.first + y[0].len();
+        for (j, row) in rows(self.matrix, range).enumerate() {
+            let dots = dot(row);
+            for (y, dot) in y.iter_mut().zip(dots) {
+                y[j] = finish(self.epilogue, y[j], dot);
+            }
         }
     }
 }

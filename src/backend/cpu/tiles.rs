@@ -31,7 +31,7 @@ pub(super) fn product<'y>(
     columns: impl FnOnce(usize) -> Columns<'y>,
 ) -> Result<()> {
     let (k, panels) = (matrix.cols(), x.len().div_ceil(8));
-    let Cores { pool, isa, packed } = cores;
+    let Cores { pool, isa, packed, .. } = cores;
     packed.resize((panels * k * 8).max(packed.len()), 0.0);
     let packed = &mut packed[..panels * k * 8];
     pool.each(x.chunks(8).zip(packed.chunks_exact_mut(8 * k)), |(x, panel)| pack(x, panel))?;

@@ -76,17 +76,17 @@ fn decode_units<S: Simd, U: Unit>(s: S, format: Format, bytes: &[u8], out: &mut 
 
 /// Bytes `at .. at + 16`.
 #[inline(always)]
-fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {
+pub(super) fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {
     bytes[at..].first_chunk().expect("a block is longer")
 }
 
 #[inline(always)]
-fn half<S: Simd>(s: S, bytes: &[u8], at: usize) -> f32 {
+pub(super) fn half<S: Simd>(s: S, bytes: &[u8], at: usize) -> f32 {
     s.half_bits(u16::from_le_bytes(*bytes[at..].first_chunk().expect("a block is longer")))
 }
 
 #[inline(always)]
-fn word(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(*bytes[at..].first_chunk().expect("a block is longer"))
 }
 
@@ -99,13 +99,13 @@ fn affine<S: Simd>(s: S, q: [S::B; 2], d: f32, m: f32) -> [S::V; 4] {
 }
 
 #[inline(always)]
-fn nibbles<S: Simd>(s: S, bytes: &[u8; 16]) -> [S::B; 2] {
+pub(super) fn nibbles<S: Simd>(s: S, bytes: &[u8; 16]) -> [S::B; 2] {
     let b = s.bytes(bytes);
     [s.low(b), s.high(b)]
 }
 
 #[inline(always)]
-fn five_bits<S: Simd>(s: S, fifths: u32, bytes: &[u8; 16]) -> [S::B; 2] {
+pub(super) fn five_bits<S: Simd>(s: S, fifths: u32, bytes: &[u8; 16]) -> [S::B; 2] {
     let [low, high] = nibbles(s, bytes);
     [s.with::<4>(low, s.spread(fifths as u16)), s.with::<4>(high, s.spread((fifths >> 16) as u16))]
 }
@@ -269,7 +269,7 @@ impl Unit for Q6K {
 
 /// Sixteen codes of run `unit` of a `q6_k` block, from its element `at` on.
 #[inline(always)]
-fn six_bits<S: Simd>(s: S, block: &[u8], unit: usize, at: usize) -> S::B {
+pub(super) fn six_bits<S: Simd>(s: S, block: &[u8], unit: usize, at: usize) -> S::B {
     let (side, quarter) = (unit / 4, unit % 4);
     let low = s.bytes(sixteen(block, 64 * side + 32 * (quarter % 2) + at));
     let low = if quarter < 2 { s.low(low) } else { s.high(low) };

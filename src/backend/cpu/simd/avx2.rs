@@ -38,6 +38,8 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
 impl Simd for Avx2 {
     type V = __m256;
     type B = __m128i;
+    type I = __m256i;
+    type D = __m256i;
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -168,5 +170,29 @@ impl Simd for Avx2 {
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(b))),
         ])
+    }
+    #[inline(always)]
+    fn wide(self, b: __m128i) -> __m256i {
+        avx2!(_mm256_cvtepu8_epi16(b))
+    }
+    #[inline(always)]
+    fn wide_signed(self, b: __m128i) -> __m256i {
+        avx2!(_mm256_cvtepi8_epi16(b))
+    }
+    #[inline(always)]
+    fn minus(self, i: __m256i, less: i16) -> __m256i {
+        avx2!(_mm256_sub_epi16(i, _mm256_set1_epi16(less)))
+    }
+    #[inline(always)]
+    fn dot_codes(self, i: __m256i, x: &[i16; 16]) -> __m256i {
+        avx2!(_mm256_madd_epi16(i, _mm256_loadu_si256(x.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn add_sums(self, a: __m256i, b: __m256i) -> __m256i {
+        avx2!(_mm256_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn float(self, d: __m256i) -> __m256 {
+        avx2!(_mm256_cvtepi32_ps(d))
     }
 }

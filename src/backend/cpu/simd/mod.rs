@@ -77,10 +77,12 @@ macro_rules! dispatch {
 }
 pub(super) use dispatch;
 
-/// Operations on eight f32 (`V`) and on sixteen bytes (`B`).
+/// Operations on eight f32 (`V`), on sixteen bytes (`B`) and on sixteen i16 (`I`) with sums in i32 (`D`).
 pub(super) trait Simd: Copy + Send + Sync + 'static {
     type V: Copy + Send + Sync;
     type B: Copy;
+    type I: Copy;
+    type D: Copy;
 
     /// Runs `f` compiled for these instructions; what `f` calls must be `#[inline(always)]`.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
@@ -126,6 +128,18 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn spread(self, bits: u16) -> Self::B;
     fn unsigned(self, b: Self::B) -> [Self::V; 2];
     fn signed(self, b: Self::B) -> [Self::V; 2];
+
+    /// Sixteen unsigned bytes.
+    fn wide(self, b: Self::B) -> Self::I;
+    /// Sixteen signed bytes.
+    fn wide_signed(self, b: Self::B) -> Self::I;
+    /// Each element minus `less`.
+    fn minus(self, i: Self::I, less: i16) -> Self::I;
+    /// Products of the elements, in some order added up to the lanes of a sum.
+    fn dot_codes(self, i: Self::I, x: &[i16; 16]) -> Self::D;
+    fn add_sums(self, a: Self::D, b: Self::D) -> Self::D;
+    /// The lanes as f32: their sum is what counts, not their order.
+    fn float(self, d: Self::D) -> Self::V;
 
     /// eˣ within 2 units in the last place; nothing below e⁻⁸⁷, nothing above e⁸⁸. Reduced to |r| ≤ ln 2 / 2 by
     /// a two-part ln 2 (Cody and Waite 1980), then Taylor's polynomial of degree 7: its remainder r⁸/8! < 6·10⁻⁹.
@@ -237,6 +251,34 @@ mod tests {
             assert_eq!(expected[11][7], f32::from(bytes[15] & 3 | bytes[15] >> 4 << 2));
             for isa in all() {
                 assert_eq!(dispatch!(isa, s => bits(s, &bytes, &halves)), expected, "{}", isa.name());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn code_dot<S: Simd>(s: S, bytes: &[u8; 16], x: &[i16; 16]) -> [f32; 3] {
+        let b = s.bytes(bytes);
+        let (unsigned, signed) = (s.dot_codes(s.wide(b), x), s.dot_codes(s.wide_signed(b), x));
+        let less = s.dot_codes(s.minus(s.wide(s.low(b)), 8), x);
+        [s.sum(s.float(unsigned)), s.sum(s.float(s.add_sums(unsigned, signed))), s.sum(s.float(less))]
+    }
+
+    #[test]
+    fn dots_of_codes_are_whole_numbers() {
+        let mut seed = Seed::new(4);
+        for round in 0..50 {
+            let bytes: [u8; 16] = std::array::from_fn(|_| seed.bits() as u8);
+            // At most 2²⁴ in all, so that f32 holds every sum.
+            let x: [i16; 16] =
+                std::array::from_fn(|_| if round == 0 { -2000 } else { (seed.bits() % 4001) as i16 - 2000 });
+            let sum = |code: &dyn Fn(u8) -> i32| -> i32 {
+                bytes.iter().zip(x).map(|(&b, x)| code(b) * i32::from(x)).sum()
+            };
+            let (unsigned, signed) = (sum(&i32::from), sum(&|b| i32::from(b.cast_signed())));
+            let expected =
+                [unsigned, unsigned + signed, sum(&|b| i32::from(b & 15) - 8)].map(|sum| sum as f32);
+            for isa in all() {
+                assert_eq!(dispatch!(isa, s => code_dot(s, &bytes, &x)), expected, "{}", isa.name());
             }
         }
     }

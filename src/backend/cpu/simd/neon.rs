@@ -41,6 +41,8 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
 impl Simd for Neon {
     type V = Eight;
     type B = uint8x16_t;
+    type I = (int16x8_t, int16x8_t);
+    type D = (int32x4_t, int32x4_t);
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -179,5 +181,43 @@ impl Simd for Neon {
             };
             [eight(vmovl_s8(vget_low_s8(b))), eight(vmovl_s8(vget_high_s8(b)))]
         })
+    }
+    #[inline(always)]
+    fn wide(self, b: uint8x16_t) -> Self::I {
+        neon!((
+            vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(b))),
+            vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(b)))
+        ))
+    }
+    #[inline(always)]
+    fn wide_signed(self, b: uint8x16_t) -> Self::I {
+        neon!({
+            let b = vreinterpretq_s8_u8(b);
+            (vmovl_s8(vget_low_s8(b)), vmovl_s8(vget_high_s8(b)))
+        })
+    }
+    #[inline(always)]
+    fn minus(self, i: Self::I, less: i16) -> Self::I {
+        neon!((vsubq_s16(i.0, vdupq_n_s16(less)), vsubq_s16(i.1, vdupq_n_s16(less))))
+    }
+    #[inline(always)]
+    fn dot_codes(self, i: Self::I, x: &[i16; 16]) -> Self::D {
+        neon!({
+            let (a, b) = (vld1q_s16(x.as_ptr()), vld1q_s16(x[8..].as_ptr()));
+            let first = vmull_s16(vget_low_s16(i.0), vget_low_s16(a));
+            let second = vmull_s16(vget_high_s16(i.0), vget_high_s16(a));
+            (
+                vmlal_s16(first, vget_low_s16(i.1), vget_low_s16(b)),
+                vmlal_s16(second, vget_high_s16(i.1), vget_high_s16(b)),
+            )
+        })
+    }
+    #[inline(always)]
+    fn add_sums(self, a: Self::D, b: Self::D) -> Self::D {
+        neon!((vaddq_s32(a.0, b.0), vaddq_s32(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn float(self, d: Self::D) -> Eight {
+        neon!(Eight(vcvtq_f32_s32(d.0), vcvtq_f32_s32(d.1)))
     }
 }

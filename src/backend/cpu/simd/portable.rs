@@ -40,6 +40,8 @@ fn widen(bytes: [u8; 16], f: impl Fn(u8) -> f32) -> [[f32; 8]; 2] {
 impl Simd for Portable {
     type V = [f32; 8];
     type B = [u8; 16];
+    type I = [i16; 16];
+    type D = [i32; 8];
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -155,5 +157,37 @@ impl Simd for Portable {
     #[inline(always)]
     fn signed(self, b: [u8; 16]) -> [[f32; 8]; 2] {
         widen(b, |b| f32::from(b.cast_signed()))
+    }
+    #[inline(always)]
+    fn wide(self, b: [u8; 16]) -> [i16; 16] {
+        b.map(i16::from)
+    }
+    #[inline(always)]
+    fn wide_signed(self, b: [u8; 16]) -> [i16; 16] {
+        b.map(|b| i16::from(b.cast_signed()))
+    }
+    #[inline(always)]
+    fn minus(self, i: [i16; 16], less: i16) -> [i16; 16] {
+        i.map(|i| i - less)
+    }
+    #[inline(always)]
+    fn dot_codes(self, i: [i16; 16], x: &[i16; 16]) -> [i32; 8] {
+        let mut sums = [0; 8];
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            let term = |at: usize| i32::from(i[at]) * i32::from(x[at]);
+            *sum = term(2 * lane) + term(2 * lane + 1);
+        }
+        sums
+    }
+    #[inline(always)]
+    fn add_sums(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(
+            #[inline(always)]
+            |i| a[i] + b[i],
+        )
+    }
+    #[inline(always)]
+    fn float(self, d: [i32; 8]) -> [f32; 8] {
+        d.map(|d| d as f32)
     }
 }

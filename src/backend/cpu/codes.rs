@@ -1,0 +1,232 @@
+//! Products of quantized weights in whole numbers: activations are rounded to 16 bits per block of 32, and a
+//! weight's code is multiplied as it is, without becoming a float.
+//!
+//! Sixteen bits and not eight: with `vpmaddwd` (and NEON's `smlal`) they cost no more instructions a weight, since
+//! eight-bit products must be widened too, and the error is 258 times smaller: no input needs to be kept finer.
+//! An activation is off by at most s/2 with s = max |x| of its block / 32767.
+
+use super::simd::Simd;
+use super::unit::{
+    Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit, five_bits, half, nibbles, scales_and_mins, six_bits,
+};
+use super::unit::{sixteen, word};
+
+/// The largest code of an activation.
+const MOST: f32 = 32767.0;
+
+/// A row of activations, rounded: `x[i] ≈ codes[i] · scale` in blocks of 32.
+pub(super) struct Rounded {
+    codes: Vec<[[i16; 16]; 2]>,
+    blocks: Vec<Block>,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    scale: f32,
+    /// Σ codes · scale
+    sum: f32,
+}
+
+impl Rounded {
+    /// Rounds `x`, a whole number of blocks. A block with a NaN or an infinity becomes NaN.
+    pub(super) fn of(x: &[f32]) -> Self {
+        let (blocks, _) = x.as_chunks::<32>();
+        let mut rounded =
+            Self { codes: vec![[[0; 16]; 2]; blocks.len()], blocks: Vec::with_capacity(blocks.len()) };
+        for (x, codes) in blocks.iter().zip(&mut rounded.codes) {
+            let most =
+                x.iter().fold(0.0f32, |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most });
+            let most = if x.iter().all(|x| x.is_finite()) { most } else { f32::NAN };
+            let inverse = if most > 0.0 { MOST / most } else { 0.0 };
+            let mut sum = 0i32;
+            for (code, x) in codes.as_flattened_mut().iter_mut().zip(x) {
+                *code = nearest(x * inverse);
+                sum += i32::from(*code);
+            }
+            let scale = most / MOST;
+            rounded.blocks.push(Block { scale, sum: sum as f32 * scale });
+        }
+        rounded
+    }
+}
+
+/// The nearest whole number: 1.5·2²³ leaves no fraction bits, and the number in the lowest. Any number for NaN.
+#[inline(always)]
+fn nearest(x: f32) -> i16 {
+    (x + 12_582_912.0).to_bits() as i16
+}
+
+/// A block as codes: w = code · scale + min, with a scale for each 16 elements of a run of 32.
+pub(super) trait Codes: Unit {
+    /// Whether the two halves of a run have scales of their own.
+    const HALVES: bool = false;
+    /// Whether a min is ever other than zero.
+    const MINS: bool = false;
+    /// Calls `take` with the number of each run, its codes, their scales, and their min.
+    fn codes<S: Simd>(s: S, block: &[u8], take: impl FnMut(usize, [S::I; 2], [f32; 2], f32));
+}
+
+/// A row of weights times `R` rows of activations.
+#[inline(always)]
+pub(super) fn dot<S: Simd, U: Codes, const R: usize>(s: S, row: &[u8], x: [&Rounded; R]) -> [f32; R] {
+    let runs = row.len() / U::BYTES * (U::LEN / 32);
+    let (mut xs, mut ats): ([&[[[i16; 16]; 2]]; R], [&[Block]; R]) = ([&[]; R], [&[]; R]);
+    for r in 0..R {
+        (xs[r], ats[r]) = (&x[r].codes[..runs], &x[r].blocks[..runs]);
+    }
+    let (mut sums, mut seconds, mut mins) = ([s.splat(0.0); R], [s.splat(0.0); R], [0.0f32; R]);
+    for (index, block) in row.chunks_exact(U::BYTES).enumerate() {
+        U::codes(
+            s,
+            block,
+            #[inline(always)]
+            |run, codes, scales, min| {
+                let run = index * (U::LEN / 32) + run;
+                for r in 0..R {
+                    let (x, at) = (&xs[r][run], ats[r][run]);
+                    let (a, b) = (s.dot_codes(codes[0], &x[0]), s.dot_codes(codes[1], &x[1]));
+                    if U::HALVES {
+                        sums[r] = s.fma(s.float(a), s.splat(scales[0] * at.scale), sums[r]);
+                        seconds[r] = s.fma(s.float(b), s.splat(scales[1] * at.scale), seconds[r]);
+                    } else {
+                        let sum = s.float(s.add_sums(a, b));
+                        sums[r] = s.fma(sum, s.splat(scales[0] * at.scale), sums[r]);
+                    }
+                    if U::MINS {
+                        mins[r] += min * at.sum;
+                    }
+                }
+            },
+        );
+    }
+    let mut dots = mins;
+    for r in 0..R {
+        dots[r] += s.sum(s.add(sums[r], seconds[r]));
+    }
+    dots
+}
+
+impl Codes for Q4_0 {
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+        let ([low, high], d) = (nibbles(s, sixteen(block, 2)), half(s, block, 0));
+        take(0, [s.minus(s.wide(low), 8), s.minus(s.wide(high), 8)], [d; 2], 0.0);
+    }
+}
+
+impl Codes for Q4_1 {
+    const MINS: bool = true;
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+        let [low, high] = nibbles(s, sixteen(block, 4));
+        take(0, [s.wide(low), s.wide(high)], [half(s, block, 0); 2], half(s, block, 2));
+    }
+}
+
+impl Codes for Q5_0 {
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+        let [low, high] = five_bits(s, word(block, 2), sixteen(block, 6));
+        take(0, [s.minus(s.wide(low), 16), s.minus(s.wide(high), 16)], [half(s, block, 0); 2], 0.0);
+    }
+}
+
+impl Codes for Q5_1 {
+    const MINS: bool = true;
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+        let [low, high] = five_bits(s, word(block, 4), sixteen(block, 8));
+        take(0, [s.wide(low), s.wide(high)], [half(s, block, 0); 2], half(s, block, 2));
+    }
+}
+
+impl Codes for Q8_0 {
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+        let (a, b) = (s.bytes(sixteen(block, 2)), s.bytes(sixteen(block, 18)));
+        take(0, [s.wide_signed(a), s.wide_signed(b)], [half(s, block, 0); 2], 0.0);
+    }
+}
+
+impl Codes for Q4K {
+    const MINS: bool = true;
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+        let (d, dmin) = (half(s, block, 0), half(s, block, 2));
+        let (scales, mins) = scales_and_mins(block);
+        for pair in 0..4 {
+            let [a, b] = nibbles(s, sixteen(block, 16 + 32 * pair));
+            let [c, e] = nibbles(s, sixteen(block, 32 + 32 * pair));
+            for (run, low, high) in [(2 * pair, a, c), (2 * pair + 1, b, e)] {
+                let (scale, min) = (d * f32::from(scales[run]), -dmin * f32::from(mins[run]));
+                take(run, [s.wide(low), s.wide(high)], [scale; 2], min);
+            }
+        }
+    }
+}
+
+impl Codes for Q6K {
+    const HALVES: bool = true;
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+        let d = half(s, block, 208);
+        for run in 0..8 {
+            let (low, high) = (six_bits(s, block, run, 0), six_bits(s, block, run, 16));
+            let scales = &block[192 + 2 * run..];
+            let scales = [d * f32::from(scales[0].cast_signed()), d * f32::from(scales[1].cast_signed())];
+            take(run, [s.minus(s.wide(low), 32), s.minus(s.wide(high), 32)], scales, 0.0);
+        }
+    }
+}
+
+/// `with_codes!(format, U => for a format with codes, else otherwise)`.
+macro_rules! with_codes {
+    ($format:expr, $U:ident => $body:expr, else $other:expr) => {{
+        use $crate::backend::cpu::unit as units;
+        macro_rules! with {
+            ($unit:ident) => {{
+                type $U = units::$unit;
+                $body
+            }};
+        }
+        match $format {
+            $crate::quant::Format::Q4_0 => with!(Q4_0),
+            $crate::quant::Format::Q4_1 => with!(Q4_1),
+            $crate::quant::Format::Q5_0 => with!(Q5_0),
+            $crate::quant::Format::Q5_1 => with!(Q5_1),
+            $crate::quant::Format::Q8_0 => with!(Q8_0),
+            $crate::quant::Format::Q4_K => with!(Q4K),
+            $crate::quant::Format::Q6_K => with!(Q6K),
+            _ => $other,
+        }
+    }};
+}
+pub(super) use with_codes;
+
+/// Whether products with this format can be taken in codes.
+pub(super) fn has_codes(format: crate::quant::Format) -> bool {
+    with_codes!(format, _U => true, else false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_within_half_a_step_and_keeps_what_is_no_number() {
+        let mut x = crate::base::Seed::new(9).vector(96, 3.0);
+        x[40] = 1000.0;
+        x[64..].fill(0.0);
+        let rounded = Rounded::of(&x);
+        for (i, &x) in x.iter().enumerate() {
+            let block = rounded.blocks[i / 32];
+            let back = f32::from(rounded.codes[i / 32].as_flattened()[i % 32]) * block.scale;
+            assert!((back - x).abs() <= 0.5001 * block.scale, "{x} became {back}");
+        }
+        assert_eq!(rounded.blocks[2].scale, 0.0);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            x[70] = bad;
+            assert!(Rounded::of(&x).blocks[2].scale.is_nan());
+        }
+    }
+}
