@@ -70,10 +70,14 @@ pub(super) trait Codes: Unit {
 #[inline(always)]
 pub(super) fn dot<S: Simd, U: Codes, const R: usize>(s: S, row: &[u8], x: [&Rounded; R]) -> [f32; R] {
     let runs = row.len() / U::BYTES * (U::LEN / 32);
-    let (mut xs, mut ats): ([&[[[i16; 16]; 2]]; R], [&[Block]; R]) = ([&[]; R], [&[]; R]);
-    for r in 0..R {
-        (xs[r], ats[r]) = (&x[r].codes[..runs], &x[r].blocks[..runs]);
-    }
+    let xs = x.map(
+        #[inline(always)]
+        |x| &x.codes[..runs],
+    );
+    let ats = x.map(
+        #[inline(always)]
+        |x| &x.blocks[..runs],
+    );
     let (mut sums, mut seconds, mut mins) = ([s.splat(0.0); R], [s.splat(0.0); R], [0.0f32; R]);
     for (index, block) in row.chunks_exact(U::BYTES).enumerate() {
         U::codes(
