@@ -15,38 +15,42 @@ use super::unit::{sixteen, word};
 const MOST: f32 = 32767.0;
 
 /// A row of activations, rounded: `x[i] ≈ codes[i] · scale` in blocks of 32.
+#[derive(Debug, Default)]
 pub(super) struct Rounded {
-    codes: Vec<[[i16; 16]; 2]>,
-    blocks: Vec<Block>,
+    pub(super) codes: Vec<[[i16; 2]; 16]>,
+    pub(super) blocks: Vec<Block>,
 }
 
-#[derive(Clone, Copy)]
-struct Block {
-    scale: f32,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) scale: f32,
     /// Σ codes · scale
-    sum: f32,
+    pub(super) sum: f32,
 }
 
 impl Rounded {
     /// Rounds `x`, a whole number of blocks. A block with a NaN or an infinity becomes NaN.
-    pub(super) fn of(x: &[f32]) -> Self {
+    #[inline(always)]
+    pub(super) fn set(&mut self, x: &[f32]) {
         let (blocks, _) = x.as_chunks::<32>();
-        let mut rounded =
-            Self { codes: vec![[[0; 16]; 2]; blocks.len()], blocks: Vec::with_capacity(blocks.len()) };
-        for (x, codes) in blocks.iter().zip(&mut rounded.codes) {
-            let most =
-                x.iter().fold(0.0f32, |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most });
-            let most = if x.iter().all(|x| x.is_finite()) { most } else { f32::NAN };
+        self.codes.resize(blocks.len(), [[0; 2]; 16]);
+        self.blocks.clear();
+        for (x, codes) in blocks.iter().zip(&mut self.codes) {
+            // The bits of numbers without sign are in their order, infinity and NaN behind.
+            let mut most = 0;
+            for x in x {
+                most = most.max(x.to_bits() & 0x7fff_ffff);
+            }
+            let most = f32::from_bits(most);
             let inverse = if most > 0.0 { MOST / most } else { 0.0 };
             let mut sum = 0i32;
             for (code, x) in codes.as_flattened_mut().iter_mut().zip(x) {
                 *code = nearest(x * inverse);
                 sum += i32::from(*code);
             }
-            let scale = most / MOST;
-            rounded.blocks.push(Block { scale, sum: sum as f32 * scale });
+            let scale = if most.is_finite() { most / MOST } else { f32::NAN };
+            self.blocks.push(Block { scale, sum: sum as f32 * scale });
         }
-        rounded
     }
 }
 
@@ -87,7 +91,7 @@ pub(super) fn dot<S: Simd, U: Codes, const R: usize>(s: S, row: &[u8], x: [&Roun
             |run, codes, scales, min| {
                 let run = index * (U::LEN / 32) + run;
                 for r in 0..R {
-                    let (x, at) = (&xs[r][run], ats[r][run]);
+                    let (x, at) = (xs[r][run].as_flattened().as_chunks::<16>().0, ats[r][run]);
                     let (a, b) = (s.dot_codes(codes[0], &x[0]), s.dot_codes(codes[1], &x[1]));
                     if U::HALVES {
                         sums[r] = s.fma(s.float(a), s.splat(scales[0] * at.scale), sums[r]);
@@ -221,7 +225,8 @@ mod tests {
         let mut x = crate::base::Seed::new(9).vector(96, 3.0);
         x[40] = 1000.0;
         x[64..].fill(0.0);
-        let rounded = Rounded::of(&x);
+        let mut rounded = Rounded::default();
+        rounded.set(&x);
         for (i, &x) in x.iter().enumerate() {
             let block = rounded.blocks[i / 32];
             let back = f32::from(rounded.codes[i / 32].as_flattened()[i % 32]) * block.scale;
@@ -230,7 +235,8 @@ mod tests {
         assert_eq!(rounded.blocks[2].scale, 0.0);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[70] = bad;
-            assert!(Rounded::of(&x).blocks[2].scale.is_nan());
+            rounded.set(&x);
+            assert!(rounded.blocks[2].scale.is_nan());
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 
 use super::CpuOptions;
+use super::codes::Rounded;
 use super::pool::Pool;
 use super::simd::Isa;
 
@@ -15,13 +16,15 @@ pub(super) struct Cores {
     pub(super) exact: bool,
     /// Activations as the product kernel wants them.
     pub(super) packed: Vec<f32>,
+    /// Rows of activations, rounded.
+    pub(super) rounded: Vec<Rounded>,
 }
 
 impl Cores {
     pub(super) fn new(options: CpuOptions, isa: Isa) -> Result<Self> {
         let offered = || std::thread::available_parallelism().map_or(1, usize::from);
         let pool = Pool::new(options.threads.unwrap_or_else(offered))?;
-        Ok(Self { pool, isa, exact: options.exact, packed: Vec::new() })
+        Ok(Self { pool, isa, exact: options.exact, packed: Vec::new(), rounded: Vec::new() })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod attend;
 mod best;
+mod code_tiles;
 mod codes;
 mod cores;
 mod fast;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cores::Cores;
-use simd::{Isa, Portable};
+use simd::Isa;
 
 use super::{Backend, Caps, Program, Progress, Status, Ticket};
 use crate::error::{Error, Kind, Result};
@@ -74,12 +75,12 @@ impl Cpu {
         Self::with(options, Isa::find())
     }
 
-    /// A backend that uses only the instructions that the compiler may assume: for tests, and for doubt.
+    /// A backend for each instruction set of this machine, the plainest first: for tests, and for doubt.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn portable(options: CpuOptions) -> Result<Self> {
-        Self::with(options, Isa::Portable(Portable))
+    pub fn every(options: CpuOptions) -> Result<Vec<Self>> {
+        Isa::all().into_iter().map(|isa| Self::with(options, isa)).collect()
     }
 
     fn with(options: CpuOptions, isa: Isa) -> Result<Self> {

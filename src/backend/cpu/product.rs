@@ -7,6 +7,7 @@ use crate::kernel::matvec::Params;
 use crate::kernel::{Call, Epilogue, Form};
 use crate::quant::Matrix;
 
+use super::code_tiles;
 use super::codes::{self, Rounded, has_codes, with_codes};
 use super::cores::{Columns, Cores};
 use super::simd::{Isa, Simd, dispatch};
@@ -31,18 +32,26 @@ pub(super) fn product(
     let (rows, k, n) = (call.rows as usize, p.k as usize, p.n as usize);
     let x: Vec<&[f32]> = (0..rows).map(|r| &x[r * p.x_stride as usize..][..k]).collect();
     let y_shape = [rows, p.y_stride as usize];
+    let rounds = !cores.exact && has_codes(matrix.format());
+    if rounds {
+        round(cores, &x)?;
+    }
+    let Cores { pool, isa, rounded, .. } = &mut *cores;
+    let (isa, rounded) = (*isa, if rounds { &rounded[..rows] } else { &[] });
     if rows > FEW_ROWS {
+        if rounds {
+            return code_tiles::product(pool, isa, rounded, matrix, form.epilogue, |step| {
+                Columns::of(y, y_shape, p.y_offset as usize, n, step)
+            });
+        }
         return tiles::product(cores, &x, matrix, form.epilogue, |step| {
             Columns::of(y, y_shape, p.y_offset as usize, n, step)
         });
     }
-    let rounds = !cores.exact && has_codes(matrix.format());
-    let rounded = if rounds { x.iter().map(|x| Rounded::of(x)).collect() } else { Vec::new() };
     let inputs = Inputs { floats: x, rounded };
-    let pieces = if n * k < SMALL { 1 } else { 8 * cores.pool.threads() };
+    let pieces = if n * k < SMALL { 1 } else { 8 * pool.threads() };
     let work = Columns::of(y, y_shape, p.y_offset as usize, n, n.div_ceil(pieces));
-    let isa = cores.isa;
-    cores.pool.each(work, |(first, mut y)| {
+    pool.each(work, |(first, mut y)| {
         for (four, y) in y.chunks_mut(4).enumerate() {
             let outputs = Outputs { matrix, first, epilogue: form.epilogue };
             match y.len() {
@@ -58,7 +67,15 @@ pub(super) fn product(
 /// Rows of activations, and rounded where the product is taken in codes.
 struct Inputs<'a> {
     floats: Vec<&'a [f32]>,
-    rounded: Vec<Rounded>,
+    rounded: &'a [Rounded],
+}
+
+/// Rounds rows of activations.
+fn round(cores: &mut Cores, x: &[&[f32]]) -> Result<()> {
+    let Cores { pool, isa, rounded, .. } = cores;
+    rounded.resize_with(x.len().max(rounded.len()), Rounded::default);
+    let isa = *isa;
+    pool.each(x.iter().zip(rounded), |(x, rounded)| dispatch!(isa, _s => rounded.set(x)))
 }
 
 /// Outputs `first ..` of the matrix.

@@ -291,14 +291,14 @@ fn half_affine<S: Simd>(s: S, q: S::B, scale: f32) -> [S::V; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::{Isa, Portable, dispatch};
+    use super::super::simd::{Isa, dispatch};
     use super::*;
     use crate::base::Seed;
 
     #[test]
     fn registers_hold_the_bits_of_the_layout() {
         let mut seed = Seed::new(11);
-        for isa in [Isa::Portable(Portable), Isa::find()] {
+        for isa in Isa::all() {
             for &format in Format::ALL {
                 let len = if format.block_len() == 1 { 77 } else { 3 * format.block_len() };
                 let mut bytes = format.encode(&seed.vector(len, 1.0));

@@ -56,6 +56,19 @@ pub(super) fn product(seed: &mut Seed, matrix: &Matrix, rows: usize, epilogue: E
     }
 }
 
+/// Allows what rounding activations to 16 bits may change: each by half of max |x| / 32767, so a product by that
+/// times Σ|w|.
+pub(super) fn allow_rounding(case: &mut Case, matrix: &Matrix) {
+    let Data::F32(x) = &case.args[0] else { panic!("a product's first argument is x") };
+    let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let mut weights = vec![0.0; matrix.cols()];
+    let sums = (0..matrix.rows()).map(|row| {
+        matrix.decode_row(row, &mut weights);
+        weights.iter().map(|w| w.abs()).sum::<f32>()
+    });
+    case.tolerance.0 += sums.fold(0.0, f32::max) * most / 65534.0;
+}
+
 fn products(format: Format) -> Vec<Case> {
     let mut seed = Seed::new(21);
     let block = format.block_len();

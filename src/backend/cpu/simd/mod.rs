@@ -5,21 +5,30 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
+
+/// Sixteen by sixteen pairs of codes.
+pub(super) type Pairs = [[[i16; 2]; 16]; 16];
 
 /// The instruction set that computes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
     Portable(Portable),
@@ -28,15 +37,20 @@ pub(super) enum Isa {
 impl Isa {
     /// The best that this CPU has.
     pub(super) fn find() -> Self {
+        Self::all().pop().unwrap_or(Self::Portable(Portable))
+    }
+
+    /// Every instruction set of this machine, the plainest first.
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Self::Portable(Portable)];
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = Avx2::find() {
-            return Self::Avx2(avx2);
+        {
+            all.extend(Avx2::find().map(Self::Avx2));
+            all.extend(Avx512::find().map(Self::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
-        if let Some(neon) = Neon::find() {
-            return Self::Neon(neon);
-        }
-        Self::Portable(Portable)
+        all.extend(Neon::find().map(Self::Neon));
+        all
     }
 
     /// For the name of the device.
@@ -44,6 +58,8 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "AVX-512",
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => "NEON",
             Self::Portable(_) => "portable",
@@ -57,6 +73,12 @@ macro_rules! dispatch {
         match $isa {
             #[cfg(target_arch = "x86_64")]
             $crate::backend::cpu::simd::Isa::Avx2($s) => $crate::backend::cpu::simd::Simd::vectorize(
+                $s,
+                #[inline(always)]
+                || $body,
+            ),
+            #[cfg(target_arch = "x86_64")]
+            $crate::backend::cpu::simd::Isa::Avx512($s) => $crate::backend::cpu::simd::Simd::vectorize(
                 $s,
                 #[inline(always)]
                 || $body,
@@ -83,6 +105,13 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     type B: Copy;
     type I: Copy;
     type D: Copy;
+    /// Sixteen f32, sums in i32, and pairs of i16; and one pair for all sixteen.
+    type Lanes: Copy;
+    type Sums: Copy;
+    type Pairs: Copy;
+    type Pair: Copy;
+    /// Whether the registers hold six by twice sixteen sums.
+    const WIDE: bool = false;
 
     /// Runs `f` compiled for these instructions; what `f` calls must be `#[inline(always)]`.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
@@ -141,6 +170,29 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     /// The lanes as f32: their sum is what counts, not their order.
     fn float(self, d: Self::D) -> Self::V;
 
+    fn store_codes(self, i: [Self::I; 2], codes: &mut [[i16; 2]; 16]);
+    /// `to[b][a] = from[a][b]`
+    #[inline(always)]
+    fn transpose(self, from: &Pairs, to: &mut Pairs) {
+        for (b, to) in to.iter_mut().enumerate() {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from[b];
+            }
+        }
+    }
+    fn pairs(self, codes: &[[i16; 2]; 16]) -> Self::Pairs;
+    fn pair(self, codes: [i16; 2]) -> Self::Pair;
+    fn no_sums(self) -> Self::Sums;
+    /// The dot product of each pair of `w` with `x`, added to its sum.
+    fn add_dots(self, sums: Self::Sums, w: Self::Pairs, x: Self::Pair) -> Self::Sums;
+    fn no_lanes(self) -> Self::Lanes;
+    fn lanes(self, values: &[f32; 16]) -> Self::Lanes;
+    fn store_lanes(self, lanes: Self::Lanes, values: &mut [f32; 16]);
+    /// `to + sums · scales · x`
+    fn add_scaled(self, to: Self::Lanes, sums: Self::Sums, scales: Self::Lanes, x: f32) -> Self::Lanes;
+    /// `to + a · x`
+    fn add_times(self, to: Self::Lanes, a: Self::Lanes, x: f32) -> Self::Lanes;
+
     /// eˣ within 2 units in the last place; nothing below e⁻⁸⁷, nothing above e⁸⁸. Reduced to |r| ≤ ln 2 / 2 by
     /// a two-part ln 2 (Cody and Waite 1980), then Taylor's polynomial of degree 7: its remainder r⁸/8! < 6·10⁻⁹.
     #[inline(always)]
@@ -188,11 +240,6 @@ mod tests {
     use super::*;
     use crate::base::Seed;
 
-    /// Every instruction set of this machine, the plainest included.
-    fn all() -> Vec<Isa> {
-        vec![Isa::Portable(Portable), Isa::find()]
-    }
-
     #[inline(always)]
     fn exps<S: Simd>(s: S, x: &mut [f32]) {
         for x in x.as_chunks_mut::<8>().0 {
@@ -204,7 +251,7 @@ mod tests {
     fn exp_is_within_two_units_in_the_last_place() {
         let inputs: Vec<f32> = (-87_000..88_000).step_by(7).map(|x| x as f32 / 1000.0).collect();
         let inputs = &inputs[..inputs.len() / 8 * 8];
-        for isa in all() {
+        for isa in Isa::all() {
             let mut got = inputs.to_vec();
             dispatch!(isa, s => exps(s, &mut got));
             for (x, got) in inputs.iter().zip(&got) {
@@ -249,7 +296,7 @@ mod tests {
             let expected = bits(Portable, &bytes, &halves);
             assert_eq!(expected[0][0], f32::from(bytes[0] & 15));
             assert_eq!(expected[11][7], f32::from(bytes[15] & 3 | bytes[15] >> 4 << 2));
-            for isa in all() {
+            for isa in Isa::all() {
                 assert_eq!(dispatch!(isa, s => bits(s, &bytes, &halves)), expected, "{}", isa.name());
             }
         }
@@ -277,8 +324,52 @@ mod tests {
             let (unsigned, signed) = (sum(&i32::from), sum(&|b| i32::from(b.cast_signed())));
             let expected =
                 [unsigned, unsigned + signed, sum(&|b| i32::from(b & 15) - 8)].map(|sum| sum as f32);
-            for isa in all() {
+            for isa in Isa::all() {
                 assert_eq!(dispatch!(isa, s => code_dot(s, &bytes, &x)), expected, "{}", isa.name());
+            }
+        }
+    }
+
+    /// The transposed square, and the sums of its first two rows of pairs times `x`, times 4 and 1 more.
+    #[inline(always)]
+    fn pair_sums<S: Simd>(s: S, square: &Pairs, x: [[i16; 2]; 2]) -> ([f32; 16], Pairs) {
+        let mut turned = [[[0; 2]; 16]; 16];
+        s.transpose(square, &mut turned);
+        let mut sums = s.no_sums();
+        for (w, x) in turned.iter().zip(x) {
+            sums = s.add_dots(sums, s.pairs(w), s.pair(x));
+        }
+        let mut out = [0.0; 16];
+        let ones = s.lanes(&[1.0; 16]);
+        s.store_lanes(s.add_scaled(s.add_times(s.no_lanes(), ones, 1.0), sums, ones, 4.0), &mut out);
+        (out, turned)
+    }
+
+    #[test]
+    fn tiles_of_codes_are_whole_numbers() {
+        let mut seed = Seed::new(6);
+        for round in 0..50 {
+            let code = |seed: &mut Seed| match round {
+                0 => 127,
+                1 => -128,
+                _ => i16::from(seed.bits() as i8),
+            };
+            let square: Pairs =
+                std::array::from_fn(|_| std::array::from_fn(|_| [code(&mut seed), code(&mut seed)]));
+            let x = match round {
+                0 | 1 => [[32767; 2], [-32767, 32767]],
+                _ => std::array::from_fn(|_| std::array::from_fn(|_| seed.bits() as i16 >> 3)),
+            };
+            let expected: [f32; 16] = std::array::from_fn(|output| {
+                let dot =
+                    |pair: usize, at: usize| i32::from(square[output][pair][at]) * i32::from(x[pair][at]);
+                let sum = dot(0, 0) + dot(0, 1) + dot(1, 0) + dot(1, 1);
+                sum as f32 * 4.0 + 1.0
+            });
+            for isa in Isa::all() {
+                let (sums, turned) = dispatch!(isa, s => pair_sums(s, &square, x));
+                assert_eq!(sums, expected, "{}", isa.name());
+                assert!((0..16).all(|a| (0..16).all(|b| turned[b][a] == square[a][b])), "{}", isa.name());
             }
         }
     }
@@ -289,7 +380,7 @@ mod tests {
         for len in [0, 1, 7, 8, 9, 16, 17, 64, 100] {
             let (a, b) = (seed.vector(len, 1.0), seed.vector(len, 1.0));
             let expected: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-            for isa in all() {
+            for isa in Isa::all() {
                 let got = dispatch!(isa, s => s.dot(&a, &b));
                 assert!((f64::from(got) - expected).abs() < 1e-5, "{}, {len}: {got} {expected}", isa.name());
             }

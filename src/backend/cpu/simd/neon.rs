@@ -43,6 +43,11 @@ impl Simd for Neon {
     type B = uint8x16_t;
     type I = (int16x8_t, int16x8_t);
     type D = (int32x4_t, int32x4_t);
+    type Lanes = [Eight; 2];
+    type Sums = [int32x4_t; 4];
+    /// The first codes of eight pairs, and the second, twice.
+    type Pairs = [int16x8x2_t; 2];
+    type Pair = [i16; 2];
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -219,5 +224,66 @@ impl Simd for Neon {
     #[inline(always)]
     fn float(self, d: Self::D) -> Eight {
         neon!(Eight(vcvtq_f32_s32(d.0), vcvtq_f32_s32(d.1)))
+    }
+    #[inline(always)]
+    fn store_codes(self, i: [Self::I; 2], codes: &mut [[i16; 2]; 16]) {
+        let (eights, _) = codes.as_flattened_mut().as_chunks_mut::<8>();
+        for (eight, i) in eights.iter_mut().zip([i[0].0, i[0].1, i[1].0, i[1].1]) {
+            neon!(vst1q_s16(eight.as_mut_ptr(), i));
+        }
+    }
+    #[inline(always)]
+    fn pairs(self, codes: &[[i16; 2]; 16]) -> Self::Pairs {
+        let (halves, _) = codes.as_flattened().as_chunks::<16>();
+        neon!([vld2q_s16(halves[0].as_ptr()), vld2q_s16(halves[1].as_ptr())])
+    }
+    #[inline(always)]
+    fn pair(self, codes: [i16; 2]) -> [i16; 2] {
+        codes
+    }
+    #[inline(always)]
+    fn no_sums(self) -> Self::Sums {
+        neon!([vdupq_n_s32(0); 4])
+    }
+    #[inline(always)]
+    fn add_dots(self, mut sums: Self::Sums, w: Self::Pairs, x: [i16; 2]) -> Self::Sums {
+        for half in 0..2 {
+            let int16x8x2_t(first, second) = w[half];
+            for (w, x) in [(first, x[0]), (second, x[1])] {
+                neon!({
+                    sums[2 * half] = vmlal_n_s16(sums[2 * half], vget_low_s16(w), x);
+                    sums[2 * half + 1] = vmlal_n_s16(sums[2 * half + 1], vget_high_s16(w), x);
+                });
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    fn no_lanes(self) -> [Eight; 2] {
+        [self.splat(0.0); 2]
+    }
+    #[inline(always)]
+    fn lanes(self, values: &[f32; 16]) -> [Eight; 2] {
+        let (eights, _) = values.as_chunks::<8>();
+        [self.load(&eights[0]), self.load(&eights[1])]
+    }
+    #[inline(always)]
+    fn store_lanes(self, lanes: [Eight; 2], values: &mut [f32; 16]) {
+        let (eights, _) = values.as_chunks_mut::<8>();
+        self.store(lanes[0], &mut eights[0]);
+        self.store(lanes[1], &mut eights[1]);
+    }
+    #[inline(always)]
+    fn add_scaled(self, to: [Eight; 2], sums: Self::Sums, scales: [Eight; 2], x: f32) -> [Eight; 2] {
+        let (x, [a, b, c, d]) = (self.splat(x), sums);
+        [
+            self.fma(self.float((a, b)), self.mul(scales[0], x), to[0]),
+            self.fma(self.float((c, d)), self.mul(scales[1], x), to[1]),
+        ]
+    }
+    #[inline(always)]
+    fn add_times(self, to: [Eight; 2], a: [Eight; 2], x: f32) -> [Eight; 2] {
+        let x = self.splat(x);
+        [self.fma(a[0], x, to[0]), self.fma(a[1], x, to[1])]
     }
 }

@@ -42,6 +42,10 @@ impl Simd for Portable {
     type B = [u8; 16];
     type I = [i16; 16];
     type D = [i32; 8];
+    type Lanes = [f32; 16];
+    type Sums = [i32; 16];
+    type Pairs = [[i16; 2]; 16];
+    type Pair = [i16; 2];
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -189,5 +193,54 @@ impl Simd for Portable {
     #[inline(always)]
     fn float(self, d: [i32; 8]) -> [f32; 8] {
         d.map(|d| d as f32)
+    }
+    #[inline(always)]
+    fn store_codes(self, i: [[i16; 16]; 2], codes: &mut [[i16; 2]; 16]) {
+        codes.as_flattened_mut().copy_from_slice(i.as_flattened());
+    }
+    #[inline(always)]
+    fn pairs(self, codes: &[[i16; 2]; 16]) -> [[i16; 2]; 16] {
+        *codes
+    }
+    #[inline(always)]
+    fn pair(self, codes: [i16; 2]) -> [i16; 2] {
+        codes
+    }
+    #[inline(always)]
+    fn no_sums(self) -> [i32; 16] {
+        [0; 16]
+    }
+    #[inline(always)]
+    fn add_dots(self, mut sums: [i32; 16], w: [[i16; 2]; 16], x: [i16; 2]) -> [i32; 16] {
+        for (sum, w) in sums.iter_mut().zip(w) {
+            *sum += i32::from(w[0]) * i32::from(x[0]) + i32::from(w[1]) * i32::from(x[1]);
+        }
+        sums
+    }
+    #[inline(always)]
+    fn no_lanes(self) -> [f32; 16] {
+        [0.0; 16]
+    }
+    #[inline(always)]
+    fn lanes(self, values: &[f32; 16]) -> [f32; 16] {
+        *values
+    }
+    #[inline(always)]
+    fn store_lanes(self, lanes: [f32; 16], values: &mut [f32; 16]) {
+        *values = lanes;
+    }
+    #[inline(always)]
+    fn add_scaled(self, mut to: [f32; 16], sums: [i32; 16], scales: [f32; 16], x: f32) -> [f32; 16] {
+        for (to, (sum, scale)) in to.iter_mut().zip(sums.into_iter().zip(scales)) {
+            *to += sum as f32 * (scale * x);
+        }
+        to
+    }
+    #[inline(always)]
+    fn add_times(self, mut to: [f32; 16], a: [f32; 16], x: f32) -> [f32; 16] {
+        for (to, a) in to.iter_mut().zip(a) {
+            *to += a * x;
+        }
+        to
     }
 }
