@@ -1,12 +1,23 @@
-//! `attend`, one query row and one KV head a task: the query heads of the group share each page of keys and
-//! values while it is in the cache, with a running maximum and sum.
+//! `attend`: blocks of query rows and one KV head a task, so that the queries of a block share each page of keys
+//! and values while it is in the cache; each query has a running maximum and sum (Milakov and Gimelshein 2018,
+//! *Online normalizer calculation for softmax*). A few rows are cut along the positions instead, and the parts are
+//! combined as in Dao et al. 2023, *Flash-Decoding*. The cuts depend on the call alone, not on the threads.
+
+use std::ops::Range;
 
 use crate::error::Result;
 use crate::kernel::attend::Params;
 use crate::kernel::{Call, Form, KvType, PAGE, ROW_WORDS, kv_at};
 
-use super::cores::Cores;
+use super::cores::{Columns, Cores};
 use super::simd::{Simd, dispatch};
+
+/// Rows of a block.
+const ROWS: usize = 8;
+/// Calls of at most so many rows are cut into parts of [`PART`] positions.
+const FEW_ROWS: usize = 4;
+/// Positions of a part, a multiple of [`PAGE`].
+const PART: u32 = 256;
 
 /// The cache of a layer and where sequences keep their pages.
 #[derive(Clone, Copy)]
@@ -16,11 +27,22 @@ pub(super) struct Cache<'a> {
     pub(super) values: &'a [u32],
 }
 
-/// Scratch of a thread: a page of keys and of values as f32, and for each head of the group its maximum and sum.
-struct Scratch {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    softmax: Vec<(f32, f32)>,
+/// What all tasks of a call share.
+struct Shared<'a> {
+    p: &'a Params,
+    kv: KvType,
+    rows: &'a [[u32; ROW_WORDS]],
+    q: &'a [f32],
+    cache: Cache<'a>,
+}
+
+/// A head of a row: what it looks for, and what it has found of the positions before `len` so far.
+struct Query<'a> {
+    q: &'a [f32],
+    y: &'a mut [f32],
+    len: u32,
+    most: f32,
+    total: f32,
 }
 
 /// y[r, h] = softmax(scale · q[r, h] · keys) · values; y is `(rows, heads · head_dim)`.
@@ -34,122 +56,299 @@ pub(super) fn attend(
     cache: Cache<'_>,
     y: &mut [f32],
 ) -> Result<()> {
-    let (head_dim, heads) = (p.head_dim as usize, p.heads as usize);
-    let group = heads / p.kv_heads as usize;
-    let kv = form.kv.unwrap_or(KvType::F32);
-    let scratch = || Scratch {
-        keys: vec![0.0; PAGE as usize * head_dim],
-        values: vec![0.0; PAGE as usize * head_dim],
-        softmax: vec![(f32::NEG_INFINITY, 0.0); group],
-    };
-    let y = &mut y[..call.rows as usize * heads * head_dim];
+    let (head_dim, width) = (p.head_dim as usize, p.heads as usize * p.head_dim as usize);
+    let group = p.heads as usize / p.kv_heads as usize * head_dim;
+    let rows = &rows.as_chunks().0[..call.rows as usize];
+    let shared = Shared { p, kv: form.kv.unwrap_or(KvType::F32), rows, q, cache };
+    let scratch = || vec![0.0; 2 * PAGE as usize * head_dim];
+    let y = &mut y[..rows.len() * width];
+    let longest = rows.iter().map(|row| row[1] + 1).max().unwrap_or(0);
     let isa = cores.isa;
-    cores.pool.each_with(y.chunks_exact_mut(group * head_dim).enumerate(), scratch, |scratch, (task, y)| {
-        let (r, kv_head) = (task / p.kv_heads as usize, task % p.kv_heads as usize);
-        let row = &rows[r * ROW_WORDS..][..ROW_WORDS];
-        let q = &q[r * p.q_stride as usize + p.q_offset as usize + kv_head * group * head_dim..];
-        let q = &q[..group * head_dim];
-        let page = |from: u32| {
-            kv_at(cache.pages, p.pages_per_sequence, row[2], from, kv_head as u32, p.kv_heads, p.head_dim)
-        };
-        dispatch!(isa, s => attend_row(s, p, kv, row[1] + 1, q, &page, cache, scratch, y));
+    if rows.len() <= FEW_ROWS && longest > PART {
+        let parts = longest.div_ceil(PART) as usize;
+        let mut found: Vec<Found> = Vec::new();
+        found.resize_with(rows.len() * p.kv_heads as usize * parts, || Found::new(group, head_dim));
+        let work = found.iter_mut().enumerate();
+        cores.pool.each_with(work, scratch, |scratch, (task, found)| {
+            let (piece, part) = (task / parts, (task % parts) as u32);
+            let (row, kv_head) = (piece / p.kv_heads as usize, piece % p.kv_heads as usize);
+            let mut queries = shared.queries(row, kv_head, vec![&mut found.y]);
+            let positions = part * PART..(part + 1) * PART;
+            dispatch!(isa, s => shared.look(s, row, kv_head, positions, &mut queries, scratch));
+            found.softmax = queries.iter().map(|query| (query.most, query.total)).collect();
+        })?;
+        for (y, parts) in y.chunks_exact_mut(group).zip(found.chunks_exact(parts)) {
+            combine(parts, y, head_dim);
+        }
+        return Ok(());
+    }
+
+    let work = y.chunks_mut(ROWS * width).enumerate().flat_map(|(block, y)| {
+        let shape = [y.len() / width, width];
+        Columns::of(y, shape, 0, width, group).map(move |(column, y)| (block * ROWS, column / group, y))
+    });
+    cores.pool.each_with(work, scratch, |scratch, (first, kv_head, y)| {
+        let mut queries = shared.queries(first, kv_head, y);
+        let heads = group / head_dim;
+        let (mut row, mut left) = (first, queries.as_mut_slice());
+        for same in rows[first..][..left.len() / heads].chunk_by(|a, b| a[2] == b[2]) {
+            let (now, rest) = left.split_at_mut(same.len() * heads);
+            dispatch!(isa, s => shared.look(s, row, kv_head, 0..u32::MAX, now, scratch));
+            (row, left) = (row + same.len(), rest);
+        }
+        for Query { y, total, .. } in queries {
+            y.iter_mut().for_each(|y| *y /= total);
+        }
     })
 }
 
-/// The heads of a group for one row that sees `len` positions.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "one call, kept apart to be compiled for each instruction set")]
-fn attend_row<S: Simd>(
-    s: S,
-    p: &Params,
-    kv: KvType,
-    len: u32,
-    q: &[f32],
-    page: &impl Fn(u32) -> usize,
-    cache: Cache<'_>,
-    scratch: &mut Scratch,
-    y: &mut [f32],
-) {
-    let head_dim = p.head_dim as usize;
-    scratch.softmax.fill((f32::NEG_INFINITY, 0.0));
+/// What the queries of a row and KV head found in a part of the positions.
+struct Found {
+    y: Vec<f32>,
+    softmax: Vec<(f32, f32)>,
+}
+
+impl Found {
+    fn new(group: usize, head_dim: usize) -> Self {
+        Self { y: vec![0.0; group], softmax: vec![(f32::NEG_INFINITY, 0.0); group / head_dim] }
+    }
+}
+
+/// What the heads of `y` find in all parts.
+fn combine(parts: &[Found], y: &mut [f32], head_dim: usize) {
     y.fill(0.0);
-    for from in (0..len).step_by(PAGE as usize) {
-        let positions = PAGE.min(len - from) as usize;
-        let at = page(from);
-        let keys = floats(s, kv, cache.keys, at, positions * head_dim, &mut scratch.keys);
-        let values = floats(s, kv, cache.values, at, positions * head_dim, &mut scratch.values);
-        let heads = q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim));
-        for ((q, y), (most, total)) in heads.zip(&mut scratch.softmax) {
-            // Behind the last position a weight is zero.
-            let mut weights = [f32::NEG_INFINITY; PAGE as usize];
-            for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
-                *weight = s.dot(q, key) * p.scale;
+    for (head, y) in y.chunks_exact_mut(head_dim).enumerate() {
+        let most = parts.iter().map(|part| part.softmax[head].0).fold(f32::NEG_INFINITY, f32::max);
+        let mut total = 0.0;
+        for part in parts.iter().filter(|part| part.softmax[head].1 != 0.0) {
+            let weight = (part.softmax[head].0 - most).exp();
+            total += part.softmax[head].1 * weight;
+            for (y, found) in y.iter_mut().zip(&part.y[head * head_dim..]) {
+                *y += found * weight;
             }
-            let largest = weights.iter().copied().fold(*most, f32::max);
+        }
+        y.iter_mut().for_each(|y| *y /= total);
+    }
+}
+
+impl<'a> Shared<'a> {
+    /// The queries of rows `first ..` to a KV head, heads of a row together; `y` is what they write.
+    fn queries<'y>(&self, first: usize, kv_head: usize, y: Vec<&'y mut [f32]>) -> Vec<Query<'y>>
+    where
+        'a: 'y,
+    {
+        let head_dim = self.p.head_dim as usize;
+        let rows = self.rows[first..].iter().zip(first..).zip(y);
+        rows.flat_map(|((row, r), y)| {
+            let at = r * self.p.q_stride as usize + self.p.q_offset as usize + kv_head * y.len();
+            y.fill(0.0);
+            let heads = self.q[at..][..y.len()].chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim));
+            heads.map(|(q, y)| Query { q, y, len: row[1] + 1, most: f32::NEG_INFINITY, total: 0.0 })
+        })
+        .collect()
+    }
+
+    /// Lets queries of the sequence of row `row` look at those of the positions that they may see.
+    #[inline(always)]
+    fn look<S: Simd>(
+        &self,
+        s: S,
+        row: usize,
+        kv_head: usize,
+        positions: Range<u32>,
+        queries: &mut [Query<'_>],
+        scratch: &mut [f32],
+    ) {
+        let p = self.p;
+        let end = queries.iter().map(|query| query.len).max().unwrap_or(0).min(positions.end);
+        let (keys, values) = scratch.split_at_mut(PAGE as usize * p.head_dim as usize);
+        for from in (positions.start..end).step_by(PAGE as usize) {
+            // Scores are computed eight at a time.
+            let len = (end - from).min(PAGE).next_multiple_of(8) as usize * p.head_dim as usize;
+            let sequence = self.rows[row][2];
+            let at = kv_at(
+                self.cache.pages,
+                p.pages_per_sequence,
+                sequence,
+                from,
+                kv_head as u32,
+                p.kv_heads,
+                p.head_dim,
+            );
+            let page = Page {
+                keys: floats(s, self.kv, self.cache.keys, at, len, keys),
+                values: floats(s, self.kv, self.cache.values, at, len, values),
+                from,
+                scale: p.scale,
+            };
+            let (pairs, rest) = queries.as_chunks_mut::<2>();
+            for pair in pairs {
+                page.show::<S, 2>(s, pair);
+            }
+            for query in rest {
+                page.show::<S, 1>(s, std::array::from_mut(query));
+            }
+        }
+    }
+}
+
+/// Up to [`PAGE`] positions from `from` on, `(position, head_dim)`, a multiple of eight.
+struct Page<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+    from: u32,
+    scale: f32,
+}
+
+impl Page<'_> {
+    #[inline(always)]
+    fn show<S: Simd, const Q: usize>(&self, s: S, queries: &mut [Query<'_>; Q]) {
+        let mut seen = [0; Q];
+        for (seen, query) in seen.iter_mut().zip(&*queries) {
+            *seen = query.len.saturating_sub(self.from).min(PAGE) as usize;
+        }
+        let most_seen = seen.iter().copied().fold(0, usize::max);
+        if most_seen == 0 {
+            return;
+        }
+        let mut weights = [[0.0; PAGE as usize]; Q];
+        self.scores::<S, Q>(s, queries, most_seen, &mut weights);
+        let mut shrinks = [1.0; Q];
+        for q in 0..Q {
+            let (query, weights) = (&mut queries[q], &mut weights[q]);
+            let largest = weights[..seen[q]].iter().copied().fold(query.most, f32::max);
             let shift = s.splat(-largest);
             for weights in weights.as_chunks_mut::<8>().0 {
                 s.store(s.exp(s.add(s.load(weights), shift)), weights);
             }
-            weights[positions..].fill(0.0);
-            let shrink = if *most == largest { 1.0 } else { (*most - largest).exp() };
-            *total = *total * shrink + weights.iter().sum::<f32>();
-            *most = largest;
-            add_values(s, &weights[..positions], values, shrink, y);
+            weights[seen[q]..].fill(0.0);
+            if query.most != largest {
+                shrinks[q] = (query.most - largest).exp();
+            }
+            query.total = query.total * shrinks[q] + weights.iter().sum::<f32>();
+            query.most = largest;
+        }
+        let both = seen.iter().copied().fold(most_seen, usize::min);
+        self.add_values::<S, Q>(s, 0..both, &weights, shrinks, queries);
+        for q in 0..Q {
+            if seen[q] > both {
+                let query = std::array::from_mut(&mut queries[q]);
+                self.add_values::<S, 1>(s, both..seen[q], &[weights[q]], [1.0], query);
+            }
         }
     }
-    for (y, (_, total)) in y.chunks_exact_mut(head_dim).zip(&scratch.softmax) {
-        y.iter_mut().for_each(
-            #[inline(always)]
-            |y| *y /= total,
-        );
+
+    /// `weights[q][t] = scale · q · keys[t]`, for at least the first `seen` positions.
+    #[inline(always)]
+    fn scores<S: Simd, const Q: usize>(
+        &self,
+        s: S,
+        queries: &[Query<'_>; Q],
+        seen: usize,
+        weights: &mut [[f32; PAGE as usize]; Q],
+    ) {
+        let (head_dim, at_once) = (queries[0].q.len(), 8 / Q);
+        for (first, keys) in self.keys.chunks_exact(at_once * head_dim).enumerate() {
+            if first * at_once >= seen {
+                break;
+            }
+            let mut sums = [s.splat(0.0); 8];
+            for lane in 0..head_dim / 8 {
+                for q in 0..Q {
+                    let x = s.load(eight(&queries[q].q[8 * lane..]));
+                    for t in 0..at_once {
+                        let sum = &mut sums[q * at_once + t];
+                        *sum = s.fma(x, s.load(eight(&keys[t * head_dim + 8 * lane..])), *sum);
+                    }
+                }
+            }
+            let mut dots = [0.0; 8];
+            s.store(s.mul(s.sums(sums), s.splat(self.scale)), &mut dots);
+            for q in 0..Q {
+                for t in 0..at_once {
+                    let mut rest = 0.0;
+                    for i in head_dim / 8 * 8..head_dim {
+                        rest += queries[q].q[i] * keys[t * head_dim + i];
+                    }
+                    weights[q][first * at_once + t] = dots[q * at_once + t] + rest * self.scale;
+                }
+            }
+        }
+    }
+
+    /// `y = y · shrink + Σₜ weights[t] · values[t, :]` of each query.
+    #[inline(always)]
+    fn add_values<S: Simd, const Q: usize>(
+        &self,
+        s: S,
+        positions: Range<usize>,
+        weights: &[[f32; PAGE as usize]; Q],
+        shrinks: [f32; Q],
+        queries: &mut [Query<'_>; Q],
+    ) {
+        let head_dim = queries[0].y.len();
+        let values = &self.values[positions.start * head_dim..positions.end * head_dim];
+        let mut column = 0;
+        while column + 32 <= head_dim {
+            add_columns::<S, Q, 4>(s, column, values, &positions, weights, shrinks, queries);
+            column += 32;
+        }
+        while column + 8 <= head_dim {
+            add_columns::<S, Q, 1>(s, column, values, &positions, weights, shrinks, queries);
+            column += 8;
+        }
+        for column in column..head_dim {
+            for q in 0..Q {
+                let mut sum = queries[q].y[column] * shrinks[q];
+                for (weight, value) in
+                    weights[q][positions.clone()].iter().zip(values[column..].iter().step_by(head_dim))
+                {
+                    sum += weight * value;
+                }
+                queries[q].y[column] = sum;
+            }
+        }
     }
 }
 
-/// `y = y · shrink + Σₜ weights[t] · values[t, :]`
+/// [`Page::add_values`] for `8 · C` columns.
 #[inline(always)]
-fn add_values<S: Simd>(s: S, weights: &[f32], values: &[f32], shrink: f32, y: &mut [f32]) {
-    let head_dim = y.len();
-    let (eights, rest) = y.as_chunks_mut::<8>();
-    let (fours, left) = eights.as_chunks_mut::<4>();
-    let shrink_lanes = s.splat(shrink);
-    let mut column = 0;
-    for y in fours {
-        let mut sums = [s.splat(0.0); 4];
-        for i in 0..4 {
-            sums[i] = s.mul(s.load(&y[i]), shrink_lanes);
+fn add_columns<S: Simd, const Q: usize, const C: usize>(
+    s: S,
+    column: usize,
+    values: &[f32],
+    positions: &Range<usize>,
+    weights: &[[f32; PAGE as usize]; Q],
+    shrinks: [f32; Q],
+    queries: &mut [Query<'_>; Q],
+) {
+    let head_dim = queries[0].y.len();
+    let mut sums = [[s.splat(0.0); C]; Q];
+    for q in 0..Q {
+        for (c, sum) in sums[q].iter_mut().enumerate() {
+            *sum = s.mul(s.load(eight(&queries[q].y[column + 8 * c..])), s.splat(shrinks[q]));
         }
-        for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-            let (weight, value) = (s.splat(*weight), value[column..].as_chunks::<8>().0);
-            for i in 0..4 {
-                sums[i] = s.fma(weight, s.load(&value[i]), sums[i]);
+    }
+    for (value, t) in values.chunks_exact(head_dim).zip(positions.clone()) {
+        for c in 0..C {
+            let value = s.load(eight(&value[column + 8 * c..]));
+            for q in 0..Q {
+                sums[q][c] = s.fma(s.splat(weights[q][t]), value, sums[q][c]);
             }
         }
-        for i in 0..4 {
-            s.store(sums[i], &mut y[i]);
+    }
+    for q in 0..Q {
+        for (c, sum) in sums[q].into_iter().enumerate() {
+            let y = queries[q].y[column + 8 * c..].first_chunk_mut().expect("a vector is left");
+            s.store(sum, y);
         }
-        column += 32;
     }
-    for y in left {
-        let mut sum = s.mul(s.load(y), shrink_lanes);
-        for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-            sum = s.fma(
-                s.splat(*weight),
-                s.load(value[column..].first_chunk().expect("8 columns are left")),
-                sum,
-            );
-        }
-        s.store(sum, y);
-        column += 8;
-    }
-    for y in rest {
-        let terms = weights.iter().zip(values[column..].iter().step_by(head_dim));
-        *y = terms.fold(
-            *y * shrink,
-            #[inline(always)]
-            |sum, (weight, value)| sum + weight * value,
-        );
-        column += 1;
-    }
+}
+
+/// The first eight.
+#[inline(always)]
+fn eight(values: &[f32]) -> &[f32; 8] {
+    values.first_chunk().expect("a vector is left")
 }
 
 /// Elements `at .. at + len` of the cache as f32, through `scratch` where they are stored otherwise.

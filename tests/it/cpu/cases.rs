@@ -104,44 +104,50 @@ fn cache(seed: &mut Seed, kv: KvType, elements: usize) -> Vec<u32> {
 }
 
 pub(super) fn attends() -> Vec<Case> {
-    let mut seed = Seed::new(22);
     let mut cases = Vec::new();
-    let positions = [[0, 0], [31, 1], [32, 0], [63, 1], [95, 0], [40, 1]];
-    for (heads, kv_heads, head_dim) in [(1, 1, 2), (4, 2, 6), (9, 3, 64), (8, 4, 8), (2, 1, 100)] {
-        for kv in [KvType::F32, KvType::F16] {
-            let (rows, pages) = sequences(&positions, 3);
-            let (q_stride, q_offset) = (heads * head_dim + 7, 3);
-            let elements = (6 * kv_heads * PAGE * head_dim) as usize;
-            let q = seed.vector(positions.len() * q_stride as usize, 2.0);
-            let y = seed.vector(positions.len() * (heads * head_dim) as usize, 1.0);
-            let args = vec![
-                Data::U32(rows),
-                Data::U32(pages),
-                Data::F32(q),
-                Data::U32(cache(&mut seed, kv, elements)),
-                Data::U32(cache(&mut seed, kv, elements)),
-                Data::F32(y),
-            ];
-            let scale = 1.0 / (head_dim as f32).sqrt();
-            let params = attend::Params {
-                q_stride,
-                q_offset,
-                heads,
-                kv_heads,
-                head_dim,
-                pages_per_sequence: 3,
-                scale,
-            };
-            let form = Form { format: None, kv: Some(kv), epilogue: None };
-            let call = Call { rows: positions.len() as u32, kv_len: 96 };
-            // A score is off by its dot's roundings, which its exponential keeps; then a mean of values.
-            let score = Tolerance::dot(2.0 * scale * (head_dim as f32).sqrt(), (head_dim as f32).sqrt()).0;
-            let tolerance = Tolerance(2.0 * score + Tolerance::roundings(24, 1.0).0);
-            let name = format!("{heads} heads of {head_dim}, {kv_heads} of K and V, {kv:?}");
-            cases.push(Case::of::<attend::Attend>(name, params, call, form, args, tolerance));
-        }
+    let mixed = [[0, 0], [31, 1], [32, 0], [63, 1], [95, 0], [40, 1]];
+    for shape in [(1, 1, 2), (4, 2, 6), (9, 3, 64), (8, 4, 8), (2, 1, 100)] {
+        cases.extend([KvType::F32, KvType::F16].map(|kv| attend_case(shape, kv, &mixed, 3)));
+    }
+    // A slice of a prompt beside another sequence's; and a long context beside a short one.
+    let mut slice: Vec<[u32; 2]> = (25..38).map(|position| [position, 1]).collect();
+    slice.extend([[70, 0], [71, 0]]);
+    for kv in [KvType::F32, KvType::F16] {
+        cases.push(attend_case((9, 3, 64), kv, &slice, 3));
+        cases.push(attend_case((9, 3, 64), kv, &[[600, 0], [5, 1], [256, 0]], 20));
     }
     cases
+}
+
+fn attend_case(
+    (heads, kv_heads, head_dim): (u32, u32, u32),
+    kv: KvType,
+    positions: &[[u32; 2]],
+    pages_per_sequence: u32,
+) -> Case {
+    let mut seed = Seed::new(22);
+    let (rows, pages) = sequences(positions, pages_per_sequence);
+    let (q_stride, q_offset) = (heads * head_dim + 7, 3);
+    let elements = (2 * pages_per_sequence * kv_heads * PAGE * head_dim) as usize;
+    let q = seed.vector(positions.len() * q_stride as usize, 2.0);
+    let y = seed.vector(positions.len() * (heads * head_dim) as usize, 1.0);
+    let args = vec![
+        Data::U32(rows),
+        Data::U32(pages),
+        Data::F32(q),
+        Data::U32(cache(&mut seed, kv, elements)),
+        Data::U32(cache(&mut seed, kv, elements)),
+        Data::F32(y),
+    ];
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let params = attend::Params { q_stride, q_offset, heads, kv_heads, head_dim, pages_per_sequence, scale };
+    let form = Form { format: None, kv: Some(kv), epilogue: None };
+    let call = Call { rows: positions.len() as u32, kv_len: PAGE * pages_per_sequence };
+    // A score is off by its dot's roundings, which its exponential keeps; then a mean of values.
+    let score = Tolerance::dot(2.0 * scale * (head_dim as f32).sqrt(), (head_dim as f32).sqrt()).0;
+    let tolerance = Tolerance(2.0 * score + Tolerance::roundings(24, 1.0).0);
+    let name = format!("{heads} heads of {head_dim}, {kv_heads} of K and V, {kv:?}, {positions:?}");
+    Case::of::<attend::Attend>(name, params, call, form, args, tolerance)
 }
 
 fn rows() -> Vec<Case> {

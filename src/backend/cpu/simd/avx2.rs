@@ -56,6 +56,15 @@ pub(super) fn transpose8(rows: [__m256i; 8]) -> [__m256i; 8] {
     [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
 }
 
+/// In both halves, the sums of the half's four lanes of each.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn four_sums(a: __m256, b: __m256, c: __m256, d: __m256) -> __m256 {
+    let two = |a, b| _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    let (ab, cd) = (two(a, b), two(c, d));
+    _mm256_add_ps(_mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0xee>(ab, cd))
+}
+
 /// What AVX2 and its successors do alike.
 macro_rules! eights {
     () => {
@@ -113,6 +122,18 @@ macro_rules! eights {
                 let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            })
+        }
+        #[inline(always)]
+        fn sums(self, v: [__m256; 8]) -> __m256 {
+            avx2!({
+                let [a, b, c, d, e, f, g, h] = v;
+                let first = four_sums(a, b, c, d);
+                let second = four_sums(e, f, g, h);
+                _mm256_add_ps(
+                    _mm256_permute2f128_ps::<0x20>(first, second),
+                    _mm256_permute2f128_ps::<0x31>(first, second),
+                )
             })
         }
         #[inline(always)]

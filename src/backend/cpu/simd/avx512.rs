@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{avx2, eights, transpose8};
+use super::avx2::{avx2, eights, four_sums, transpose8};
 use super::{Pairs, Simd};
 
 /// The proof that AVX-512 F, BW, DQ, VL and VNNI, and what they build on, are there.

@@ -134,6 +134,15 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn exp2(self, n: Self::V) -> Self::V;
     /// The sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
+    /// The sums of the lanes of each.
+    #[inline(always)]
+    fn sums(self, v: [Self::V; 8]) -> Self::V {
+        let mut sums = [0.0; 8];
+        for i in 0..8 {
+            sums[i] = self.sum(v[i]);
+        }
+        self.load(&sums)
+    }
     /// The largest lane, NaN aside.
     fn max(self, v: Self::V) -> f32;
     /// One IEEE half.
