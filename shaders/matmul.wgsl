@@ -10,6 +10,14 @@ fn four(e: vec4<f32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) ->
     return vec4<f32>(dot(e, a), dot(e, b), dot(e, c), dot(e, d));
 }
 
+// Writes the outputs of a thread in a row, of which `cols` exist. Takes vectors, because indices that are not
+// constant would move the arrays they come from out of registers.
+fn finish_row(at: u32, cols: u32, low: vec4<f32>, high: vec4<f32>) {
+    for (var j = 0u; j < cols; j++) {
+        finish(at + 8u * j, select(low, high, j >= 4u)[j % 4u]);
+    }
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let first_col = 64u * group.x;
@@ -96,13 +104,31 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             }
         }
     }
-    for (var i = 0u; i < 8u; i++) {
-        for (var j = 0u; j < 8u; j++) {
-            let col = first_col + of_col + 8u * j;
-            if (of_row + 8u * i < rows && col < p.n) {
-                let at = (first_row + of_row + 8u * i) * p.y_stride + p.y_offset + col;
-                finish(at, select(low[i], high[i], j >= 4u)[j % 4u]);
-            }
-        }
+    let cols = (min(p.n - first_col, 64u) + 7u - of_col) / 8u;
+    let at = (first_row + of_row) * p.y_stride + p.y_offset + first_col + of_col;
+    let down = 8u * p.y_stride;
+    if (of_row < rows) {
+        finish_row(at, cols, low[0], high[0]);
+    }
+    if (of_row + 8u < rows) {
+        finish_row(at + down, cols, low[1], high[1]);
+    }
+    if (of_row + 16u < rows) {
+        finish_row(at + 2u * down, cols, low[2], high[2]);
+    }
+    if (of_row + 24u < rows) {
+        finish_row(at + 3u * down, cols, low[3], high[3]);
+    }
+    if (of_row + 32u < rows) {
+        finish_row(at + 4u * down, cols, low[4], high[4]);
+    }
+    if (of_row + 40u < rows) {
+        finish_row(at + 5u * down, cols, low[5], high[5]);
+    }
+    if (of_row + 48u < rows) {
+        finish_row(at + 6u * down, cols, low[6], high[6]);
+    }
+    if (of_row + 56u < rows) {
+        finish_row(at + 7u * down, cols, low[7], high[7]);
     }
 }

@@ -1,7 +1,7 @@
 // matvec: teams of LANES threads along K, each thread one unit of 32 at a time against 4 outputs, so that x stays
 // in registers across them; then one sum per output through workgroup memory.
 
-// Threads of a team, at most 64.
+// Threads of a team, 8 to 64: with fewer, outputs would outnumber the threads that finish them.
 override LANES: u32 = 64u;
 
 var<workgroup> parts: array<vec4<f32>, 64>;

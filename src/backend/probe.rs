@@ -82,7 +82,7 @@ pub fn judge(case: &Case, expected: &[Data], got: &[Data]) -> Result<()> {
         }
         let verdict = match (expected, got) {
             (Data::F32(expected), Data::F32(got)) => worst_f32(expected, got, case.tolerance.0),
-            (Data::U32(expected), Data::U32(got)) => first_u32(expected, got),
+            (Data::U32(expected), Data::U32(got)) => words(case, expected, got),
             _ => ControlFlow::Break("is of another type".into()),
         };
         if let ControlFlow::Break(what) = verdict {
@@ -118,6 +118,19 @@ fn worst_f32(expected: &[f32], got: &[f32], tolerance: f32) -> ControlFlow<Strin
         }
         _ => ControlFlow::Continue(()),
     }
+}
+
+/// Words that hold an f32 as such, the others bit by bit.
+fn words(case: &Case, expected: &[u32], got: &[u32]) -> ControlFlow<String> {
+    let numbers = |words: &[u32]| -> Vec<f32> {
+        case.f32_words.iter().filter_map(|&at| words.get(at)).map(|&word| f32::from_bits(word)).collect()
+    };
+    let rest = |words: &[u32]| -> Vec<u32> {
+        let is_number = |at: &usize| case.f32_words.contains(at);
+        words.iter().enumerate().map(|(at, &word)| if is_number(&at) { 0 } else { word }).collect()
+    };
+    first_u32(&rest(expected), &rest(got))?;
+    worst_f32(&numbers(expected), &numbers(got), case.tolerance.0)
 }
 
 fn first_u32(expected: &[u32], got: &[u32]) -> ControlFlow<String> {

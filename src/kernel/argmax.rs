@@ -3,7 +3,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work};
+use super::{
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Tolerance, Variant, Work,
+};
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -54,9 +57,53 @@ impl Home for Argmax {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        let mut seed = Seed::new(10);
+        let mut coarse = |rows: usize, width: usize| -> Vec<Vec<f32>> {
+            (0..rows).map(|_| seed.vector(width, 4.0).iter().map(|logit| logit.round()).collect()).collect()
+        };
+        let mut cases: Vec<_> = [(1, 5), (3, 1), (2, 255), (1, 256), (2, 257), (3, 1000)]
+            .map(|(r, w)| case("ties", &coarse(r, w)))
+            .into();
+        let mut fine = |width: usize| seed.vector(width, 9.0);
+        cases.push(case("a vocabulary", &[fine(49152)]));
+        let with = |width, at: &[(usize, f32)], rest: f32| {
+            let mut row = vec![rest; width];
+            at.iter().for_each(|&(at, logit)| row[at] = logit);
+            row
+        };
+        cases.push(case(
+            "zeros of either sign",
+            &[with(600, &[(7, -0.0), (300, 0.0)], -1.0), with(600, &[(300, -0.0)], 0.0)],
+        ));
+        cases.push(case(
+            "subnormals",
+            &[with(300, &[(299, 1e-44)], 0.0), with(300, &[(299, -1e-45)], -1e-44)],
+        ));
+        let inf = f32::INFINITY;
+        cases.push(case("infinities", &[vec![-inf; 300], with(300, &[(256, inf), (299, inf)], 3.0)]));
+        let nan = f32::NAN;
+        cases.push(case(
+            "NaN",
+            &[with(300, &[(299, nan)], 1.0), with(300, &[(0, -nan), (9, inf)], 1.0), vec![1.0; 300]],
+        ));
+        cases
     }
 }
 
 /// What stands for a token where the logits are not numbers.
 pub const NOT_A_TOKEN: u32 = u32::MAX;
+
+fn case(name: &str, rows: &[Vec<f32>]) -> Case {
+    let width = rows[0].len();
+    let call = Call { rows: rows.len() as u32, kv_len: 1 };
+    let args = vec![Data::F32(rows.concat()), Data::U32(vec![7; rows.len()])];
+    let params = Params { width: width as u32 };
+    Case::of::<Argmax>(
+        format!("{name}, {} × {width}", rows.len()),
+        params,
+        call,
+        Form::default(),
+        args,
+        Tolerance::EXACT,
+    )
+}

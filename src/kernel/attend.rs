@@ -7,9 +7,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, KvType, Needs, Overrides, ROW_WORDS, Variant,
-    Work, kv_at,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, KvType, Needs, Overrides, PAGE,
+    ROW_WORDS, Tolerance, Variant, Work, kv_at, made,
 };
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -102,6 +103,80 @@ impl Home for Attend {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        let shape = |heads, kv_heads, head_dim| Params {
+            q_stride: (heads + 2 * kv_heads) * head_dim,
+            q_offset: 0,
+            heads,
+            kv_heads,
+            head_dim,
+            pages_per_sequence: 4,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        };
+        let aside = |params: Params| Params { q_stride: params.q_stride + 5, q_offset: 3, ..params };
+        let shapes = [
+            (shape(2, 1, 8), vec![(0, 2)]),
+            (shape(1, 1, 2), vec![(0, 0)]),
+            (shape(2, 2, 8), vec![(0, 30), (0, 31), (0, 32), (0, 33)]),
+            (aside(shape(3, 1, 80)), vec![(1, 63), (0, 5), (2, 64)]),
+            (shape(9, 3, 64), vec![(1, 100)]),
+            (aside(shape(6, 2, 128)), vec![(1, 127), (0, 31)]),
+            (shape(2, 1, 256), vec![(0, 33)]),
+        ];
+        let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
+        [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
     }
+}
+
+/// Rows of sequences at positions; keys and values that no row may see are NaN.
+fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
+    let mut seed = Seed::new(9);
+    let Params { heads, kv_heads, head_dim, pages_per_sequence, scale, .. } = params;
+    let pages = made::pages(&mut seed, 3, pages_per_sequence);
+    let words = kv.words(pages.len() * (kv_heads * PAGE * head_dim) as usize);
+    // As a pair of halves and as a float.
+    let mut keys = vec![0x7fff_7fff; words];
+    let mut values = keys.clone();
+    let (mut k_norm, mut v_largest) = (0.0f32, 0.0f32);
+    for sequence in 0..3 {
+        let last = places.iter().filter(|place| place.0 == sequence).map(|place| place.1).max();
+        for (position, head) in
+            (0..last.map_or(0, |last| last + 1)).flat_map(|t| (0..kv_heads).map(move |h| (t, h)))
+        {
+            let at = kv_at(&pages, pages_per_sequence, sequence, position, head, kv_heads, head_dim);
+            let key = made::activations(&mut seed, 1, head_dim as usize, head_dim as usize);
+            let value = made::activations(&mut seed, 1, head_dim as usize, head_dim as usize);
+            k_norm = k_norm.max(made::largest_norm(&key, key.len(), key.len()));
+            v_largest = v_largest.max(made::magnitude(&value));
+            for (i, (key, value)) in key.into_iter().zip(value).enumerate() {
+                kv.set(&mut keys, at + i, key);
+                kv.set(&mut values, at + i, value);
+            }
+        }
+    }
+    let q_stride = params.q_stride as usize;
+    // Small enough that the softmax has more than one key to tell about.
+    let q: Vec<f32> =
+        made::activations(&mut seed, places.len(), q_stride, q_stride).iter().map(|q| q / 10.0).collect();
+    let q_norm =
+        q.windows(head_dim as usize).map(|q| made::largest_norm(q, q.len(), q.len())).fold(0.0, f32::max);
+    let kv_len = 1 + places.iter().map(|place| place.1).max().unwrap_or(0);
+    // An error of a score is a relative error of its weight, exp adds 3 + 2|x| units of e^x ≤ 1, each page rescales
+    // once; errors of weights move the mean of the values by at most twice themselves; the sums over keys add theirs.
+    let of_weights =
+        Tolerance::dot(k_norm, q_norm * scale).and(Tolerance::roundings(5 + kv_len.div_ceil(PAGE), 1.0));
+    let of_sums = Tolerance::roundings(8 + kv_len.isqrt(), 1.0);
+    let tolerance = Tolerance((2.0 * of_weights.0 + of_sums.0) * v_largest);
+    let rows: Vec<_> = places.iter().map(|&(sequence, position)| [9, position, sequence]).collect();
+    let y = seed.vector(rows.len() * (heads * head_dim) as usize, 1.0);
+    let args = vec![
+        made::rows(&rows),
+        Data::U32(pages),
+        Data::F32(q),
+        Data::U32(keys),
+        Data::U32(values),
+        Data::F32(y),
+    ];
+    let name = format!("{heads} heads of {head_dim} on {kv_heads}, {places:?}");
+    let call = Call { rows: rows.len() as u32, kv_len };
+    Case::of::<Attend>(name, params, call, Form { kv: Some(kv), ..Form::default() }, args, tolerance)
 }

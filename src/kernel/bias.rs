@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work};
+use super::{
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Tolerance, Variant, Work, made,
+};
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -48,6 +51,18 @@ impl Home for Bias {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        [(3, 1, 3, 0), (1, 2, 1, 0), (64, 3, 100, 7), (65, 2, 65, 0), (960, 2, 1000, 40)].map(case).into()
     }
+}
+
+fn case((width, rows, y_stride, y_offset): (usize, usize, usize, usize)) -> Case {
+    let mut seed = Seed::new(3);
+    let bias = made::activations(&mut seed, 1, width, width);
+    let y = made::activations(&mut seed, rows, y_stride, y_stride);
+    let params = Params { width: width as u32, y_stride: y_stride as u32, y_offset: y_offset as u32 };
+    let call = Call { rows: rows as u32, kv_len: 1 };
+    let args = vec![Data::F32(bias), Data::F32(y)];
+    let name = format!("{rows} × {width} at {y_offset} of {y_stride}");
+    // One sum, rounded correctly everywhere.
+    Case::of::<Bias>(name, params, call, Form::default(), args, Tolerance::EXACT)
 }

@@ -22,6 +22,8 @@ pub struct Case {
     pub args: Vec<Data>,
     /// How far a written f32 may stand from the twin's; written u32 are equal.
     pub tolerance: Tolerance,
+    /// Words of written u32 arguments that hold the bits of an f32 and are judged as one.
+    pub f32_words: Vec<usize>,
 }
 
 /// An argument of a case.
@@ -49,6 +51,11 @@ impl Tolerance {
     /// *Accuracy and Stability of Numerical Algorithms*, 2.8 and 4.2); sixteen standard deviations are allowed.
     pub fn dot(w_norm: f32, x_norm: f32) -> Self {
         Self(8.0 * f32::EPSILON * w_norm * x_norm)
+    }
+
+    /// Where both errors may occur.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// For values of magnitude up to `magnitude` after `roundings` roundings each.
@@ -83,7 +90,21 @@ impl Case {
         let kinds_fit =
             args.len() == H::ARGS.len() && args.iter().zip(H::ARGS).all(|(arg, kind)| arg.is(*kind));
         assert!(kinds_fit, "{}, case {name}: the arguments are not {:?}", H::ID.kernel().name, H::ARGS);
-        Self { name, kernel: H::ID, params: bytes_of(&params), call, form, args, tolerance }
+        Self {
+            name,
+            kernel: H::ID,
+            params: bytes_of(&params),
+            call,
+            form,
+            args,
+            tolerance,
+            f32_words: Vec::new(),
+        }
+    }
+
+    /// The same with [`Self::f32_words`].
+    pub fn with_f32_words(self, words: impl IntoIterator<Item = usize>) -> Self {
+        Self { f32_words: words.into_iter().collect(), ..self }
     }
 
     /// Runs the twin on a copy of the arguments and gives the copy back.

@@ -4,7 +4,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, ROW_WORDS, Variant, Work};
+use super::{
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, ROW_WORDS, Tolerance, Variant,
+    Work, made,
+};
+use crate::base::Seed;
+use crate::quant::Format;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -59,6 +64,32 @@ impl Home for Embed {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        Format::ALL
+            .iter()
+            .flat_map(|&format| [(33, 3, 1), (1, 2, 0), (172, 5, 3), (576, 4, 9)].map(|s| case(format, s)))
+            .collect()
     }
+}
+
+/// A piece of `tokens` tokens from `first_token` on, and rows in front of it, in it and behind it.
+fn case(format: Format, (width, tokens, first_token): (usize, u32, u32)) -> Case {
+    let mut seed = Seed::new(1);
+    let width = width.next_multiple_of(format.block_len());
+    let matrix = made::matrix(&mut seed, format, tokens as usize, width);
+    let last = first_token + tokens - 1;
+    let rows = [last, first_token, 0, last + 1, u32::MAX, first_token].map(|token| [token, 0, 0]);
+    let x = seed.vector(rows.len() * width, 1.0);
+    let params = Params {
+        width: width as u32,
+        first_token,
+        tokens,
+        code_stride: (format.code_words(width) / 4) as u32,
+        scale_stride: format.scale_words(width) as u32,
+    };
+    // A scale times a code plus a minimum: two roundings more or less, of terms larger than their sum.
+    let tolerance = Tolerance::roundings(4, 30.0 / 8.0);
+    let call = Call { rows: rows.len() as u32, kv_len: 1 };
+    let form = Form { format: Some(format), ..Form::default() };
+    let args = vec![made::rows(&rows), Data::Matrix(matrix), Data::F32(x)];
+    Case::of::<Embed>(format!("{tokens} of {width} from {first_token}"), params, call, form, args, tolerance)
 }

@@ -4,8 +4,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, KvType, Needs, ROW_WORDS, Variant, Work, kv_at,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, KvType, Needs, PAGE, ROW_WORDS,
+    Tolerance, Variant, Work, kv_at, made,
 };
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -71,6 +73,43 @@ impl Home for KvWrite {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        let shape = |stride, k_offset, kv_heads, head_dim| Params {
+            stride,
+            k_offset,
+            v_offset: k_offset + kv_heads * head_dim,
+            kv_heads,
+            head_dim,
+            pages_per_sequence: 3,
+        };
+        let shapes = [
+            (shape(16, 0, 1, 8), vec![(1, 0)]),
+            (shape(4, 0, 1, 2), vec![(0, 95)]),
+            (shape(41, 5, 3, 6), vec![(0, 31), (0, 32), (0, 33), (2, 0), (1, 63)]),
+            (shape(960, 576, 3, 64), vec![(1, 64), (0, 30), (0, 31)]),
+            (shape(512, 0, 2, 128), vec![(2, 7)]),
+        ];
+        let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
+        [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
     }
+}
+
+/// Rows of sequences at positions.
+fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
+    let mut seed = Seed::new(8);
+    let mut x = made::activations(&mut seed, places.len(), params.stride as usize, params.stride as usize);
+    // Ties of rounding, subnormal halves, one that vanishes, one that overflows, a negative zero.
+    let hard = [2049.0, 2051.0, 3e-6, -6.0e-8, 2.0e-8, 65519.9, 65520.0, -1e5, -0.0, 6.1e-5];
+    let at = params.k_offset as usize;
+    for (x, hard) in x[at..].iter_mut().zip(hard) {
+        *x = hard;
+    }
+    let rows: Vec<_> = places.iter().map(|&(sequence, position)| [9, position, sequence]).collect();
+    let pages = made::pages(&mut seed, 3, params.pages_per_sequence);
+    let words = kv.words(pages.len() * (params.kv_heads * PAGE * params.head_dim) as usize);
+    let mut old = || Data::U32((0..words).map(|_| seed.bits() as u32).collect());
+    let args = vec![made::rows(&rows), Data::U32(pages), Data::F32(x), old(), old()];
+    let call = Call { rows: rows.len() as u32, kv_len: 1 + rows.iter().map(|row| row[1]).max().unwrap_or(0) };
+    let form = Form { kv: Some(kv), ..Form::default() };
+    let name = format!("{} heads of {}, {places:?}", params.kv_heads, params.head_dim);
+    Case::of::<KvWrite>(name, params, call, form, args, Tolerance::EXACT)
 }

@@ -2,10 +2,12 @@
 //! all rows of the tile. With the epilogue `Add`, the result is added to y. The same parameters as `matvec`.
 
 use super::{
-    Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work, matvec,
+    Arg, ArgKind, Call, Case, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work,
+    matvec,
 };
+use crate::quant::Format;
 
-use matvec::{PRODUCT, X_SCALAR, X_VECTOR};
+use matvec::{PRODUCT, Shape, X_SCALAR, X_VECTOR};
 
 pub use super::matvec::Params;
 
@@ -70,6 +72,16 @@ impl Home for Matmul {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        let each = Format::ALL.iter().flat_map(|&format| {
+            [
+                Shape { format, rows: 9, k: 33, n: 5, spare: 0, epilogue: Epilogue::Store },
+                Shape { format, rows: 1, k: 1, n: 1, spare: 0, epilogue: Epilogue::Store },
+                Shape { format, rows: 64, k: 172, n: 64, spare: 0, epilogue: Epilogue::Store },
+                Shape { format, rows: 65, k: 172, n: 65, spare: 3, epilogue: Epilogue::Add },
+                Shape { format, rows: 33, k: 576, n: 130, spare: 4, epilogue: Epilogue::Add },
+                Shape { format, rows: 17, k: 2048, n: 31, spare: 8, epilogue: Epilogue::Store },
+            ]
+        });
+        each.map(|shape| shape.case::<Self>()).collect()
     }
 }

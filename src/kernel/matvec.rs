@@ -4,8 +4,11 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work, fold,
+    Arg, ArgKind, Call, Case, Data, Epilogue, FOLD, Form, Fragment, Home, KernelId, Needs, Overrides,
+    Tolerance, Variant, Work, fold, made,
 };
+use crate::base::Seed;
+use crate::quant::Format;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -106,7 +109,21 @@ impl Home for Matvec {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        let each = Format::ALL.iter().flat_map(|&format| {
+            [
+                Shape { format, rows: 1, k: 33, n: 5, spare: 0, epilogue: Epilogue::Store },
+                Shape { format, rows: 1, k: 1, n: 1, spare: 0, epilogue: Epilogue::Store },
+                Shape { format, rows: 3, k: 172, n: 7, spare: 3, epilogue: Epilogue::Add },
+                Shape { format, rows: 2, k: 172, n: 65, spare: 4, epilogue: Epilogue::Store },
+                Shape { format, rows: 1, k: 576, n: 129, spare: 0, epilogue: Epilogue::Add },
+                Shape { format, rows: 8, k: 2048, n: 67, spare: 8, epilogue: Epilogue::Store },
+            ]
+        });
+        let tall = |n, k| Shape { format: Format::Q4_0, rows: 1, k, n, spare: 0, epilogue: Epilogue::Store };
+        // The outputs of a vocabulary, and so many that the workgroups fold.
+        each.chain([tall(49152, 64), tall(4 * FOLD as usize + 9, 32)])
+            .map(|shape| shape.case::<Self>())
+            .collect()
     }
 }
 
@@ -129,12 +146,12 @@ pub(super) fn ragged(p: &Params) -> (&'static str, f64) {
     ("RAGGED", if p.k.is_multiple_of(32) { 0.0 } else { 1.0 })
 }
 
-/// Threads of a team of 64 along K: the number that finishes the units with the fewest threads idle, and the
+/// Threads of a team along K, 8 to 64 of the 64 in a workgroup: the number that leaves the fewest idle, and the
 /// largest of such, which reads the longest runs.
 fn lanes(k: u32) -> u32 {
     let units = k.div_ceil(32);
     let idle = |lanes: u32| units.div_ceil(lanes) * 64 * 64 / (64 / lanes);
-    (1..=64).rev().min_by_key(|&lanes| idle(lanes)).unwrap_or(64)
+    (8..=64).rev().min_by_key(|&lanes| idle(lanes)).unwrap_or(64)
 }
 
 /// The meaning of `matvec` and of `matmul`.
@@ -155,5 +172,53 @@ pub(super) fn product(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) 
                 _ => dot as f32,
             };
         }
+    }
+}
+
+/// The shape of a case of `matvec` or `matmul`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) format: Format,
+    pub(super) rows: usize,
+    /// Rounded up to whole blocks of the format.
+    pub(super) k: usize,
+    pub(super) n: usize,
+    /// Elements behind each row of x and around each of y.
+    pub(super) spare: usize,
+    pub(super) epilogue: Epilogue,
+}
+
+impl Shape {
+    pub(super) fn case<H: Home<Params = Params>>(self) -> Case {
+        let Self { format, rows, n, spare, epilogue, .. } = self;
+        let k = self.k.next_multiple_of(format.block_len());
+        let mut seed = Seed::new((rows * n + k) as u64);
+        let (x_stride, y_stride, y_offset) = (k + spare, n + 2 * spare, spare);
+        let x = made::activations(&mut seed, rows, k, x_stride);
+        let matrix = made::matrix(&mut seed, format, n, k);
+        let y = seed.vector(rows * y_stride, 1.0);
+        let mut weights = vec![0.0; k];
+        let mut norm_of = |j| {
+            matrix.decode_row(j, &mut weights);
+            made::largest_norm(&weights, k, k)
+        };
+        // One row in a hundred speaks for the others of a large matrix, with a margin of two.
+        let w_norm = (0..n).step_by(n.div_ceil(500)).map(&mut norm_of).fold(0.0, f32::max) * 2.0;
+        let x_norm = made::largest_norm(&x, k, x_stride);
+        // The result is rounded once more, and so is its sum with y.
+        let tolerance = Tolerance::dot(w_norm, x_norm).and(Tolerance::roundings(2, 1.0));
+        let params = Params {
+            k: k as u32,
+            n: n as u32,
+            x_stride: x_stride as u32,
+            y_stride: y_stride as u32,
+            y_offset: y_offset as u32,
+            code_stride: (format.code_words(k) / 4) as u32,
+            scale_stride: format.scale_words(k) as u32,
+        };
+        let call = Call { rows: rows as u32, kv_len: 1 };
+        let form = Form { format: Some(format), kv: None, epilogue: Some(epilogue) };
+        let args = vec![Data::F32(x), Data::Matrix(matrix), Data::F32(y)];
+        Case::of::<H>(format!("{rows} × {k} to {n}, {spare} spare"), params, call, form, args, tolerance)
     }
 }

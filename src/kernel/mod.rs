@@ -19,6 +19,7 @@
 
 mod case;
 mod compose;
+mod made;
 
 use bytemuck::Pod;
 use half::f16;

@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work};
+use super::{
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Tolerance, Variant, Work, made,
+};
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -45,6 +48,19 @@ impl Home for Pick {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        [(3, vec![1]), (1, vec![4, 0]), (64, vec![2, 2, 0]), (65, vec![3]), (576, vec![4, 1])]
+            .map(case)
+            .into()
     }
+}
+
+/// `index` of five rows.
+fn case((width, index): (usize, Vec<u32>)) -> Case {
+    let mut seed = Seed::new(5);
+    let x = made::activations(&mut seed, 5, width, width);
+    let y = seed.vector(index.len() * width, 1.0);
+    let call = Call { rows: index.len() as u32, kv_len: 1 };
+    let name = format!("{index:?} of {width}");
+    let args = vec![Data::U32(index), Data::F32(x), Data::F32(y)];
+    Case::of::<Pick>(name, Params { width: width as u32 }, call, Form::default(), args, Tolerance::EXACT)
 }

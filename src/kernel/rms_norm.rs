@@ -3,7 +3,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work};
+use super::{
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant,
+    Work, made,
+};
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -74,6 +78,22 @@ impl Home for RmsNorm {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        [(8, 1), (1, 1), (31, 3), (64, 2), (65, 1), (172, 5), (576, 2), (2048, 1), (4099, 1)].map(case).into()
     }
+}
+
+fn case((width, rows): (usize, usize)) -> Case {
+    let mut seed = Seed::new(2);
+    let x = made::activations(&mut seed, rows, width, width);
+    let gain = seed.vector(width, 2.0);
+    let scale = (width as f32).sqrt() / made::largest_norm(&x, width, width).max(1e-3);
+    let largest = made::magnitude(&x) * scale * 2.0 * rows as f32;
+    // A thread adds a 64th of the squares and then 64 sums, none negative: at most that many halves of ε, and half of
+    // it after the root; WGSL allows the root, the quotient and two products ten more.
+    let additions = width.div_ceil(64) + 64;
+    let tolerance = Tolerance::roundings(10 + additions as u32 / 4, largest);
+    let call = Call { rows: rows as u32, kv_len: 1 };
+    let args = vec![Data::F32(x), Data::F32(gain), Data::F32(seed.vector(rows * width, 1.0))];
+    let params = Params { width: width as u32, epsilon: 1e-5 };
+    Case::of::<RmsNorm>(format!("{rows} × {width}"), params, call, Form::default(), args, tolerance)
 }

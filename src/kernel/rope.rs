@@ -6,7 +6,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, ROW_WORDS, Variant, Work};
+use super::{
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, ROW_WORDS, Tolerance, Variant,
+    Work, made,
+};
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -74,6 +78,40 @@ impl Home for Rope {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        let shape = |stride, offset, heads, head_dim, dims, interleaved| Params {
+            stride,
+            offset,
+            heads,
+            head_dim,
+            dims,
+            interleaved,
+        };
+        let shapes = [
+            (shape(8, 0, 1, 8, 8, 1), vec![3]),
+            (shape(8, 0, 1, 8, 8, 0), vec![3]),
+            (shape(2, 0, 1, 2, 2, 1), vec![0, 1]),
+            (shape(40, 3, 3, 10, 6, 1), vec![1, 0, 40]),
+            (shape(40, 3, 3, 10, 6, 0), vec![1, 0, 40]),
+            (shape(960, 0, 12, 64, 64, 1), vec![7, 33]),
+            (shape(960, 192, 3, 64, 64, 0), vec![32, 31, 0]),
+            (shape(130, 1, 1, 128, 128, 0), vec![40]),
+        ];
+        shapes.into_iter().map(|(params, positions)| case(params, &positions)).collect()
     }
+}
+
+fn case(params: Params, positions: &[u32]) -> Case {
+    let mut seed = Seed::new(6);
+    let (half, context) = (params.dims / 2, positions.iter().max().map_or(0, |last| last + 1));
+    let angle =
+        |at: u32| f64::from(at / half) * 10000f64.powf(-2.0 * f64::from(at % half) / f64::from(params.dims));
+    let table = (0..context * half).flat_map(|at| [angle(at).cos() as f32, angle(at).sin() as f32]).collect();
+    let x = made::activations(&mut seed, positions.len(), params.stride as usize, params.stride as usize);
+    let rows: Vec<_> = positions.iter().map(|&position| [9, position, 1]).collect();
+    let call = Call { rows: rows.len() as u32, kv_len: context };
+    // Two products and a sum, of terms up to the largest element each.
+    let tolerance = Tolerance::roundings(3, 2.0 * made::magnitude(&x));
+    let name = format!("{params:?}");
+    let args = vec![made::rows(&rows), Data::F32(table), Data::F32(x)];
+    Case::of::<Rope>(name, params, call, Form::default(), args, tolerance)
 }

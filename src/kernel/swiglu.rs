@@ -3,7 +3,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work};
+use super::{
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Tolerance, Variant, Work, made,
+};
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -49,6 +52,30 @@ impl Home for Swiglu {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        [(5, 1), (1, 1), (64, 2), (65, 3), (172, 2), (1536, 2)].map(case).into()
     }
+}
+
+fn case((width, rows): (usize, usize)) -> Case {
+    let mut seed = Seed::new(4);
+    let mut x = made::activations(&mut seed, rows, 2 * width, 2 * width);
+    if width == 5 {
+        // Gates beyond what exp can take.
+        (x[0], x[1], x[5], x[6]) = (-120.0, 120.0, 1.0, 1.0);
+    }
+    let (gates, ups): (Vec<_>, Vec<_>) = x.chunks_exact(2 * width).map(|row| row.split_at(width)).unzip();
+    let products = gates.concat().into_iter().zip(ups.concat()).map(|(gate, up)| gate.max(1.0) * up.abs());
+    // WGSL allows exp(−g) an error of 3 + 2|g| units; what of it reaches silu(g) is largest near g = −2, where it is
+    // less than 2 units of |up|. The quotient adds 2.5, three more operations one each.
+    let tolerance = Tolerance::roundings(8, products.fold(0.0, f32::max));
+    let call = Call { rows: rows as u32, kv_len: 1 };
+    let args = vec![Data::F32(x), Data::F32(seed.vector(rows * width, 1.0))];
+    Case::of::<Swiglu>(
+        format!("{rows} × {width}"),
+        Params { width: width as u32 },
+        call,
+        Form::default(),
+        args,
+        tolerance,
+    )
 }

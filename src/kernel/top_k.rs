@@ -9,8 +9,10 @@ use std::cmp::Ordering;
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Form, Fragment, Home, KernelId, Needs, Variant, Work, argmax::NOT_A_TOKEN,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Tolerance, Variant, Work,
+    argmax::NOT_A_TOKEN,
 };
+use crate::base::Seed;
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -77,6 +79,49 @@ impl Home for TopK {
     }
 
     fn cases() -> Vec<Case> {
-        Vec::new()
+        let mut seed = Seed::new(11);
+        let mut fine = |width: usize| seed.vector(width, 9.0);
+        let mut cases: Vec<_> = [(5, 3), (1, 1), (5, 5), (256, 128), (257, 40), (1000, 128), (49152, 40)]
+            .map(|(width, k)| case("random", k, &[fine(width)]))
+            .into();
+        let coarse = |row: Vec<f32>| row.iter().map(|logit| logit.round()).collect::<Vec<_>>();
+        cases.push(case("ties", 64, &[coarse(fine(700)), coarse(fine(700)), vec![1.5; 700]]));
+        cases.push(case("rising", 128, &[(0..3000).map(|i| i as f32 * 1e-3).collect()]));
+        // All that is wanted is in the hands of one thread of 256.
+        let clustered = (0..65536).map(|i| if i % 256 == 3 { i as f32 * 1e-4 } else { -1.0 }).collect();
+        cases.push(case("clustered", 100, &[clustered]));
+        let zeros = (0..300).map(|i| if i % 3 == 0 { -0.0 } else { 0.0 }).collect();
+        cases.push(case("zeros of either sign", 20, &[zeros]));
+        let inf = f32::INFINITY;
+        let masked =
+            |but: usize| (0..600).map(|i| if i < but { -0.01 * i as f32 } else { -inf }).collect::<Vec<_>>();
+        cases.push(case("masked", 12, &[masked(100), masked(5), masked(1)]));
+        let holding = |logit: f32| [vec![1.0; 299], vec![logit]].concat();
+        cases.push(case(
+            "not finite",
+            9,
+            &[holding(inf), holding(f32::NAN), holding(-f32::NAN), vec![-inf; 300]],
+        ));
+        cases
     }
+}
+
+fn case(name: &str, k: usize, rows: &[Vec<f32>]) -> Case {
+    let width = rows[0].len();
+    let largest =
+        rows.iter().flatten().filter(|logit| logit.is_finite()).fold(1.0, |m: f32, logit| m.max(logit.abs()));
+    // The sum of exponentials: 3 + 2|x| units of e^x ≤ 1 each, then additions of what is not negative. Its logarithm is
+    // off by as much, by 2⁻²¹ or 3 units of it (WGSL), and rounded once in the sum with the largest.
+    let additions = width.div_ceil(256) + 256;
+    let logarithm = Tolerance(2f32.powi(-21)).and(Tolerance::roundings(3, (width as f32).ln()));
+    let tolerance = Tolerance::roundings(5 + additions as u32 / 2, 1.0)
+        .and(logarithm)
+        .and(Tolerance::roundings(1, largest));
+    let call = Call { rows: rows.len() as u32, kv_len: 1 };
+    let stride = 2 * k + 1;
+    let args = vec![Data::F32(rows.concat()), Data::U32(vec![7; rows.len() * stride])];
+    let params = Params { width: width as u32, k: k as u32 };
+    let name = format!("{name}, {k} of {} × {width}", rows.len());
+    Case::of::<TopK>(name, params, call, Form::default(), args, tolerance)
+        .with_f32_words((1..=rows.len()).map(|row| row * stride - 1))
 }

@@ -26,7 +26,7 @@ pub(crate) fn gpu() -> Option<Gpu> {
 
 /// A device of its own, or `None` where there may be none.
 #[allow(clippy::print_stderr, reason = "a test that is left out says so")]
-fn open(options: Options) -> Option<Gpu> {
+pub(crate) fn open(options: Options) -> Option<Gpu> {
     if env::var("POCKETLM_NO_GPU").is_ok_and(|value| value == "1") {
         eprintln!("left out: POCKETLM_NO_GPU=1");
         return None;

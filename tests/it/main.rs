@@ -11,6 +11,9 @@ mod golden;
 #[cfg(feature = "wgpu")]
 mod gpu;
 mod hugging_face;
+mod kernels;
+#[cfg(feature = "wgpu")]
+mod kernels_gpu;
 mod quants;
 mod shaders;
 mod text;

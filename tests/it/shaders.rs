@@ -22,7 +22,7 @@ const WORKGROUP_THREADS: u32 = 256;
 const STORAGE_BUFFERS: usize = 8;
 
 /// Every form that the fragments of a variant tell apart.
-fn forms(variant: &Variant) -> Vec<Form> {
+pub(crate) fn forms(variant: &Variant) -> Vec<Form> {
     let has = |wanted: fn(&Fragment) -> bool| variant.fragments.iter().any(wanted);
     let mut forms = vec![Form::default()];
     if has(|fragment| matches!(fragment, Fragment::Quant)) {

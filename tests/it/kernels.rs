@@ -1,0 +1,334 @@
+//! The twins of kernels against numbers worked out by hand, and the judge of backends against planted faults.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pocketlm::backend::cpu::{Cpu, CpuOptions};
+use pocketlm::backend::{Backend, Caps, Program, Progress, Status, Ticket, probe};
+use pocketlm::kernel::{
+    Call, Case, Data, Epilogue, Form, Home, KernelId, KvType, Tolerance, argmax, attend, bias, embed,
+    kv_write, matvec, pick, rms_norm, rope, swiglu, top_k,
+};
+use pocketlm::plan::{Inputs, ItemId, Plan, Store};
+use pocketlm::quant::Matrix;
+use pocketlm::{Format, Kind, Result};
+
+#[test]
+fn every_kernel_has_cases_in_every_form_and_the_first_is_small() {
+    for kernel in KernelId::ALL.iter().map(|id| id.kernel()) {
+        let cases = kernel.cases();
+        let size = |case: &Case| -> usize {
+            let words = |data: &Data| match data {
+                Data::Matrix(matrix) => matrix.rows() * matrix.cols(),
+                Data::F32(values) => values.len(),
+                Data::U32(values) => values.len(),
+            };
+            case.args.iter().map(words).sum()
+        };
+        assert!(size(&cases[0]) < 20_000, "{}: the probe has {} words", kernel.name, size(&cases[0]));
+        let names: BTreeSet<_> = cases.iter().map(probe::describe).collect();
+        assert_eq!(names.len(), cases.len(), "{}: two cases of one name", kernel.name);
+        for variant in kernel.variants {
+            let suits = cases.iter().filter(|case| kernel.suits(&case.params, variant));
+            let forms: BTreeSet<_> = suits.map(|case| format!("{:?}", case.form)).collect();
+            let expected: BTreeSet<_> =
+                crate::shaders::forms(variant).iter().map(|form| format!("{form:?}")).collect();
+            assert_eq!(forms, expected, "{} {}", kernel.name, variant.name);
+        }
+    }
+}
+
+fn twin<H: Home>(params: H::Params, rows: u32, form: Form, args: Vec<Data>) -> Vec<Data> {
+    let call = Call { rows, kv_len: 1 };
+    Case::of::<H>("by hand", params, call, form, args, Tolerance::EXACT).expected()
+}
+
+fn f32s(data: &Data) -> &[f32] {
+    match data {
+        Data::F32(values) => values,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn u32s(data: &Data) -> &[u32] {
+    match data {
+        Data::U32(values) => values,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn matrix(rows: usize, values: &[f32]) -> Data {
+    let bytes = Format::F32.encode(values).into();
+    Data::Matrix(Matrix::new("w", Format::F32, rows, values.len() / rows, bytes).unwrap())
+}
+
+#[test]
+fn twins_of_products_and_rows_by_hand() {
+    let form = |epilogue| Form { format: Some(Format::F32), kv: None, epilogue };
+    let w = matrix(2, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let params =
+        matvec::Params { k: 3, n: 2, x_stride: 4, y_stride: 3, y_offset: 1, code_stride: 8, scale_stride: 0 };
+    let x = Data::F32(vec![1.0, 0.0, -1.0, 9.0, 2.0, 1.0, 0.0, 9.0]);
+    let y = Data::F32(vec![10.0; 6]);
+    let args = || vec![x.clone(), w.clone(), y.clone()];
+    let stored = twin::<matvec::Matvec>(params, 2, form(Some(Epilogue::Store)), args());
+    assert_eq!(f32s(&stored[2]), [10.0, -2.0, -2.0, 10.0, 4.0, 13.0]);
+    let added = twin::<matvec::Matvec>(params, 2, form(Some(Epilogue::Add)), args());
+    assert_eq!(f32s(&added[2]), [10.0, 8.0, 8.0, 10.0, 14.0, 23.0]);
+
+    let params = embed::Params { width: 3, first_token: 5, tokens: 2, code_stride: 8, scale_stride: 0 };
+    let rows = Data::U32(vec![6, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0]);
+    let got = twin::<embed::Embed>(params, 3, form(None), vec![rows, w, Data::F32(vec![0.0; 9])]);
+    assert_eq!(f32s(&got[2]), [4.0, 5.0, 6.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]);
+
+    // The mean square of 3 and 4 is 12.5, and a root of 12.5 + 12.5 is 5.
+    let params = rms_norm::Params { width: 2, epsilon: 12.5 };
+    let args = vec![Data::F32(vec![3.0, 4.0]), Data::F32(vec![5.0, 10.0]), Data::F32(vec![0.0; 2])];
+    assert_eq!(f32s(&twin::<rms_norm::RmsNorm>(params, 1, Form::default(), args)[2]), [3.0, 8.0]);
+
+    let params = bias::Params { width: 2, y_stride: 3, y_offset: 1 };
+    let args = vec![Data::F32(vec![1.0, 2.0]), Data::F32(vec![0.0, 10.0, 20.0, 0.0, 30.0, 40.0])];
+    let got = twin::<bias::Bias>(params, 2, Form::default(), args);
+    assert_eq!(f32s(&got[1]), [0.0, 11.0, 22.0, 0.0, 31.0, 42.0]);
+
+    // silu(0) = 0, and silu(ln 3) = ln 3 · 3/4.
+    let x = vec![0.0, 3f32.ln(), 7.0, 4.0];
+    let args = vec![Data::F32(x), Data::F32(vec![1.0; 2])];
+    let got = twin::<swiglu::Swiglu>(swiglu::Params { width: 2 }, 1, Form::default(), args);
+    let expected = 3f32.ln() * 0.75 * 4.0;
+    assert!(f32s(&got[1])[0] == 0.0 && (f32s(&got[1])[1] - expected).abs() < 1e-6, "{got:?}");
+
+    let x = Data::F32(vec![1.0, 2.0, 3.0, 4.0]);
+    let args = vec![Data::U32(vec![1, 0]), x, Data::F32(vec![0.0; 4])];
+    let got = twin::<pick::Pick>(pick::Params { width: 2 }, 2, Form::default(), args);
+    assert_eq!(f32s(&got[2]), [3.0, 4.0, 1.0, 2.0]);
+}
+
+#[test]
+fn twins_of_attention_by_hand() {
+    // A quarter turn for pair 0, none for pair 1, at position 1.
+    let table = Data::F32(vec![1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0]);
+    let rows = Data::U32(vec![0, 1, 0, 0]);
+    let turn = |interleaved| {
+        let params = rope::Params { stride: 5, offset: 1, heads: 1, head_dim: 4, dims: 4, interleaved };
+        let x = Data::F32(vec![9.0, 1.0, 2.0, 3.0, 4.0]);
+        twin::<rope::Rope>(params, 1, Form::default(), vec![rows.clone(), table.clone(), x]).remove(2)
+    };
+    assert_eq!(f32s(&turn(1)), [9.0, -2.0, 1.0, 3.0, 4.0]);
+    assert_eq!(f32s(&turn(0)), [9.0, -3.0, 2.0, 1.0, 4.0]);
+
+    // Position 1 of sequence 1, whose page is 0, in head 1: slot (0·2 + 1)·32 + 1.
+    let pages = Data::U32(vec![1, 0]);
+    let rows = Data::U32(vec![0, 1, 1, 0]);
+    let params = kv_write::Params {
+        stride: 8,
+        k_offset: 0,
+        v_offset: 4,
+        kv_heads: 2,
+        head_dim: 2,
+        pages_per_sequence: 1,
+    };
+    let x = Data::F32((1..=8).map(|v| v as f32).collect());
+    let empty = Data::U32(vec![0; 2 * 2 * 32]);
+    let form = Form { kv: Some(KvType::F16), ..Form::default() };
+    let got = twin::<kv_write::KvWrite>(
+        params,
+        1,
+        form,
+        vec![rows.clone(), pages.clone(), x, empty.clone(), empty],
+    );
+    // 3 and 4, 7 and 8 as halves.
+    assert_eq!((u32s(&got[3])[33], u32s(&got[4])[33]), (0x4400_4200, 0x4800_4700));
+    assert_eq!(u32s(&got[3]).iter().filter(|&&word| word != 0).count(), 2);
+
+    // Keys 0 and ln 3 against a query of 1 weigh 1/4 and 3/4; a third key is not yet visible.
+    let at = |values: [f32; 3]| {
+        let mut words = vec![0u32; 2 * 32 * 2];
+        for (t, value) in values.into_iter().enumerate() {
+            words[2 * t] = value.to_bits();
+        }
+        Data::U32(words)
+    };
+    let params = attend::Params {
+        q_stride: 4,
+        q_offset: 0,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 2,
+        pages_per_sequence: 1,
+        scale: 1.0,
+    };
+    let q = Data::F32(vec![1.0, 0.0, 0.0, 5.0]);
+    let args = vec![rows, pages, q, at([0.0, 3f32.ln(), 99.0]), at([4.0, 8.0, 1e9]), Data::F32(vec![1.0; 4])];
+    let form = Form { kv: Some(KvType::F32), ..Form::default() };
+    let got = twin::<attend::Attend>(params, 1, form, args);
+    let expected = [7.0, 0.0, 6.0, 0.0];
+    assert!(
+        f32s(&got[5]).iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-6),
+        "{got:?}"
+    );
+}
+
+#[test]
+fn twins_of_logits_by_hand() {
+    let logits = [1.0, 3.0, -0.0, 3.0, 0.0, f32::NAN, 9.0, 0.0, 0.0, 0.0];
+    let args = vec![Data::F32(logits.into()), Data::U32(vec![7; 2])];
+    let got = twin::<argmax::Argmax>(argmax::Params { width: 5 }, 2, Form::default(), args);
+    assert_eq!(u32s(&got[1]), [1, argmax::NOT_A_TOKEN]);
+
+    let args = vec![Data::F32(logits.into()), Data::U32(vec![7; 14])];
+    let got = twin::<top_k::TopK>(top_k::Params { width: 5, k: 3 }, 2, Form::default(), args);
+    let sum = (2.0 * 3f64.exp() + 1f64.exp() + 2.0).ln() as f32;
+    let numbers = [3.0, 3.0, 1.0, sum].map(f32::to_bits);
+    assert_eq!(u32s(&got[1])[..7], [&[1, 3, 0], &numbers[..]].concat());
+    let nan = f32::NAN.to_bits();
+    assert_eq!(u32s(&got[1])[7..], [u32::MAX, u32::MAX, u32::MAX, nan, nan, nan, nan]);
+}
+
+/// What the judge says to the twin's result for `case` with `fault` in its arguments.
+fn judged(case: &Case, fault: impl FnOnce(&mut Case)) -> Option<Kind> {
+    let mut faulty = case.clone();
+    fault(&mut faulty);
+    probe::judge(case, &case.expected(), &faulty.expected()).err().map(|error| error.kind())
+}
+
+fn params_of<P: bytemuck::Pod>(case: &Case) -> P {
+    bytemuck::pod_read_unaligned(&case.params)
+}
+
+fn a_case(id: KernelId, wanted: impl Fn(&Case) -> bool) -> Case {
+    id.kernel().cases().into_iter().find(wanted).expect("a case")
+}
+
+#[test]
+fn the_judge_says_no_to_planted_faults() {
+    let wrong = Some(Kind::WrongNumbers);
+    for id in KernelId::ALL {
+        for case in id.kernel().cases().iter().take(3) {
+            assert_eq!(judged(case, |_| {}), None, "{}", probe::describe(case));
+        }
+    }
+
+    let swapped_nibbles = |case: &mut Case| {
+        let Data::Matrix(matrix) = &mut case.args[1] else { panic!("a matrix") };
+        let mut bytes: Vec<u8> = (0..matrix.rows()).flat_map(|row| matrix.row(row).to_vec()).collect();
+        for block in bytes.chunks_exact_mut(18) {
+            block[2..].iter_mut().for_each(|byte| *byte = byte.rotate_left(4));
+        }
+        *matrix = Matrix::new("w", Format::Q4_0, matrix.rows(), matrix.cols(), bytes.into()).unwrap();
+    };
+    for id in [KernelId::Matvec, KernelId::Matmul, KernelId::Embed] {
+        for case in id.kernel().cases().iter().filter(|case| case.form.format == Some(Format::Q4_0)).take(6) {
+            assert_eq!(judged(case, swapped_nibbles), wrong, "swapped nibbles, {}", probe::describe(case));
+        }
+    }
+
+    // What a missing barrier or a wrong stride does: the 32 products of one thread are not in the sum.
+    let lost_part = |case: &mut Case| {
+        let k = params_of::<matvec::Params>(case).k as usize;
+        let Data::F32(x) = &mut case.args[0] else { panic!("x") };
+        x[k.saturating_sub(32)..k].fill(0.0);
+    };
+    let lost_scale = |case: &mut Case| {
+        let Data::Matrix(matrix) = &mut case.args[1] else { panic!("a matrix") };
+        let mut bytes = matrix.row(0).to_vec();
+        bytes[..2].copy_from_slice(&half::f16::ONE.to_le_bytes());
+        (1..matrix.rows()).for_each(|row| bytes.extend(matrix.row(row)));
+        *matrix = Matrix::new("w", Format::Q4_0, matrix.rows(), matrix.cols(), bytes.into()).unwrap();
+    };
+    for id in [KernelId::Matvec, KernelId::Matmul] {
+        for case in id.kernel().cases().iter().filter(|case| case.form.format == Some(Format::Q4_0)).take(6) {
+            assert_eq!(judged(case, lost_part), wrong, "a lost part, {}", probe::describe(case));
+            assert_eq!(judged(case, lost_scale), wrong, "a lost scale, {}", probe::describe(case));
+        }
+    }
+
+    let next_position = |case: &mut Case| {
+        let Data::U32(rows) = &mut case.args[0] else { panic!("rows") };
+        rows[1] = if rows[1] == 0 { 1 } else { rows[1] - 1 };
+    };
+    for kv in [KvType::F32, KvType::F16] {
+        let grouped =
+            |case: &Case| case.form.kv == Some(kv) && params_of::<attend::Params>(case).kv_heads == 3;
+        let case = a_case(KernelId::Attend, grouped);
+        assert_eq!(judged(&case, next_position), wrong, "position, {}", probe::describe(&case));
+        let wrong_head = |case: &mut Case| {
+            let head_dim = params_of::<attend::Params>(case).head_dim as usize;
+            let Data::F32(q) = &mut case.args[2] else { panic!("q") };
+            q[..2 * head_dim].rotate_left(head_dim);
+        };
+        assert_eq!(judged(&case, wrong_head), wrong, "head, {}", probe::describe(&case));
+        let lost_scale = |case: &mut Case| {
+            let params = attend::Params { scale: 1.0, ..params_of(case) };
+            case.params = bytemuck::bytes_of(&params).to_vec();
+        };
+        assert_eq!(judged(&case, lost_scale), wrong, "scale, {}", probe::describe(&case));
+        let stale = |case: &mut Case| {
+            let p = params_of::<attend::Params>(case);
+            let Data::U32(pages) = &case.args[1] else { panic!("pages") };
+            let at = pocketlm::kernel::kv_at(pages, p.pages_per_sequence, 1, 50, 1, p.kv_heads, p.head_dim);
+            let Data::U32(keys) = &mut case.args[3] else { panic!("keys") };
+            (0..p.head_dim as usize).for_each(|i| kv.set(keys, at + i, 0.25));
+        };
+        assert_eq!(judged(&case, stale), wrong, "a stale slot, {}", probe::describe(&case));
+        let case = a_case(KernelId::KvWrite, |case| case.form.kv == Some(kv));
+        assert_eq!(judged(&case, next_position), wrong, "position, {}", probe::describe(&case));
+    }
+    let case = a_case(KernelId::Rope, |case| params_of::<rope::Params>(case).head_dim == 8);
+    assert_eq!(judged(&case, next_position), wrong, "position, {}", probe::describe(&case));
+    let other_pairs = |case: &mut Case| {
+        let mut params = params_of::<rope::Params>(case);
+        params.interleaved ^= 1;
+        case.params = bytemuck::bytes_of(&params).to_vec();
+    };
+    assert_eq!(judged(&case, other_pairs), wrong, "pairs, {}", probe::describe(&case));
+
+    let case = &KernelId::TopK.kernel().cases()[0];
+    let (expected, mut got) = (case.expected(), case.expected());
+    let Data::U32(found) = &mut got[1] else { panic!("found") };
+    let sum = found.len() - 1;
+    found[sum] = (f32::from_bits(found[sum]) + 0.01).to_bits();
+    assert!(probe::judge(case, &expected, &got).is_err(), "a wrong sum");
+}
+
+/// A backend that writes past the end of what it was given: the last byte read back is another.
+struct Careless(Cpu);
+
+impl Backend for Careless {
+    fn caps(&self) -> &Caps {
+        self.0.caps()
+    }
+    fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
+        self.0.load(store, progress)
+    }
+    fn prepare(&mut self, plan: Arc<Plan>) -> Result<Program> {
+        self.0.prepare(plan)
+    }
+    fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket> {
+        self.0.submit(program, steps, inputs)
+    }
+    fn poll(&mut self, ticket: Ticket, wait: Duration) -> Result<Status> {
+        self.0.poll(ticket, wait)
+    }
+    fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {
+        self.0.read(state, at, out)?;
+        if let Some(byte) = out.last_mut() {
+            *byte ^= 1;
+        }
+        Ok(())
+    }
+    fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()> {
+        self.0.write(state, at, bytes)
+    }
+}
+
+#[test]
+fn an_overwritten_guard_band_is_caught() {
+    let case = &KernelId::Bias.kernel().cases()[0];
+    let mut cpu = Cpu::new(CpuOptions::default()).unwrap();
+    probe::check(&mut cpu, case).unwrap();
+    let error = probe::check(&mut Careless(cpu), case).unwrap_err();
+    assert!(error.to_string().contains("overwritten"), "{error}");
+}
