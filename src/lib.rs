@@ -26,6 +26,7 @@ pub mod text;
 
 #[cfg(feature = "wgpu")]
 pub use backend::wgpu::{DeviceInfo, devices};
+pub use base::Bytes;
 pub use engine::{
     Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, LoadOptions,
     LoadProgress, LoadStage, Message, Model, ModelInfo, Progress, Prompt, Sampling, Session, Stream, Timings,

@@ -30,11 +30,12 @@ impl Bytes {
     /// [`Kind::NotFound`] or [`Kind::Io`] with the path.
     pub fn map(path: &Path) -> Result<Self> {
         let located = |error: std::io::Error| Error::from(error).in_file(path);
-        let file = File::open(path).map_err(located)?;
-        let metadata = file.metadata().map_err(located)?;
+        // Before it is opened: opening a pipe waits for its writer.
+        let metadata = std::fs::metadata(path).map_err(located)?;
         if !metadata.is_file() {
             return Err(Error::new(Kind::Io, "not a regular file").in_file(path));
         }
+        let file = File::open(path).map_err(located)?;
         if metadata.len() == 0 {
             // An empty file cannot be mapped on every system; it is still a file of no bytes.
             return Ok(Self::from(Vec::new()));
@@ -101,6 +102,16 @@ mod tests {
         assert!(middle.slice(2..4).is_none());
         let backwards = Range { start: 3, end: 2 };
         assert!(bytes.slice(backwards).is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("pocketlm-pipe-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let refused = Bytes::map(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused.unwrap_err().to_string().contains("not a regular file"));
     }
 
     #[test]

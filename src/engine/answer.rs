@@ -5,7 +5,7 @@ use crate::text;
 /// The text of an answer as it grows.
 #[derive(Debug)]
 pub(super) struct Answer {
-    decoder: Option<text::Stream>,
+    decoder: Option<text::Decoder>,
     stops: Vec<String>,
     /// Text that may yet turn out to begin a stop string.
     held: String,
@@ -23,7 +23,7 @@ pub(super) struct Added {
 }
 
 impl Answer {
-    pub(super) fn new(decoder: Option<text::Stream>, stops: Vec<String>) -> Self {
+    pub(super) fn new(decoder: Option<text::Decoder>, stops: Vec<String>) -> Self {
         Self { decoder, stops, held: String::new(), text: String::new() }
     }
 
@@ -35,7 +35,7 @@ impl Answer {
 
     /// No token follows: what is still held back.
     pub(super) fn finish(&mut self) -> Added {
-        let rest = self.decoder.as_mut().map_or_else(String::new, text::Stream::finish);
+        let rest = self.decoder.as_mut().map_or_else(String::new, text::Decoder::finish);
         let mut added = self.add(&rest);
         if !added.stopped {
             let held = std::mem::take(&mut self.held);

@@ -1,13 +1,12 @@
 //! From a path to a model that answers.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Dialect};
 use crate::kernel::{KvType, PAGE};
-use crate::model::{Blueprint, LowerOptions, Weights, lower};
+use crate::model::{Blueprint, LowerOptions, Lowered, Weights, lower};
 use crate::plan::Item;
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -45,7 +44,7 @@ pub enum LoadStage {
 }
 
 pub(super) fn load(
-    path: &Path,
+    checkpoint: impl FnOnce() -> Result<Checkpoint>,
     engine: &EngineOptions,
     options: &LoadOptions,
     signal: Arc<Signal>,
@@ -54,11 +53,13 @@ pub(super) fn load(
     let begun = Instant::now();
     let mut tell = |stage, fraction| progress(LoadProgress { stage, fraction });
     tell(LoadStage::Reading, 0.0)?;
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = checkpoint()?;
+    let path = &checkpoint.path;
     let in_file = |error: Error| error.in_file(path);
     let blueprint = Blueprint::read(&checkpoint)?;
     let weights = Weights::gather(&checkpoint, &blueprint)?;
-    let (tokenizer, template) = text(&checkpoint.dialect).map_err(in_file)?;
+    let tokenizer = tokenizer(&checkpoint)?;
+    let template = template(&checkpoint.dialect, tokenizer.as_ref()).map_err(in_file)?;
     if let Some(tokenizer) = &tokenizer {
         fits(tokenizer, &blueprint).map_err(in_file)?;
     }
@@ -97,6 +98,16 @@ pub(super) fn load(
     Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), runner, signal))
 }
 
+/// The plans of a checkpoint as a device without limits would get them. Reads no weights.
+///
+/// # Errors
+/// As [`super::Engine::load`] for the file and the options.
+pub fn plans(checkpoint: &Checkpoint, engine: &EngineOptions, options: &LoadOptions) -> Result<Lowered> {
+    let blueprint = Blueprint::read(checkpoint)?;
+    let weights = Weights::gather(checkpoint, &blueprint)?;
+    lower(&blueprint, &weights, choose(&blueprint, engine, options, u64::MAX)?)
+}
+
 fn choose(
     blueprint: &Blueprint,
     engine: &EngineOptions,
@@ -133,28 +144,36 @@ fn choose(
     })
 }
 
-fn text(dialect: &Dialect) -> Result<(Option<Tokenizer>, Option<ChatTemplate>)> {
-    let (tokenizer, source) = match dialect {
+/// The tokenizer of a checkpoint, if it brings one; a vocabulary without weights is enough.
+///
+/// # Errors
+/// `BadFile` and `Unsupported` for the vocabulary.
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
+    let tokenizer = match &checkpoint.dialect {
         Dialect::Gguf(metadata) => {
-            let has_tokenizer = metadata.get("tokenizer.ggml.model").is_some();
-            let tokenizer = has_tokenizer.then(|| Tokenizer::from_gguf(metadata)).transpose()?;
-            (tokenizer, metadata.text("tokenizer.chat_template")?.map(str::to_owned))
+            metadata.get("tokenizer.ggml.model").map(|_| Tokenizer::from_gguf(metadata)).transpose()
         }
         Dialect::HuggingFace(files) => {
             let read =
                 |json: &crate::base::Bytes| Tokenizer::from_json(json, files.tokenizer_config.as_ref());
-            (files.tokenizer_json.as_ref().map(read).transpose()?, files.chat_template.clone())
+            files.tokenizer_json.as_ref().map(read).transpose()
         }
     };
+    tokenizer.map_err(|error| error.in_file(&checkpoint.path))
+}
+
+fn template(dialect: &Dialect, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
+    let source = match dialect {
+        Dialect::Gguf(metadata) => metadata.text("tokenizer.chat_template")?.map(str::to_owned),
+        Dialect::HuggingFace(files) => files.chat_template.clone(),
+    };
     let special = |id: Option<u32>| {
-        let text = tokenizer.as_ref().zip(id).and_then(|(tokenizer, id)| tokenizer.token_text(id));
+        let text = tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.token_text(id));
         text.unwrap_or_default()
     };
-    let bos = special(tokenizer.as_ref().and_then(Tokenizer::bos));
-    let eos = special(tokenizer.as_ref().and_then(Tokenizer::eos));
-    let template = source.map(|source| ChatTemplate::new(&source, &bos, &eos)).transpose();
-    // A model whose template is broken can still continue raw text: the error waits for whoever chats.
-    Ok((tokenizer, template?))
+    let bos = special(tokenizer.and_then(Tokenizer::bos));
+    let eos = special(tokenizer.and_then(Tokenizer::eos));
+    source.map(|source| ChatTemplate::new(&source, &bos, &eos)).transpose()
 }
 
 fn fits(tokenizer: &Tokenizer, blueprint: &Blueprint) -> Result<()> {

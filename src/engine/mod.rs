@@ -24,10 +24,12 @@ mod worker;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::base::Bytes;
 use crate::error::Result;
+use crate::format::Checkpoint;
 
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
-pub use load::{LoadProgress, LoadStage};
+pub use load::{LoadProgress, LoadStage, plans, tokenizer};
 pub use model::{Model, ModelInfo};
 pub use options::{Device, EngineOptions, GenerateOptions, LoadOptions, Sampling};
 pub use prompt::{Message, Prompt};
@@ -65,9 +67,22 @@ impl Engine {
         options: &LoadOptions,
         mut progress: impl FnMut(LoadProgress) -> Result<()>,
     ) -> Result<Model> {
-        let model = load::load(path.as_ref(), &self.options, options, self.signal.clone(), &mut progress)?;
-        self.models().push(Arc::downgrade(model.core()));
-        Ok(model)
+        self.load_checkpoint(|| Checkpoint::open(path), options, &mut progress)
+    }
+
+    /// Loads a model from the bytes of a file, [`Self::load`] otherwise; `name` stands for the path in errors.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_bytes(
+        &self,
+        name: &str,
+        bytes: impl Into<Bytes>,
+        options: &LoadOptions,
+        mut progress: impl FnMut(LoadProgress) -> Result<()>,
+    ) -> Result<Model> {
+        let bytes = bytes.into();
+        self.load_checkpoint(|| Checkpoint::from_bytes(name, bytes), options, &mut progress)
     }
 
     /// Moves the sessions of all models for about `budget`: at least one slice where there is work.
@@ -86,6 +101,17 @@ impl Engine {
             progress += core.tick(share)?;
         }
         Ok(progress)
+    }
+
+    fn load_checkpoint(
+        &self,
+        checkpoint: impl FnOnce() -> Result<Checkpoint>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress) -> Result<()>,
+    ) -> Result<Model> {
+        let model = load::load(checkpoint, &self.options, options, self.signal.clone(), progress)?;
+        self.models().push(Arc::downgrade(model.core()));
+        Ok(model)
     }
 
     fn models(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Core>>> {

@@ -153,7 +153,7 @@ impl Core {
         options.check()?;
         let chain = options.sampling.or(&self.defaults).chain()?;
         let tokenizer = self.tokenizer.as_ref();
-        let decoder = tokenizer.map(|tokenizer| tokenizer.stream(tokens.last().copied(), false));
+        let decoder = tokenizer.map(|tokenizer| tokenizer.decoder(tokens.last().copied(), false));
         let ends = tokenizer.filter(|_| !options.ignore_end).map(Tokenizer::ends).unwrap_or_default();
         let answer = Answer::new(decoder, options.stop.clone());
         let request = Request { tokens, chain, answer, max_tokens: options.max_tokens, ends };

@@ -82,6 +82,14 @@ impl Checkpoint {
         super::open(path.as_ref())
     }
 
+    /// Reads a model from the bytes of its one file; `name` stands for the path in errors.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Self> {
+        super::read(Path::new(name), bytes)
+    }
+
     /// The tensor `name`.
     ///
     /// # Errors

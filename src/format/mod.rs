@@ -66,10 +66,14 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     } else {
         path.to_owned()
     };
-    let bytes = Bytes::map(&entry)?;
-    let container = CONTAINERS.iter().find(|container| (container.sniff)(&entry, &bytes));
+    read(&entry, Bytes::map(&entry)?)
+}
+
+/// Reads a model from the bytes of its entry.
+fn read(entry: &Path, bytes: Bytes) -> Result<Checkpoint> {
+    let container = CONTAINERS.iter().find(|container| (container.sniff)(entry, &bytes));
     let Some(container) = container else { return Err(foreign(&bytes).in_file(entry)) };
-    (container.open)(&entry, bytes).map_err(|error| error.in_file(&entry))
+    (container.open)(entry, bytes).map_err(|error| error.in_file(entry))
 }
 
 /// The file to open in a folder: a well-known name, or the only file with a known extension.
@@ -92,7 +96,7 @@ fn entry_of(folder: &Path) -> Result<PathBuf> {
         [] => Err(Error::new(Kind::NotFound, "no model in the folder")
             .in_file(folder)
             .hint(format!("it needs {}", supported()))),
-        [first, second, ..] => Err(Error::invalid(format!("{} models in the folder", candidates.len()))
+        [first, second, ..] => Err(Error::unsupported(format!("{} models in the folder", candidates.len()))
             .in_file(folder)
             .hint(format!("name the file, such as {} or {}", first.display(), second.display()))),
     }
