@@ -2,14 +2,14 @@
 //!
 //! Merging is the `tokenizers` crate's; what is here is how each kind of file becomes one of its models.
 
+mod decoder;
 mod gguf;
 mod json;
 mod splitter;
-mod stream;
 mod template;
 mod tokenizer;
 mod vocabulary;
 
-pub use stream::Stream;
+pub use decoder::Decoder;
 pub use template::{ChatRequest, ChatTemplate, Message};
 pub use tokenizer::{Special, Tokenizer};

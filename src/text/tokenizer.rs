@@ -8,7 +8,7 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::{AddedToken, AddedVocabulary, Model, OffsetType, PreTokenizer};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
-use super::stream::Stream;
+use super::decoder::Decoder;
 use super::vocabulary::{Role, Vocabulary};
 use super::{gguf, json};
 use crate::error::{Error, Result};
@@ -125,17 +125,17 @@ impl Tokenizer {
 
     /// The text of `ids`; special tokens are left out or spelled out. Lossy only where the bytes are no UTF-8.
     pub fn decode(&self, ids: &[u32], keep_special: bool) -> String {
-        let mut stream = self.stream(None, keep_special);
-        let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
-        text += &stream.finish();
+        let mut decoder = self.decoder(None, keep_special);
+        let mut text: String = ids.iter().map(|&id| decoder.push(id)).collect();
+        text += &decoder.finish();
         text
     }
 
     /// A decoder for the tokens that follow `after`. SentencePiece spells the start of a text with a space: it
     /// is dropped at the start (`None`) and after a special token, and kept where text goes on.
-    pub fn stream(&self, after: Option<u32>, keep_special: bool) -> Stream {
+    pub fn decoder(&self, after: Option<u32>, keep_special: bool) -> Decoder {
         let starts = after.is_none_or(|id| self.is_special(id));
-        Stream::new(self.vocabulary.clone(), starts && self.vocabulary.leading_space, keep_special)
+        Decoder::new(self.vocabulary.clone(), starts && self.vocabulary.leading_space, keep_special)
     }
 
     /// The bytes that a token stands for (a special one: its name), or `None` where no token has the id. A

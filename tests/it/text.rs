@@ -90,9 +90,9 @@ fn assert_streams(name: &str, tokenizer: &Tokenizer, vectors: &[Vector]) {
     for vector in vectors {
         for keep_special in [false, true] {
             let whole = tokenizer.decode(&vector.ids, keep_special);
-            let mut stream = tokenizer.stream(None, keep_special);
-            let mut joined: String = vector.ids.iter().map(|&id| stream.push(id)).collect();
-            joined += &stream.finish();
+            let mut decoder = tokenizer.decoder(None, keep_special);
+            let mut joined: String = vector.ids.iter().map(|&id| decoder.push(id)).collect();
+            joined += &decoder.finish();
             assert_eq!(joined, whole, "{name}: {:?}", vector.text);
         }
     }
@@ -227,9 +227,9 @@ fn the_stories_tokenizer_agrees_with_the_original() {
 fn a_leading_space_belongs_to_text_that_goes_on() {
     let tokenizer = tokenizer(&vocab("llama-spm"));
     let hello = tokenizer.encode("Hello", Special::Plain).expect("tokens");
-    assert_eq!(tokenizer.stream(None, false).push(hello[0]), "Hello");
-    assert_eq!(tokenizer.stream(Some(1), false).push(hello[0]), "Hello");
-    assert_eq!(tokenizer.stream(Some(hello[0]), false).push(hello[0]), " Hello");
+    assert_eq!(tokenizer.decoder(None, false).push(hello[0]), "Hello");
+    assert_eq!(tokenizer.decoder(Some(1), false).push(hello[0]), "Hello");
+    assert_eq!(tokenizer.decoder(Some(hello[0]), false).push(hello[0]), " Hello");
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::vocabulary::{Role, Vocabulary};
 
-/// An incremental decoder. What [`push`](Stream::push) returns, joined, with [`finish`](Stream::finish) at the
+/// An incremental decoder. What [`push`](Decoder::push) returns, joined, with [`finish`](Decoder::finish) at the
 /// end, is what [`Tokenizer::decode`](super::Tokenizer::decode) gives for the whole.
 #[derive(Clone, Debug)]
-pub struct Stream {
+pub struct Decoder {
     vocabulary: Arc<Vocabulary>,
     keep_special: bool,
     drop_space: bool,
@@ -15,7 +15,7 @@ pub struct Stream {
     pending: Vec<u8>,
 }
 
-impl Stream {
+impl Decoder {
     pub(super) fn new(vocabulary: Arc<Vocabulary>, drop_space: bool, keep_special: bool) -> Self {
         Self { vocabulary, keep_special, drop_space, pending: Vec::new() }
     }
@@ -58,12 +58,12 @@ mod tests {
     use super::*;
 
     /// Every byte is a token.
-    fn bytewise() -> Stream {
+    fn bytewise() -> Decoder {
         let mut vocabulary = Vocabulary::default();
         for byte in 0..=255u8 {
             vocabulary.push(&[byte], Role::Byte).unwrap();
         }
-        Stream::new(Arc::new(vocabulary), false, false)
+        Decoder::new(Arc::new(vocabulary), false, false)
     }
 
     #[test]
