@@ -279,7 +279,7 @@ fn a_vocabulary_alone_opens_and_says_what_it_lacks() {
         Checkpoint::open(data::shared("vocab").join("ggml-vocab-llama-bpe.gguf")).expect("opens");
     assert!(checkpoint.tensors.is_empty());
     let error = Blueprint::read(&checkpoint).expect_err("no weights");
-    assert_eq!(error.kind(), Kind::InvalidArgument);
+    assert_eq!(error.kind(), Kind::Unsupported);
     assert!(error.to_string().contains("no weights"), "{error}");
 }
 

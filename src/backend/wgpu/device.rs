@@ -307,8 +307,10 @@ fn pick(choice: Choice, infos: &[DeviceInfo]) -> Result<usize> {
             .min_by_key(|info| rank(info)),
     };
     match found {
-        None if choice == Choice::Best => unavailable("there is no GPU".into()),
-        None => unavailable(format!("there is no device for {choice:?}")),
+        None => unavailable(match choice {
+            Choice::Index(index) => format!("there is no device {index}"),
+            Choice::Any | Choice::Best => "there is no GPU".into(),
+        }),
         Some(DeviceInfo { name, refused: Some(why), .. }) => {
             unavailable(format!("{name} cannot be used: {why}"))
         }

@@ -44,7 +44,7 @@ fn read_gguf(checkpoint: &Checkpoint, metadata: &Metadata) -> Result<Blueprint> 
     let name = metadata.text(key)?.ok_or_else(|| missing(key))?;
     let arch = find(name, |arch| arch.name).map_err(|error| error.at(key))?;
     if checkpoint.tensors.is_empty() {
-        return Err(Error::invalid("the file holds a vocabulary and no weights")
+        return Err(Error::unsupported("the file holds a vocabulary and no weights")
             .hint("it can tokenize; to generate, name a model with weights"));
     }
     (arch.from_gguf)(checkpoint, metadata)
