@@ -1,6 +1,7 @@
 //! tests
 mod chat;
 mod cli;
+mod commands;
 mod cpu;
 mod data;
 mod engine;
@@ -14,6 +15,7 @@ mod hugging_face;
 mod kernels;
 #[cfg(feature = "wgpu")]
 mod kernels_gpu;
+mod program;
 mod quants;
 mod shaders;
 mod text;

@@ -1,11 +1,15 @@
 //! The flags that several commands know, each defined once, by the names that llama.cpp and Ollama users know.
 
-use std::num::NonZero;
+use std::num::{NonZero, ParseIntError};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::{fs, io};
 
 use clap::{ArgAction, Args};
 use log::LevelFilter;
+use pocketlm::{
+    Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome, Sampling,
+};
 
 /// How much to log; stands before or after the command.
 #[derive(Args)]
@@ -79,6 +83,19 @@ pub(crate) enum DeviceChoice {
     Number(usize),
 }
 
+impl DeviceArgs {
+    pub(crate) fn options(&self) -> EngineOptions {
+        let device = match self.device {
+            DeviceChoice::Auto => Device::Auto,
+            DeviceChoice::Gpu => Device::Gpu,
+            DeviceChoice::Cpu => Device::Cpu,
+            DeviceChoice::Number(index) => Device::Index(index),
+        };
+        let threads = self.threads.map(NonZero::get);
+        EngineOptions { device, threads, exact: self.exact, ..EngineOptions::default() }
+    }
+}
+
 impl FromStr for DeviceChoice {
     type Err = &'static str;
 
@@ -105,7 +122,14 @@ pub(crate) struct ContextArgs {
         value_name = "N"
     )]
     #[arg(id = "ctx-size")]
-    pub(crate) ctx_size: Option<NonZero<usize>>,
+    pub(crate) ctx_size: Option<NonZero<u32>>,
+}
+
+impl ContextArgs {
+    /// What a single session is loaded with.
+    pub(crate) fn options(&self) -> LoadOptions {
+        LoadOptions { context: self.ctx_size.map(NonZero::get), sessions: 1, ..LoadOptions::default() }
+    }
 }
 
 /// Text from a file.
@@ -126,34 +150,88 @@ pub(crate) struct InputArgs {
     #[command(flatten)]
     pub(crate) file: FileArgs,
     /// Token ids instead of text
-    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', group = "input")]
+    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', value_parser = id, group = "input")]
     pub(crate) ids: Option<Vec<u32>>,
+}
+
+/// What a command works on.
+pub(crate) enum Input {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+fn id(text: &str) -> Result<u32, ParseIntError> {
+    text.trim().parse()
+}
+
+impl FileArgs {
+    /// The text, or `None` where no file is named.
+    pub(crate) fn read(&self) -> Outcome<Option<String>> {
+        let Some(path) = &self.file else { return Ok(None) };
+        let text = match path.as_os_str() == "-" {
+            true => io::read_to_string(io::stdin()),
+            false => fs::read_to_string(path),
+        };
+        // Not `NotFound`: that is the model's.
+        text.map(Some).map_err(|error| Error::new(Kind::Io, error.to_string()).in_file(path))
+    }
+}
+
+impl InputArgs {
+    pub(crate) fn read(&self) -> Outcome<Input> {
+        match (&self.prompt, &self.ids, self.file.read()?) {
+            (Some(text), ..) => Ok(Input::Text(text.clone())),
+            (None, Some(ids), _) => Ok(Input::Ids(ids.clone())),
+            (None, None, Some(text)) => Ok(Input::Text(text)),
+            (None, None, None) => {
+                Err(Error::invalid("there is nothing to work on").hint("give -p, -f or --ids"))
+            }
+        }
+    }
 }
 
 /// Whether the text is a conversation's turn.
 #[derive(Args)]
 pub(crate) struct FormArgs {
-    /// Take the text as it is
+    /// Take the text as it is: the default
     #[arg(long, conflicts_with = "chat")]
     pub(crate) raw: bool,
-    /// Wrap the text as the user's turn, by the model's chat template [default where it has one]
-    #[arg(long)]
+    /// Wrap the text as the user's turn, by the model's chat template
+    #[arg(long, conflicts_with = "ids")]
     pub(crate) chat: bool,
+}
+
+impl FormArgs {
+    pub(crate) fn prompt(&self, input: Input) -> Prompt {
+        match input {
+            Input::Ids(ids) => Prompt::Tokens(ids),
+            Input::Text(text) if self.chat => Prompt::user(text),
+            Input::Text(text) => Prompt::Raw(text),
+        }
+    }
 }
 
 /// How tokens are chosen; what is not given is the model's own default.
 #[derive(Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Tokens to generate at most
-    #[arg(short = 'n', long, visible_aliases = ["num-predict", "max-tokens"], alias = "n-predict", value_name = "N")]
-    pub(crate) predict: Option<usize>,
+    /// Tokens to generate at most; -1 stops only at the end of the context
+    #[arg(
+        short = 'n',
+        long,
+        visible_aliases = ["num-predict", "max-tokens"],
+        alias = "n-predict",
+        value_name = "N",
+        value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)),
+        allow_negative_numbers = true
+    )]
+    pub(crate) predict: Option<i64>,
     /// 0 always takes the likeliest token; higher is more varied
     #[arg(long, visible_alias = "temperature", value_name = "T")]
     pub(crate) temp: Option<f32>,
     /// Choose among the K likeliest tokens; 0 for all
     #[arg(long, value_name = "K")]
-    pub(crate) top_k: Option<usize>,
+    pub(crate) top_k: Option<u32>,
     /// Choose among the likeliest tokens that together have this probability
     #[arg(long, value_name = "P")]
     pub(crate) top_p: Option<f32>,
@@ -172,6 +250,27 @@ pub(crate) struct SamplingArgs {
     /// End the answer before this text; can be given several times
     #[arg(long, visible_alias = "reverse-prompt", short_alias = 'r', value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// What to generate with: what was said, else `defaults`, and `predict` tokens at most where -n is not given.
+    pub(crate) fn options(&self, predict: Option<u32>, defaults: &Sampling) -> GenerateOptions {
+        let said = Sampling {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            repeat_last: self.repeat_last_n,
+            seed: self.seed,
+        };
+        GenerateOptions {
+            max_tokens: self.predict.map_or(predict, |predict| u32::try_from(predict).ok()),
+            sampling: said.or(defaults),
+            stop: self.stop.clone(),
+            ..GenerateOptions::default()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +333,8 @@ mod tests {
         assert_eq!(all.device.device, DeviceChoice::Auto);
         assert_eq!(parse("-f a").unwrap().input.file.file.as_deref(), Some(std::path::Path::new("a")));
         assert_eq!(parse("--file a --n-predict 5").unwrap().sampling.predict, Some(5));
+        let most = |words| parse(words).unwrap().sampling.options(Some(9), &Sampling::default()).max_tokens;
+        assert_eq!((most("-p a -n -1"), most("-p a -n 5"), most("-p a")), (None, Some(5), Some(9)));
     }
 
     #[test]
@@ -248,6 +349,8 @@ mod tests {
             "-p a -t 0",
             "-p a --device tpu",
             "--ids a",
+            "--ids 1 --chat",
+            "-p a -n -2",
         ] {
             assert!(parse(words).is_err(), "{words}");
         }

@@ -1,5 +1,6 @@
 //! How a failure reaches the user: one line on stderr and an exit code, whatever happened.
 
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe, Location};
 
 use clap::error::ErrorKind;
@@ -7,39 +8,42 @@ use pocketlm::{Error, Kind};
 
 use crate::output;
 
-/// Why a command ended early.
+/// The reader of stdout went away (`pocketlm … | head`): nothing is wrong and nobody listens.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// Something went wrong.
-    Failed(Error),
-    /// The reader of stdout went away (`pocketlm … | head`): nothing is wrong and nobody listens.
-    ReaderLeft,
-}
+pub(crate) struct ReaderLeft;
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
+impl fmt::Display for ReaderLeft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reader of standard output left")
     }
 }
 
+impl std::error::Error for ReaderLeft {}
+
 /// Runs a command to its exit code; tells `say` why it failed.
-pub(crate) fn guard(command: impl FnOnce() -> Result<(), Failure>, say: fn(&str)) -> u8 {
+pub(crate) fn guard(command: impl FnOnce() -> anyhow::Result<()>, say: fn(&str)) -> u8 {
     // A panic has been reported by the hook of `quiet_panics`, and nothing of the command is used after it.
     match panic::catch_unwind(AssertUnwindSafe(command)) {
-        Ok(Ok(()) | Err(Failure::ReaderLeft)) => 0,
-        Ok(Err(Failure::Failed(error))) => {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) if error.is::<ReaderLeft>() => 0,
+        Ok(Err(error)) => {
             say(&error.to_string());
-            exit_code(error.kind())
+            kind(&error).map_or(1, exit_code)
         }
         Err(_) => 1,
     }
+}
+
+/// The family of a failure that the engine knows.
+pub(crate) fn kind(error: &anyhow::Error) -> Option<Kind> {
+    error.downcast_ref::<Error>().map(Error::kind)
 }
 
 /// The exit code of each family of failures.
 pub(crate) fn exit_code(kind: Kind) -> u8 {
     match kind {
         Kind::InvalidArgument | Kind::ContextOverflow => 2,
-        Kind::NotFound | Kind::BadFile | Kind::Unsupported => 3,
+        Kind::NotFound | Kind::BadFile | Kind::Unsupported | Kind::Template => 3,
         Kind::DeviceUnavailable | Kind::DeviceLost | Kind::WrongNumbers => 4,
         Kind::Cancelled => 130,
         _ => 1,
@@ -100,10 +104,10 @@ mod tests {
 
     #[test]
     fn each_end_has_its_code() {
-        let code = |failure: Failure| guard(|| Err(failure), |_| ());
+        let code = |error: anyhow::Error| guard(|| Err(error), |_| ());
         let engine = |kind: Kind| code(Error::new(kind, "planted").into());
         assert_eq!(guard(|| Ok(()), |_| ()), 0);
-        assert_eq!(code(Failure::ReaderLeft), 0);
+        assert_eq!(code(ReaderLeft.into()), 0);
         assert_eq!(engine(Kind::Io), 1);
         assert_eq!(engine(Kind::InvalidArgument), 2);
         assert_eq!(engine(Kind::BadFile), 3);

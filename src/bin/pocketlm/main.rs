@@ -4,6 +4,8 @@
 mod args;
 mod commands;
 mod failure;
+mod interrupt;
+mod load;
 mod models;
 mod output;
 
@@ -35,5 +37,6 @@ fn main() -> ExitCode {
         Err(error) => return failure::usage(&error).into(),
     };
     cli.verbosity.start_log();
-    failure::guard(|| cli.command.run(), output::error).into()
+    failure::guard(|| interrupt::listen().map_err(Into::into).and_then(|()| cli.command.run()), output::error)
+        .into()
 }

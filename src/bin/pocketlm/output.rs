@@ -1,24 +1,37 @@
 //! What the command line says: results on stdout, everything else on stderr.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pocketlm::Error;
+use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::failure::ReaderLeft;
 
 /// Writes one line of result to stdout.
-pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{text}").map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => Failure::ReaderLeft,
-        _ => Error::from(error).at("standard output").into(),
-    })
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{text}").map_err(refused)
+}
+
+/// Writes a piece of a line to stdout at once.
+pub(crate) fn piece(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(refused)
 }
 
 /// Writes the one JSON object of a command with `--json`.
-pub(crate) fn json(object: &serde_json::Value) -> Result<(), Failure> {
-    line(&object.to_string())
+pub(crate) fn json(object: &impl Serialize) -> anyhow::Result<()> {
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    serde_json::to_writer(&mut stdout, object).map_err(io::Error::from).map_err(refused)?;
+    stdout.write_all(b"\n").and_then(|()| stdout.flush()).map_err(refused)
+}
+
+fn refused(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => ReaderLeft.into(),
+        _ => Error::from(error).at("standard output").into(),
+    }
 }
 
 /// Tells the user something beside the result: a choice made, a source that failed.
@@ -37,15 +50,23 @@ fn say(label: &str, text: &str) {
     let _ = writeln!(io::stderr().lock(), "{label}: {text}");
 }
 
+/// A bar over the parts of a load, drawn only where stderr is a terminal.
+pub(crate) fn load_bar() -> ProgressBar {
+    bar(1000, "{msg} {bar:30} {percent}%")
+}
+
 /// A bar over `total` bytes on stderr, drawn only where that is a terminal.
 pub(crate) fn progress(what: &str, total: u64) -> ProgressBar {
+    bar(total, "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}").with_message(what.to_owned())
+}
+
+fn bar(total: u64, template: &str) -> ProgressBar {
     let target = match io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
     };
-    let bar = ProgressBar::with_draw_target(Some(total), target).with_message(what.to_owned());
-    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    if let Ok(style) = style {
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(100));

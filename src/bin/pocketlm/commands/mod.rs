@@ -1,8 +1,6 @@
 //! The list of commands. To add one: a file here with its `Args` (whose doc comment is the help text) and
 //! `run`, and a line in the list. Flags that several commands know stand in `args.rs`.
 
-use crate::failure::Failure;
-
 macro_rules! commands {
     ($($variant:ident => $module:ident,)*) => {
         $(mod $module;)*
@@ -13,7 +11,7 @@ macro_rules! commands {
         }
 
         impl Command {
-            pub(crate) fn run(self) -> Result<(), Failure> {
+            pub(crate) fn run(self) -> anyhow::Result<()> {
                 match self {
                     $(Command::$variant(args) => $module::run(&args),)*
                 }
@@ -23,6 +21,15 @@ macro_rules! commands {
 }
 
 commands! {
+    Chat => chat,
+    Generate => generate,
+    Score => score,
+    Perplexity => perplexity,
+    Tokenize => tokenize,
+    Inspect => inspect,
+    Devices => devices,
+    Doctor => doctor,
+    Bench => bench,
     Pull => pull,
     Models => models,
 }

@@ -4,7 +4,6 @@ use indicatif::BinaryBytes;
 use serde_json::json;
 
 use crate::args::JsonArgs;
-use crate::failure::Failure;
 use crate::models::{DEFAULT, cache, manifest};
 use crate::output;
 
@@ -15,7 +14,7 @@ pub(crate) struct Args {
     json: JsonArgs,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let known = manifest::known();
     let places = known.iter().map(cache::find).collect::<pocketlm::Result<Vec<_>>>()?;
     if args.json.json {

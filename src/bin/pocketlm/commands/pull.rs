@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use crate::args::JsonArgs;
-use crate::failure::Failure;
 use crate::{models, output};
 
 /// Downloads a model into the cache folder, or checks the copy that is there
@@ -15,7 +14,7 @@ pub(crate) struct Args {
     json: JsonArgs,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let path = models::pull(&args.name)?;
     if args.json.json {
         return output::json(&json!({ "name": args.name, "path": path }));

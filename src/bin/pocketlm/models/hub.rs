@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use pocketlm::{Error, Kind, Result};
 
-use super::manifest::{HubFile, Known, Source};
+use super::manifest::{HubFile, Known, Recommended, Source};
 use super::tool::{self, Growth};
 
 const CURL: &[&[&str]] = &[&["curl"]];
@@ -135,7 +135,8 @@ pub(super) fn look_up(address: &Address) -> Result<Known> {
             .hint("check the name; a gated repository needs HF_TOKEN"));
     };
     let sources = vec![Source::Hub(file)];
-    Ok(Known { name, about: String::new(), licence: String::new(), bytes, sha256, sources })
+    let (about, licence) = (String::new(), String::new());
+    Ok(Known { name, about, licence, bytes, sha256, sources, sampling: Recommended::default() })
 }
 
 fn is_sha256(text: &str) -> bool {

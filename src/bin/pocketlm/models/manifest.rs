@@ -18,6 +18,17 @@ pub(crate) struct Known {
     pub(crate) sha256: String,
     /// Tried in order.
     pub(crate) sources: Vec<Source>,
+    /// What its makers recommend for a chat.
+    #[serde(default)]
+    pub(crate) sampling: Recommended,
+}
+
+/// How to choose tokens, where the user does not say.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recommended {
+    pub(crate) temperature: Option<f32>,
+    pub(crate) top_p: Option<f32>,
 }
 
 /// A place on the network that has the file.

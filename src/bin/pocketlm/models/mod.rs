@@ -11,7 +11,7 @@ mod tool;
 
 use std::path::{Path, PathBuf};
 
-use pocketlm::{Error, Kind, Result};
+use pocketlm::{Error, Kind, Result, Sampling};
 
 /// The model without `-m`.
 pub(crate) const DEFAULT: &str = "smollm2-135m-instruct";
@@ -20,7 +20,6 @@ pub(crate) const DEFAULT: &str = "smollm2-135m-instruct";
 ///
 /// # Errors
 /// [`Kind::NotFound`] with the names that would work, and whatever stopped a download.
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands that load a model are not written yet"))]
 pub(crate) fn resolve(model: Option<&str>) -> Result<PathBuf> {
     let name = model.unwrap_or(DEFAULT);
     if model.is_some() && Path::new(name).exists() {
@@ -39,6 +38,13 @@ pub(crate) fn resolve(model: Option<&str>) -> Result<PathBuf> {
         },
         None => Err(unknown(name)),
     }
+}
+
+/// The sampling that the makers of `model` recommend for a chat.
+pub(crate) fn recommended(model: Option<&str>) -> Sampling {
+    let known = manifest::by_name(model.unwrap_or(DEFAULT));
+    let manifest::Recommended { temperature, top_p } = known.map(|known| known.sampling).unwrap_or_default();
+    Sampling { temperature, top_p, ..Sampling::default() }
 }
 
 /// Fetches a model by name, or checks the copy that is here; replaces a damaged one.

@@ -1,0 +1,117 @@
+//! `chat`: one answer, or a conversation.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use pocketlm::{Error, FinishReason, GenerateOptions, Kind, Model, Session, Timings};
+
+use super::generate;
+use crate::args::{ContextArgs, DeviceArgs, ModelArgs, SamplingArgs};
+use crate::{failure, interrupt, load, models, output};
+
+/// Answers a question, or talks: without PROMPT each line is a question
+///
+/// In a conversation: /help, /reset, /stats and /quit; Ctrl-C stops an answer.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The question; without one, a conversation
+    prompt: Option<String>,
+    /// Instructions that the conversation begins with
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+const HELP: &str = "/help   this
+/reset  forgets the conversation, but for --system
+/stats  how long the last answer took, and how full the context is
+/quit   ends; so does the end of the input
+Ctrl-C  stops an answer; between two answers it ends the program";
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let options = args.sampling.options(None, &models::recommended(args.model.model.as_deref()));
+    let model = load::load(&args.model, &args.device, &args.context.options())?;
+    if !model.can_chat() {
+        let error = Error::new(Kind::Template, "the model has no chat template");
+        return Err(error.hint("`pocketlm generate` continues text with it").into());
+    }
+    let mut session = model.session();
+    if let Some(system) = &args.system {
+        session.instruct(system);
+    }
+    match &args.prompt {
+        Some(prompt) => match answer(&mut session, prompt, &options)? {
+            (FinishReason::Cancelled, _) => Err(interrupt::interrupted().into()),
+            _ => Ok(()),
+        },
+        None => talk(&model, &mut session, &options),
+    }
+}
+
+fn talk(model: &Model, session: &mut Session, options: &GenerateOptions) -> anyhow::Result<()> {
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if is_terminal {
+        output::note(&format!("{} listens; /help lists the commands", model.info().name));
+    }
+    let mut last: Option<Timings> = None;
+    let mut lines = io::stdin().lock().lines();
+    loop {
+        if is_terminal {
+            output::piece("> ")?;
+        }
+        let Some(line) = lines.next() else {
+            // The end of the input leaves the cursor behind the marker.
+            return if is_terminal { output::piece("\n") } else { Ok(()) };
+        };
+        let line = line.map_err(|error| Error::new(Kind::Io, error.to_string()).at("standard input"))?;
+        match line.trim() {
+            "" => {}
+            "/quit" | "/exit" | "/bye" => return Ok(()),
+            "/help" | "/?" => output::line(HELP)?,
+            "/reset" | "/clear" => {
+                session.reset();
+                output::note("the conversation begins anew");
+            }
+            "/stats" => output::line(&stats(last.as_ref(), model.info().context))?,
+            command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
+                output::note(&format!("{command} is no command; /help lists them"));
+            }
+            question => match answer(session, question, options) {
+                Ok((reason, timings)) => {
+                    last = Some(timings);
+                    if reason == FinishReason::Length {
+                        output::note("the answer was cut: -n or the context is full");
+                    }
+                }
+                Err(error) if failure::kind(&error) == Some(Kind::ContextOverflow) => {
+                    output::note(&format!("{error}; /reset begins anew"));
+                }
+                Err(error) => return Err(error),
+            },
+        }
+    }
+}
+
+/// Streams the answer to `question` and keeps both in the conversation.
+fn answer(
+    session: &mut Session,
+    question: &str,
+    options: &GenerateOptions,
+) -> anyhow::Result<(FinishReason, Timings)> {
+    let stream = session.say(question, options)?;
+    let finish = generate::print(stream)?;
+    session.answered(finish.text);
+    Ok((finish.reason, finish.timings))
+}
+
+fn stats(last: Option<&Timings>, context: u32) -> String {
+    let Some(last) = last else { return "nothing was said yet".into() };
+    let used = last.prompt_tokens + last.generated_tokens;
+    format!("{}; {used} of {context} tokens of the context are used", generate::timings(last))
+}

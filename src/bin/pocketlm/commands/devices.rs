@@ -1,0 +1,64 @@
+//! `devices`: where this machine can compute.
+
+use pocketlm::backend::Backend;
+use pocketlm::backend::cpu::{Cpu, CpuOptions};
+use serde_json::{Value, json};
+
+use crate::args::JsonArgs;
+use crate::output;
+
+/// Lists the devices that --device can name
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    json: JsonArgs,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let cpu = Cpu::new(CpuOptions { threads: None, exact: false })?;
+    let gpus = gpus();
+    if args.json.json {
+        let cpu = json!({ "name": cpu.caps().name, "backend": cpu.caps().backend });
+        let gpus: Vec<Value> = gpus.into_iter().map(|(json, _)| json).collect();
+        return output::json(&json!({ "cpu": cpu, "gpus": gpus }));
+    }
+    output::line(&format!("cpu  {}", cpu.caps().name))?;
+    for (index, (_, line)) in gpus.iter().enumerate() {
+        output::line(&format!("{index:3}  {line}"))?;
+    }
+    if gpus.is_empty() {
+        output::note("no GPU was found, nor a software one");
+    }
+    Ok(())
+}
+
+/// Each GPU for programs and for people.
+#[cfg(feature = "wgpu")]
+fn gpus() -> Vec<(Value, String)> {
+    pocketlm::devices().iter().map(|device| (facts(device), describe(device))).collect()
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn gpus() -> Vec<(Value, String)> {
+    Vec::new()
+}
+
+/// All that is known of a GPU.
+#[cfg(feature = "wgpu")]
+pub(super) fn facts(device: &pocketlm::DeviceInfo) -> Value {
+    json!({
+        "index": device.index, "name": device.name, "backend": device.backend, "kind": device.kind,
+        "driver": device.driver, "software": device.software, "subgroup": device.subgroup,
+        "has_subgroup": device.has.subgroup, "has_f16": device.has.f16, "timestamps": device.timestamps,
+        "max_binding_bytes": device.max_binding_bytes, "max_buffer_bytes": device.max_buffer_bytes,
+        "workgroup_bytes": device.workgroup_bytes, "refused": device.refused,
+    })
+}
+
+/// A GPU in a line.
+#[cfg(feature = "wgpu")]
+pub(super) fn describe(device: &pocketlm::DeviceInfo) -> String {
+    let kind = if device.software { "software" } else { device.kind };
+    let refused = device.refused.as_ref().map_or_else(String::new, |why| format!("; cannot be used: {why}"));
+    format!("{}, {}, {kind}, driver {}{refused}", device.name, device.backend, device.driver)
+}

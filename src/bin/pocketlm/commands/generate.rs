@@ -1,0 +1,106 @@
+//! `generate`: continues a text, or answers it.
+
+use pocketlm::{Event, Finish, FinishReason, ModelInfo, Sampling, Stream, Timings};
+use serde_json::{Value, json};
+
+use crate::args::{ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs};
+use crate::{interrupt, load, output};
+
+/// How much is generated where nobody says.
+const PREDICT: u32 = 256;
+
+/// Continues a text, or answers it with --chat
+///
+/// Without sampling flags the likeliest token is taken each time; -n is 256.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    form: FormArgs,
+    #[command(flatten)]
+    json: JsonArgs,
+    #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let prompt = args.form.prompt(args.input.read()?);
+    let options = args.sampling.options(Some(PREDICT), &Sampling::default());
+    let model = load::load(&args.model, &args.device, &args.context.options())?;
+    let mut session = model.session();
+    let stream = session.generate(&prompt, &options)?;
+    let finish = match args.json.json {
+        true => follow(stream, |_| Ok(()))?,
+        false => print(stream)?,
+    };
+    if args.json.json {
+        output::json(&report(&finish, model.info()))?;
+    }
+    match finish.reason {
+        FinishReason::Cancelled => Err(interrupt::interrupted().into()),
+        FinishReason::Stop | FinishReason::Length => Ok(()),
+    }
+}
+
+/// Streams an answer to stdout and ends its line.
+pub(super) fn print(stream: Stream) -> anyhow::Result<Finish> {
+    let finish = follow(stream, output::piece)?;
+    output::piece("\n")?;
+    Ok(finish)
+}
+
+/// Hands each piece of an answer to `listen`; Ctrl-C stops the answer.
+fn follow(
+    stream: Stream,
+    mut listen: impl FnMut(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<Finish> {
+    let cancel = stream.cancel_handle();
+    let _stopping = interrupt::stops(move || cancel.cancel());
+    for event in stream {
+        match event? {
+            Event::Text(text) => listen(&text)?,
+            Event::Prefill { done, total } => log::debug!("{done} of {total} tokens of the prompt are read"),
+            Event::Finished(finish) => {
+                log::info!("{}: {}", finish.reason.name(), timings(&finish.timings));
+                return Ok(finish);
+            }
+        }
+    }
+    Err(pocketlm::Error::new(pocketlm::Kind::Internal, "an answer without an end").into())
+}
+
+/// How long an answer took, in words.
+pub(super) fn timings(timings: &Timings) -> String {
+    let Timings { prompt_tokens, cached_tokens, generated_tokens, first_token, .. } = timings;
+    let cached = if *cached_tokens > 0 { format!(" ({cached_tokens} kept)") } else { String::new() };
+    format!(
+        "{prompt_tokens} tokens read{cached} at {:.1}/s, the first after {:.0} ms; {generated_tokens} generated at {:.1}/s",
+        timings.prefill_rate(),
+        first_token.as_secs_f64() * 1e3,
+        timings.decode_rate(),
+    )
+}
+
+fn report(finish: &Finish, info: &ModelInfo) -> Value {
+    let timings = &finish.timings;
+    json!({
+        "text": finish.text,
+        "tokens": finish.tokens,
+        "prompt_tokens": finish.prompt_tokens,
+        "finish_reason": finish.reason.name(),
+        "timings": {
+            "load_ms": info.load_time.as_secs_f64() * 1e3,
+            "ttft_ms": timings.first_token.as_secs_f64() * 1e3,
+            "prefill_tok_s": timings.prefill_rate(),
+            "decode_tok_s": timings.decode_rate(),
+        },
+        "device": load::device_json(info),
+    })
+}

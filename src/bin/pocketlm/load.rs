@@ -1,0 +1,53 @@
+//! Loading a model for a command: where it lies, on which device, and what the user sees meanwhile.
+
+use pocketlm::{Engine, LoadOptions, LoadStage, Model, ModelInfo, Result};
+use serde_json::{Value, json};
+
+use crate::args::{DeviceArgs, ModelArgs};
+use crate::interrupt::Work;
+use crate::{models, output};
+
+/// Loads the model that the flags name and says which device was chosen and why.
+///
+/// # Errors
+/// As `models::resolve` and [`Engine::load`]; `Cancelled` after Ctrl-C.
+pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions) -> Result<Model> {
+    let path = models::resolve(model.model.as_deref())?;
+    let engine = Engine::new(device.options());
+    let bar = output::load_bar();
+    let work = Work::begin();
+    let loaded = engine.load(path, options, |progress| {
+        bar.set_message(match progress.stage {
+            LoadStage::Reading => "reading  ",
+            LoadStage::Uploading => "loading  ",
+            LoadStage::Compiling => "compiling",
+        });
+        bar.set_position((progress.fraction * 1000.0) as u64);
+        work.check()
+    });
+    bar.finish_and_clear();
+    let model = loaded?;
+    let ModelInfo { path, reason, load_time, parameters, weight_bytes, context, .. } = model.info();
+    output::note(&format!("computing on {}: {reason}", device_name(model.info())));
+    log::info!(
+        "loaded {} in {:.0} ms: {:.1} M weights, {:.1} MiB, context {context}",
+        path.display(),
+        load_time.as_secs_f64() * 1e3,
+        *parameters as f64 / 1e6,
+        *weight_bytes as f64 / f64::from(1 << 20),
+    );
+    Ok(model)
+}
+
+/// The device in words.
+pub(crate) fn device_name(info: &ModelInfo) -> String {
+    match info.device.backend {
+        "cpu" => info.device.name.clone(),
+        backend => format!("{} ({backend})", info.device.name),
+    }
+}
+
+/// The device in JSON.
+pub(crate) fn device_json(info: &ModelInfo) -> Value {
+    json!({ "name": info.device.name, "backend": info.device.backend })
+}
