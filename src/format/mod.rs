@@ -5,6 +5,7 @@
 mod checkpoint;
 mod config;
 mod metadata;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 pub use checkpoint::{Checkpoint, Dialect, Dtype, HuggingFace, Tensor};
 pub use config::Config;
 pub use metadata::{Array, Metadata, Value};
+pub use writer::{NewTensor, write_gguf};
 
 /// What a file of this room says about its container.
 struct Container {

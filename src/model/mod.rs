@@ -6,6 +6,7 @@ mod linear;
 mod lower;
 mod names;
 mod place;
+pub mod synth;
 mod weights;
 
 pub use blueprint::{Attention, Block, Blueprint, Pairing, Rope};

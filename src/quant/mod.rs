@@ -129,6 +129,11 @@ impl Format {
         Self::ALL.iter().copied().find(|format| format.layout().gguf_id() == Some(id))
     }
 
+    /// The type number in GGUF, if it has one.
+    pub fn gguf_id(self) -> Option<u32> {
+        self.layout().gguf_id()
+    }
+
     /// The format with this dtype name in safetensors.
     pub fn from_safetensors_id(id: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|format| format.layout().safetensors_id() == Some(id))

@@ -18,5 +18,6 @@ mod kernels_gpu;
 mod program;
 mod quants;
 mod shaders;
+mod synth;
 mod text;
 mod tidy;
