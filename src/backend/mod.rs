@@ -7,6 +7,7 @@ pub mod wgpu;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::Result;
@@ -24,6 +25,38 @@ pub struct Caps {
     pub max_matrix_bytes: u64,
     /// Whether the numbers come from software pretending to be a GPU.
     pub software: bool,
+    /// What it has done so far, and what it holds.
+    pub meter: Arc<Meter>,
+}
+
+/// What a device has done and holds, counted as it works.
+#[derive(Debug, Default)]
+pub struct Meter {
+    submissions: AtomicU64,
+    dispatches: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Meter {
+    /// Submissions so far, those of writes and reads included.
+    pub fn submissions(&self) -> u64 {
+        self.submissions.load(Ordering::Relaxed)
+    }
+
+    /// Kernels started so far.
+    pub fn dispatches(&self) -> u64 {
+        self.dispatches.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of device memory in weights, states and temps now; 0 for a CPU, whose memory is the host's.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn submitted(&self, dispatches: u64) {
+        self.submissions.fetch_add(1, Ordering::Relaxed);
+        self.dispatches.fetch_add(dispatches, Ordering::Relaxed);
+    }
 }
 
 /// A plan made ready for a backend: pipelines compiled, bindings made.

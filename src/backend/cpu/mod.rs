@@ -89,7 +89,8 @@ impl Cpu {
         }
         let cores = Cores::new(options, isa)?;
         let name = format!("CPU ({}, {} threads)", cores.isa.name(), cores.pool.threads());
-        let caps = Caps { name, backend: "cpu", max_matrix_bytes: u64::MAX, software: false };
+        let meter = Arc::default();
+        let caps = Caps { name, backend: "cpu", max_matrix_bytes: u64::MAX, software: false, meter };
         Ok(Self { caps, cores, items: Vec::new(), programs: Vec::new(), tickets: 0 })
     }
 
@@ -156,12 +157,15 @@ impl Backend for Cpu {
             .steps
             .get(steps.clone())
             .ok_or_else(|| Error::internal(format!("no steps {steps:?} in plan {}", plan.name)))?;
+        let mut dispatches = 0;
         for step in steps {
             if let Some(call) = step.call(inputs) {
+                dispatches += 1;
                 run(cores, step, call, items, ready)
                     .map_err(|error| error.at(format!("step {}", step.label)))?;
             }
         }
+        self.caps.meter.submitted(dispatches);
         self.tickets += 1;
         Ok(Ticket(self.tickets))
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::{Backend, DeviceType, ErrorFilter, Features, PollError, PollType, SubmissionIndex};
 
+use super::super::Meter;
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{IMMEDIATES, Needs};
 
@@ -82,6 +83,7 @@ pub(super) struct Device {
     pub(super) queue: wgpu::Queue,
     pub(super) info: DeviceInfo,
     pub(super) options: Options,
+    pub(super) meter: Arc<Meter>,
     health: Arc<Health>,
 }
 
@@ -134,7 +136,7 @@ impl Device {
             let mut slot = stray.stray.lock().unwrap_or_else(PoisonError::into_inner);
             slot.get_or_insert_with(|| typed("between two verbs", error));
         }));
-        Ok(Self { raw, queue, info, options, health })
+        Ok(Self { raw, queue, info, options, meter: Arc::default(), health })
     }
 
     /// Fails where the device is gone or an error came from nowhere.

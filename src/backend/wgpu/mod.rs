@@ -13,6 +13,7 @@ mod upload;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use self::pipelines::{Excluded, Pipelines};
 use self::program::Ready;
 use self::readback::Readback;
 use self::upload::{Resident, Sender};
-use super::{Backend, Caps, Program, Progress, Status, Ticket};
+use super::{Backend, Caps, Meter, Program, Progress, Status, Ticket};
 use crate::error::{Error, Result};
 use crate::kernel::KernelId;
 use crate::plan::{Inputs, ItemId, Plan, Store};
@@ -45,6 +46,32 @@ pub struct Gpu {
     readback: Readback,
     last_ticket: u64,
     in_flight: VecDeque<(Ticket, SubmissionIndex)>,
+    held: Held,
+}
+
+/// Bytes that the meter of the device counts for one backend.
+#[derive(Debug)]
+struct Held {
+    meter: Arc<Meter>,
+    bytes: u64,
+}
+
+impl Held {
+    fn take(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.meter.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&mut self) {
+        self.meter.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 impl Gpu {
@@ -94,6 +121,15 @@ impl Gpu {
         profile::profile(&self.device, &mut self.readback, ready, inputs)
     }
 
+    /// The rate at which the device copies `bytes` from one buffer to another, in GB/s read and written.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, `DeviceLost`.
+    pub fn copy_rate(&self, bytes: u64) -> Result<f64> {
+        self.device.check()?;
+        profile::copy_rate(&self.device, bytes)
+    }
+
     /// Loses the device, for tests of what happens then. Others that share it lose it too.
     pub fn lose(&self) {
         self.device.destroy();
@@ -107,7 +143,9 @@ impl Gpu {
             // Buffers are whole vectors.
             max_matrix_bytes: max_binding_bytes.min(max_buffer_bytes) / 16 * 16,
             software: *software,
+            meter: device.meter.clone(),
         };
+        let held = Held { meter: device.meter.clone(), bytes: 0 };
         Self {
             caps,
             device,
@@ -118,6 +156,7 @@ impl Gpu {
             readback: Readback::default(),
             last_ticket: 0,
             in_flight: VecDeque::new(),
+            held,
         }
     }
 
@@ -136,9 +175,11 @@ impl Backend for Gpu {
     fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
         self.programs.clear();
         self.items.clear();
+        self.held.give_back();
         // Memory of what was loaded before is free once the device has been polled.
         self.device.check()?;
         self.items = upload::store(&self.device, store, progress)?;
+        self.held.take(self.items.iter().map(Resident::bytes).sum());
         Ok(())
     }
 
@@ -147,6 +188,7 @@ impl Backend for Gpu {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = Ready::of(&self.device, &mut pipelines, &self.excluded, &self.items, plan.clone())
             .map_err(|error| error.at(format!("plan {}", plan.name)))?;
+        self.held.take(ready.bytes);
         self.programs.push(ready);
         Ok(Program { index: self.programs.len() - 1, plan })
     }

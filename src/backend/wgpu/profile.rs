@@ -1,4 +1,6 @@
-//! How long each step takes on the device, by its own clock.
+//! How long each step takes on the device, by its own clock, and how fast its memory is, by the host's.
+
+use std::time::Instant;
 
 use wgpu::BufferUsages;
 
@@ -11,6 +13,24 @@ use crate::plan::Inputs;
 
 /// Steps that are timed in one submission.
 const BATCH: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
+
+/// Copies that are timed together, so that starting them takes no part of it.
+const COPIES: u32 = 8;
+
+/// Copies `bytes` from one buffer to another, several times, and gives the GB/s read and written.
+pub(super) fn copy_rate(device: &Device, bytes: u64) -> Result<f64> {
+    let bytes = bytes.min(device.info.max_buffer_bytes).min(device.info.max_binding_bytes) / 256 * 256;
+    let from = device.buffer("copied from", bytes, BufferUsages::COPY_SRC | BufferUsages::COPY_DST)?;
+    let to = device.buffer("copied to", bytes, BufferUsages::COPY_DST)?;
+    // The first one meets fresh memory.
+    device.wait(&submit::copy(device, &from, 0, &to, bytes)?)?;
+    let begun = Instant::now();
+    for _ in 1..COPIES {
+        submit::copy(device, &from, 0, &to, bytes)?;
+    }
+    device.wait(&submit::copy(device, &from, 0, &to, bytes)?)?;
+    Ok(2.0 * (bytes * u64::from(COPIES)) as f64 / begun.elapsed().as_secs_f64() / 1e9)
+}
 
 /// Runs the plan once, a pass for each step, and gives the label and the microseconds of each step that was not
 /// passed over. Passes cost time of their own between the steps, which is not counted.

@@ -17,6 +17,8 @@ pub(super) struct Ready {
     pub(super) plan: Arc<Plan>,
     /// One for each step.
     pub(super) ops: Vec<Op>,
+    /// Bytes of temps on the device.
+    pub(super) bytes: u64,
 }
 
 /// A step that only waits for its [`crate::kernel::Call`].
@@ -53,7 +55,8 @@ impl Ready {
             Ok(Op { pipeline, bindings, variant })
         };
         let ops = plan.steps.iter().map(op).collect::<Result<_>>()?;
-        Ok(Self { plan, ops })
+        let bytes = sources.rooms.iter().map(wgpu::Buffer::size).sum();
+        Ok(Self { plan, ops, bytes })
     }
 
     /// Refuses inputs beyond the plan's limits.

@@ -24,12 +24,15 @@ pub(super) fn steps(
         let mut encoder = device.raw.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let mut bound = None;
+        let mut dispatches = 0;
         for (op, step) in ready.ops[steps.clone()].iter().zip(&ready.plan.steps[steps]) {
             if let Some(call) = step.call(inputs) {
                 encode(&mut pass, op, step, call, &mut bound)?;
+                dispatches += 1;
             }
         }
         drop(pass);
+        device.meter.submitted(dispatches);
         Ok(device.queue.submit([encoder.finish()]))
     })?
 }
@@ -60,6 +63,7 @@ pub(super) fn timed(
             stamp += 2;
         }
         encoder.resolve_query_set(stamps, 0..stamp, ticks, 0);
+        device.meter.submitted(u64::from(stamp / 2));
         Ok(device.queue.submit([encoder.finish()]))
     })?
 }
@@ -75,13 +79,17 @@ pub(super) fn copy(
     device.scoped("readback", || {
         let mut encoder = device.raw.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(from, at, to, 0, bytes);
+        device.meter.submitted(0);
         device.queue.submit([encoder.finish()])
     })
 }
 
 /// Sends the writes that wait in the queue on their way.
 pub(super) fn writes(device: &Device) -> Result<SubmissionIndex> {
-    device.scoped("upload", || device.queue.submit([]))
+    device.scoped("upload", || {
+        device.meter.submitted(0);
+        device.queue.submit([])
+    })
 }
 
 fn encode<'a>(

@@ -47,6 +47,14 @@ impl Resident {
             _ => Vec::new(),
         }
     }
+
+    /// Bytes on the device.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Matrix { codes, scales } => codes.size() + scales.size(),
+            Self::Vector(buffer) | Self::State { buffer, .. } => buffer.size(),
+        }
+    }
 }
 
 /// Puts every item of `store` on the device.

@@ -1,0 +1,118 @@
+//! What the device's memory gives, in the same minutes as the tests: the most that decoding can reach.
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pocketlm::Result as Outcome;
+
+use super::row::median;
+use crate::args::DeviceChoice;
+
+/// Bytes that are read or copied in all: beyond any cache that counts.
+const BYTES: usize = 256 << 20;
+/// Bytes of a thread, at least.
+const SHARE: usize = 64 << 20;
+/// Times that they are, in a measurement.
+const PASSES: usize = 3;
+
+/// Measurements so far, in GB/s.
+pub(super) struct Bandwidth {
+    memory: Memory,
+    rates: Vec<f64>,
+}
+
+enum Memory {
+    /// Read by this many threads.
+    Cpu(usize),
+    #[cfg(feature = "wgpu")]
+    Gpu(DeviceChoice),
+}
+
+impl Bandwidth {
+    pub(super) fn of_cpu(threads: usize) -> Self {
+        Self { memory: Memory::Cpu(threads), rates: Vec::new() }
+    }
+
+    #[cfg(feature = "wgpu")]
+    pub(super) fn of_gpu(device: DeviceChoice) -> Self {
+        Self { memory: Memory::Gpu(device), rates: Vec::new() }
+    }
+
+    #[cfg(not(feature = "wgpu"))]
+    pub(super) fn of_gpu(_device: DeviceChoice) -> Self {
+        Self::of_cpu(1)
+    }
+
+    pub(super) fn measure(&mut self) -> Outcome<()> {
+        let rate = match &self.memory {
+            Memory::Cpu(threads) => read(*threads, (BYTES / threads).max(SHARE)),
+            #[cfg(feature = "wgpu")]
+            Memory::Gpu(device) => {
+                use pocketlm::backend::wgpu::{Gpu, Options};
+                Gpu::open(super::gpu_choice(*device), Options::default())?.copy_rate(BYTES as u64)?
+            }
+        };
+        self.rates.push(rate);
+        Ok(())
+    }
+
+    /// In GB/s; none where nothing was measured.
+    pub(super) fn median(&self) -> Option<f64> {
+        (!self.rates.is_empty()).then(|| median(self.rates.clone()))
+    }
+}
+
+/// The rate at which threads read `bytes` each, all at the same time: the best pass, in GB/s.
+fn read(threads: usize, bytes: usize) -> f64 {
+    let start = Barrier::new(threads);
+    let pass = || {
+        let words = vec![1u64; bytes / 8];
+        let mut times = [Duration::MAX; PASSES];
+        for time in &mut times {
+            start.wait();
+            let begun = Instant::now();
+            black_box(sum(black_box(&words)));
+            *time = begun.elapsed();
+        }
+        times
+    };
+    let times: Vec<[Duration; PASSES]> = thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(pass)).collect();
+        let own = pass();
+        let helped = helpers.into_iter().filter_map(|helper| helper.join().ok());
+        std::iter::once(own).chain(helped).collect()
+    });
+    // A pass takes as long as its slowest thread.
+    let passes = (0..PASSES).filter_map(|pass| times.iter().map(|times| times[pass]).max());
+    let best = passes.min().unwrap_or(Duration::MAX);
+    (times.len() * bytes) as f64 / best.as_secs_f64() / 1e9
+}
+
+/// In sixteen lanes, so that the reading is what takes the time.
+fn sum(words: &[u64]) -> u64 {
+    let mut lanes = [0u64; 16];
+    for words in words.chunks_exact(16) {
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane = lane.wrapping_add(*word);
+        }
+    }
+    lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read() {
+        let words: Vec<u64> = (0..160).collect();
+        assert_eq!(sum(&words), 159 * 80);
+        assert!(read(2, 1 << 20) > 0.0);
+        let mut bandwidth = Bandwidth { memory: Memory::Cpu(1), rates: vec![3.0, 1.0] };
+        assert_eq!(bandwidth.median(), Some(2.0));
+        bandwidth.rates.clear();
+        assert_eq!(bandwidth.median(), None);
+    }
+}
