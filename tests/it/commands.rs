@@ -239,7 +239,7 @@ fn malformed_files_end_in_one_line() {
 }
 
 #[test]
-fn devices_are_listed_checked_and_measured() {
+fn devices_are_listed_and_checked() {
     let devices = object(&["devices", "--json"]);
     assert_eq!(devices["cpu"]["backend"], "cpu");
     assert!(run(&["devices"]).fine().starts_with("cpu "));
@@ -249,12 +249,6 @@ fn devices_are_listed_checked_and_measured() {
     for kernel in ["matvec", "attend", "rope"] {
         assert!(doctor.stdout.contains(kernel), "{doctor:?}");
     }
-    let words = ["bench", "-m", &stories(), "--device", "cpu", "-p", "32", "-n", "8", "-r", "2", "--json"];
-    let bench = object(&words);
-    let tests: Vec<&str> =
-        bench["tests"].as_array().unwrap().iter().map(|row| row["test"].as_str().unwrap()).collect();
-    assert_eq!(tests, ["prefill", "decode"]);
-    assert!(bench["tests"][1]["median_tok_s"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! tests
+mod bench;
 mod chat;
 mod cli;
 mod commands;

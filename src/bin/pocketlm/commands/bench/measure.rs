@@ -134,7 +134,8 @@ impl Subject {
         for (test, samples) in tests {
             work.check()?;
             let name = test.name();
-            let sample = sample(model, *test, round.into(), energy.as_mut(), work).map_err(|error| error.at(name))?;
+            log::info!("{} of {name}", if round == 0 { "warm-up".into() } else { format!("round {round}") });
+            let sample = sample(model, *test, round.into(), energy.as_mut(), work)?;
             if round > 0 {
                 samples.add(sample);
             }
@@ -206,7 +207,7 @@ fn sample(
     let joules = energy.and_then(|energy| energy.joules(timings.total));
     if timings.cached_tokens != test.depth() || timings.generated_tokens != predict {
         let what = format!("{timings:?} where {} cached and {predict} generated were due", test.depth());
-        return Err(Error::internal(what));
+        return Err(Error::internal(what).at(test.name()));
     }
     let time = match test {
         Test::Prefill { .. } => timings.first_token,
