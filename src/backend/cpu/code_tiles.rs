@@ -107,12 +107,11 @@ fn spread<S: Simd, U: Codes>(
                 s,
                 block,
                 #[inline(always)]
-                |run, i, scales, min| {
+                |run, i, [first, second]| {
                     let run = index * per_block + run;
                     s.store_codes(i, &mut codes[run * GROUP + output]);
-                    runs[run].scales[0][output] = scales[0];
-                    runs[run].scales[1][output] = scales[1];
-                    runs[run].mins[output] = min;
+                    [runs[run].scales[0][output], runs[run].mins[output]] = s.values(first);
+                    runs[run].scales[1][output] = s.values(second)[0];
                 },
             );
         }
@@ -185,7 +184,7 @@ fn tile<S: Simd, U: Codes, const R: usize, const G: usize>(
             for g in 0..G {
                 let scales = s.lanes(&runs[g][index].scales[half]);
                 for r in 0..R {
-                    dots[r][g] = s.add_scaled(dots[r][g], sums[r][g], scales, blocks[r][index].scale);
+                    dots[r][g] = s.add_scaled(dots[r][g], sums[r][g], scales, blocks[r][index][0]);
                 }
             }
         }
@@ -193,7 +192,7 @@ fn tile<S: Simd, U: Codes, const R: usize, const G: usize>(
             for g in 0..G {
                 let mins = s.lanes(&runs[g][index].mins);
                 for r in 0..R {
-                    dots[r][g] = s.add_times(dots[r][g], mins, blocks[r][index].sum);
+                    dots[r][g] = s.add_times(dots[r][g], mins, blocks[r][index][1]);
                 }
             }
         }

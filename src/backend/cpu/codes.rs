@@ -7,7 +7,8 @@
 
 use super::simd::Simd;
 use super::unit::{
-    Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit, five_bits, half, nibbles, scales_and_mins, six_bits,
+    Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit, five_bits, half, nibbles, prefetch, scales_and_mins,
+    six_bits,
 };
 use super::unit::{sixteen, word};
 
@@ -18,14 +19,8 @@ const MOST: f32 = 32767.0;
 #[derive(Debug, Default)]
 pub(super) struct Rounded {
     pub(super) codes: Vec<[[i16; 2]; 16]>,
-    pub(super) blocks: Vec<Block>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    pub(super) scale: f32,
-    /// Σ codes · scale
-    pub(super) sum: f32,
+    /// The scale, and Σ codes · scale.
+    pub(super) blocks: Vec<[f32; 2]>,
 }
 
 impl Rounded {
@@ -49,7 +44,7 @@ impl Rounded {
                 sum += i32::from(*code);
             }
             let scale = if most.is_finite() { most / MOST } else { f32::NAN };
-            self.blocks.push(Block { scale, sum: sum as f32 * scale });
+            self.blocks.push([scale, sum as f32 * scale]);
         }
     }
 }
@@ -66,100 +61,111 @@ pub(super) trait Codes: Unit {
     const HALVES: bool = false;
     /// Whether a min is ever other than zero.
     const MINS: bool = false;
-    /// Calls `take` with the number of each run, its codes, their scales, and their min.
-    fn codes<S: Simd>(s: S, block: &[u8], take: impl FnMut(usize, [S::I; 2], [f32; 2], f32));
+    /// Calls `take` with the number of each run, its codes, and the scale and min of each half.
+    fn codes<S: Simd>(s: S, block: &[u8], take: impl FnMut(usize, [S::I; 2], [S::T; 2]));
 }
 
 /// A row of weights times `R` rows of activations.
 #[inline(always)]
 pub(super) fn dot<S: Simd, U: Codes, const R: usize>(s: S, row: &[u8], x: [&Rounded; R]) -> [f32; R] {
-    let runs = row.len() / U::BYTES * (U::LEN / 32);
-    let xs = x.map(
-        #[inline(always)]
-        |x| &x.codes[..runs],
-    );
-    let ats = x.map(
-        #[inline(always)]
-        |x| &x.blocks[..runs],
-    );
-    let (mut sums, mut seconds, mut mins) = ([s.splat(0.0); R], [s.splat(0.0); R], [0.0f32; R]);
+    let (blocks, per_block) = (row.len() / U::BYTES, U::LEN / 32);
+    let (mut codes, mut scales) = ([&x[0].codes[..0]; R], [&x[0].blocks[..0]; R]);
+    for r in 0..R {
+        (codes[r], scales[r]) = (&x[r].codes[..blocks * per_block], &x[r].blocks[..blocks * per_block]);
+    }
+    let (mut sums, mut seconds, mut mins) = ([s.splat(0.0); R], [s.splat(0.0); R], [s.two([0.0; 2]); R]);
     for (index, block) in row.chunks_exact(U::BYTES).enumerate() {
+        prefetch(s, block);
         U::codes(
             s,
             block,
             #[inline(always)]
-            |run, codes, scales, min| {
-                let run = index * (U::LEN / 32) + run;
+            |run, i, [first, second]| {
+                let run = index * per_block + run;
                 for r in 0..R {
-                    let (x, at) = (xs[r][run].as_flattened().as_chunks::<16>().0, ats[r][run]);
-                    let (a, b) = (s.dot_codes(codes[0], &x[0]), s.dot_codes(codes[1], &x[1]));
+                    let [low, high] = halves(&codes[r][run]);
+                    let scale = s.mul_two(first, &scales[r][run]);
+                    let a = s.dot_codes(i[0], low);
                     if U::HALVES {
-                        sums[r] = s.fma(s.float(a), s.splat(scales[0] * at.scale), sums[r]);
-                        seconds[r] = s.fma(s.float(b), s.splat(scales[1] * at.scale), seconds[r]);
+                        sums[r] = s.fma(s.float(a), s.splat_first(scale), sums[r]);
+                        let scale = s.mul_two(second, &scales[r][run]);
+                        let b = s.dot_codes(i[1], high);
+                        seconds[r] = s.fma(s.float(b), s.splat_first(scale), seconds[r]);
                     } else {
-                        let sum = s.float(s.add_sums(a, b));
-                        sums[r] = s.fma(sum, s.splat(scales[0] * at.scale), sums[r]);
+                        let a = s.more_codes(a, i[1], high);
+                        sums[r] = s.fma(s.float(a), s.splat_first(scale), sums[r]);
                     }
                     if U::MINS {
-                        mins[r] += min * at.sum;
+                        mins[r] = s.add_two(mins[r], scale);
                     }
                 }
             },
         );
     }
-    let mut dots = mins;
+    let mut dots = [0.0; R];
     for r in 0..R {
-        dots[r] += s.sum(s.add(sums[r], seconds[r]));
+        dots[r] = s.sum(s.add(sums[r], seconds[r])) + s.values(mins[r])[1];
     }
     dots
 }
 
+#[inline(always)]
+fn halves(codes: &[[i16; 2]; 16]) -> &[[i16; 16]; 2] {
+    bytemuck::cast_ref(codes)
+}
+
+/// The scale of a block that begins with it, without a min.
+#[inline(always)]
+fn one_half<S: Simd>(s: S, block: &[u8]) -> S::T {
+    s.two_halves(u32::from(u16::from_le_bytes([block[0], block[1]])))
+}
+
 impl Codes for Q4_0 {
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
-        let ([low, high], d) = (nibbles(s, sixteen(block, 2)), half(s, block, 0));
-        take(0, [s.minus(s.wide(low), 8), s.minus(s.wide(high), 8)], [d; 2], 0.0);
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
+        let [low, high] = nibbles(s, sixteen(block, 2));
+        take(0, [s.minus(s.wide(low), 8), s.minus(s.wide(high), 8)], [one_half(s, block); 2]);
     }
 }
 
 impl Codes for Q4_1 {
     const MINS: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
         let [low, high] = nibbles(s, sixteen(block, 4));
-        take(0, [s.wide(low), s.wide(high)], [half(s, block, 0); 2], half(s, block, 2));
+        take(0, [s.wide(low), s.wide(high)], [s.two_halves(word(block, 0)); 2]);
     }
 }
 
 impl Codes for Q5_0 {
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
         let [low, high] = five_bits(s, word(block, 2), sixteen(block, 6));
-        take(0, [s.minus(s.wide(low), 16), s.minus(s.wide(high), 16)], [half(s, block, 0); 2], 0.0);
+        take(0, [s.minus(s.wide(low), 16), s.minus(s.wide(high), 16)], [one_half(s, block); 2]);
     }
 }
 
 impl Codes for Q5_1 {
     const MINS: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
         let [low, high] = five_bits(s, word(block, 4), sixteen(block, 8));
-        take(0, [s.wide(low), s.wide(high)], [half(s, block, 0); 2], half(s, block, 2));
+        take(0, [s.wide(low), s.wide(high)], [s.two_halves(word(block, 0)); 2]);
     }
 }
 
 impl Codes for Q8_0 {
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
         let (a, b) = (s.bytes(sixteen(block, 2)), s.bytes(sixteen(block, 18)));
-        take(0, [s.wide_signed(a), s.wide_signed(b)], [half(s, block, 0); 2], 0.0);
+        take(0, [s.wide_signed(a), s.wide_signed(b)], [one_half(s, block); 2]);
     }
 }
 
 impl Codes for Q4K {
     const MINS: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
         let (d, dmin) = (half(s, block, 0), half(s, block, 2));
         let (scales, mins) = scales_and_mins(block);
         for pair in 0..4 {
@@ -167,7 +173,7 @@ impl Codes for Q4K {
             let [c, e] = nibbles(s, sixteen(block, 32 + 32 * pair));
             for (run, low, high) in [(2 * pair, a, c), (2 * pair + 1, b, e)] {
                 let (scale, min) = (d * f32::from(scales[run]), -dmin * f32::from(mins[run]));
-                take(run, [s.wide(low), s.wide(high)], [scale; 2], min);
+                take(run, [s.wide(low), s.wide(high)], [s.two([scale, min]); 2]);
             }
         }
     }
@@ -176,13 +182,13 @@ impl Codes for Q4K {
 impl Codes for Q6K {
     const HALVES: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [f32; 2], f32)) {
+    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
         let d = half(s, block, 208);
         for run in 0..8 {
             let (low, high) = (six_bits(s, block, run, 0), six_bits(s, block, run, 16));
             let scales = &block[192 + 2 * run..];
-            let scales = [d * f32::from(scales[0].cast_signed()), d * f32::from(scales[1].cast_signed())];
-            take(run, [s.minus(s.wide(low), 32), s.minus(s.wide(high), 32)], scales, 0.0);
+            let scale = |at: usize| s.two([d * f32::from(scales[at].cast_signed()), 0.0]);
+            take(run, [s.minus(s.wide(low), 32), s.minus(s.wide(high), 32)], [scale(0), scale(1)]);
         }
     }
 }
@@ -229,14 +235,14 @@ mod tests {
         rounded.set(&x);
         for (i, &x) in x.iter().enumerate() {
             let block = rounded.blocks[i / 32];
-            let back = f32::from(rounded.codes[i / 32].as_flattened()[i % 32]) * block.scale;
-            assert!((back - x).abs() <= 0.5001 * block.scale, "{x} became {back}");
+            let back = f32::from(rounded.codes[i / 32].as_flattened()[i % 32]) * block[0];
+            assert!((back - x).abs() <= 0.5001 * block[0], "{x} became {back}");
         }
-        assert_eq!(rounded.blocks[2].scale, 0.0);
+        assert_eq!(rounded.blocks[2][0], 0.0);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[70] = bad;
             rounded.set(&x);
-            assert!(rounded.blocks[2].scale.is_nan());
+            assert!(rounded.blocks[2][0].is_nan());
         }
     }
 }

@@ -12,7 +12,7 @@ use super::codes::{self, Rounded, has_codes, with_codes};
 use super::cores::{Columns, Cores};
 use super::simd::{Isa, Simd, dispatch};
 use super::tiles;
-use super::unit::{Unit, decode, with_unit};
+use super::unit::{Unit, decode, prefetch, with_unit};
 
 /// Up to so many rows, decoding each weight for every few rows costs less than transposing the rows.
 const FEW_ROWS: usize = 6;
@@ -155,6 +155,7 @@ fn dot<S: Simd, U: Unit, const R: usize>(s: S, matrix: &Matrix, row: &[u8], x: [
     }
     let mut sums = [[s.splat(0.0); 4]; R];
     for (index, block) in blocks.chunks_exact(U::BYTES).enumerate() {
+        prefetch(s, block);
         U::decode(
             s,
             block,

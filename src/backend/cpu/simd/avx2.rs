@@ -69,6 +69,10 @@ pub(super) fn four_sums(a: __m256, b: __m256, c: __m256, d: __m256) -> __m256 {
 macro_rules! eights {
     () => {
         #[inline(always)]
+        fn prefetch(self, bytes: &[u8], ahead: usize) {
+            avx2!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(ahead).cast()))
+        }
+        #[inline(always)]
         fn splat(self, value: f32) -> __m256 {
             avx2!(_mm256_set1_ps(value))
         }
@@ -223,8 +227,28 @@ macro_rules! eights {
             avx2!(_mm256_madd_epi16(i, _mm256_loadu_si256(x.as_ptr().cast())))
         }
         #[inline(always)]
-        fn add_sums(self, a: __m256i, b: __m256i) -> __m256i {
-            avx2!(_mm256_add_epi32(a, b))
+        fn two(self, values: [f32; 2]) -> __m128 {
+            avx2!(_mm_castpd_ps(_mm_load_sd(values.as_ptr().cast())))
+        }
+        #[inline(always)]
+        fn two_halves(self, bits: u32) -> __m128 {
+            avx2!(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.cast_signed())))
+        }
+        #[inline(always)]
+        fn mul_two(self, a: __m128, b: &[f32; 2]) -> __m128 {
+            avx2!(_mm_mul_ps(a, self.two(*b)))
+        }
+        #[inline(always)]
+        fn add_two(self, a: __m128, b: __m128) -> __m128 {
+            avx2!(_mm_add_ps(a, b))
+        }
+        #[inline(always)]
+        fn splat_first(self, two: __m128) -> __m256 {
+            avx2!(_mm256_broadcastss_ps(two))
+        }
+        #[inline(always)]
+        fn values(self, two: __m128) -> [f32; 2] {
+            avx2!([_mm_cvtss_f32(two), _mm_cvtss_f32(_mm_movehdup_ps(two))])
         }
         #[inline(always)]
         fn float(self, d: __m256i) -> __m256 {
@@ -259,6 +283,7 @@ impl Simd for Avx2 {
     type B = __m128i;
     type I = __m256i;
     type D = __m256i;
+    type T = __m128;
     type Lanes = [__m256; 2];
     type Sums = [__m256i; 2];
     type Pairs = [__m256i; 2];
@@ -269,6 +294,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         avx2!(compiled(f))
+    }
+    #[inline(always)]
+    fn more_codes(self, d: __m256i, i: __m256i, x: &[i16; 16]) -> __m256i {
+        avx2!(_mm256_add_epi32(d, self.dot_codes(i, x)))
     }
     #[inline(always)]
     fn pairs(self, codes: &[[i16; 2]; 16]) -> [__m256i; 2] {

@@ -38,6 +38,7 @@ impl Simd for Avx512 {
     type B = __m128i;
     type I = __m256i;
     type D = __m256i;
+    type T = __m128;
     type Lanes = __m512;
     type Sums = __m512i;
     type Pairs = __m512i;
@@ -49,6 +50,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         avx2!(compiled(f))
+    }
+    #[inline(always)]
+    fn more_codes(self, d: __m256i, i: __m256i, x: &[i16; 16]) -> __m256i {
+        avx2!(_mm256_dpwssd_epi32(d, i, _mm256_loadu_si256(x.as_ptr().cast())))
     }
     #[inline(always)]
     fn pairs(self, codes: &[[i16; 2]; 16]) -> __m512i {

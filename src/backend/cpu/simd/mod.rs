@@ -105,6 +105,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     type B: Copy;
     type I: Copy;
     type D: Copy;
+    /// Two f32.
+    type T: Copy;
     /// Sixteen f32, sums in i32, and pairs of i16; and one pair for all sixteen.
     type Lanes: Copy;
     type Sums: Copy;
@@ -115,6 +117,10 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
 
     /// Runs `f` compiled for these instructions; what `f` calls must be `#[inline(always)]`.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// Asks for the memory `ahead` bytes behind the beginning of `bytes`, which may be no memory at all.
+    #[inline(always)]
+    fn prefetch(self, _bytes: &[u8], _ahead: usize) {}
 
     fn splat(self, value: f32) -> Self::V;
     fn load(self, values: &[f32; 8]) -> Self::V;
@@ -175,9 +181,18 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn minus(self, i: Self::I, less: i16) -> Self::I;
     /// Products of the elements, in some order added up to the lanes of a sum.
     fn dot_codes(self, i: Self::I, x: &[i16; 16]) -> Self::D;
-    fn add_sums(self, a: Self::D, b: Self::D) -> Self::D;
+    /// The same, added to `d`.
+    fn more_codes(self, d: Self::D, i: Self::I, x: &[i16; 16]) -> Self::D;
     /// The lanes as f32: their sum is what counts, not their order.
     fn float(self, d: Self::D) -> Self::V;
+    fn two(self, values: [f32; 2]) -> Self::T;
+    /// Two IEEE halves, the lower first.
+    fn two_halves(self, bits: u32) -> Self::T;
+    fn mul_two(self, a: Self::T, b: &[f32; 2]) -> Self::T;
+    fn add_two(self, a: Self::T, b: Self::T) -> Self::T;
+    /// The first in each lane.
+    fn splat_first(self, two: Self::T) -> Self::V;
+    fn values(self, two: Self::T) -> [f32; 2];
 
     fn store_codes(self, i: [Self::I; 2], codes: &mut [[i16; 2]; 16]);
     /// `to[b][a] = from[a][b]`
@@ -314,9 +329,28 @@ mod tests {
     #[inline(always)]
     fn code_dot<S: Simd>(s: S, bytes: &[u8; 16], x: &[i16; 16]) -> [f32; 3] {
         let b = s.bytes(bytes);
-        let (unsigned, signed) = (s.dot_codes(s.wide(b), x), s.dot_codes(s.wide_signed(b), x));
+        let unsigned = s.dot_codes(s.wide(b), x);
+        let both = s.more_codes(unsigned, s.wide_signed(b), x);
         let less = s.dot_codes(s.minus(s.wide(s.low(b)), 8), x);
-        [s.sum(s.float(unsigned)), s.sum(s.float(s.add_sums(unsigned, signed))), s.sum(s.float(less))]
+        [s.sum(s.float(unsigned)), s.sum(s.float(both)), s.sum(s.float(less))]
+    }
+
+    #[inline(always)]
+    fn twos<S: Simd>(s: S, bits: u32, by: [f32; 2]) -> [f32; 4] {
+        let two = s.add_two(s.two_halves(bits), s.two([1.0, -1.0]));
+        let [a, b] = s.values(s.mul_two(two, &by));
+        let mut first = [0.0; 8];
+        s.store(s.splat_first(two), &mut first);
+        [a, b, first[0], first[7]]
+    }
+
+    #[test]
+    fn pairs_of_floats_keep_their_order() {
+        for isa in Isa::all() {
+            // The halves 2 and 0.5.
+            let got = dispatch!(isa, s => twos(s, 0x3800_4000, [10.0, 100.0]));
+            assert_eq!(got, [30.0, -50.0, 3.0, 3.0], "{}", isa.name());
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Simd for Neon {
     type B = uint8x16_t;
     type I = (int16x8_t, int16x8_t);
     type D = (int32x4_t, int32x4_t);
+    type T = float32x2_t;
     type Lanes = [Eight; 2];
     type Sums = [int32x4_t; 4];
     /// The first codes of eight pairs, and the second, twice.
@@ -218,8 +219,40 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
-    fn add_sums(self, a: Self::D, b: Self::D) -> Self::D {
-        neon!((vaddq_s32(a.0, b.0), vaddq_s32(a.1, b.1)))
+    fn more_codes(self, d: Self::D, i: Self::I, x: &[i16; 16]) -> Self::D {
+        neon!({
+            let (a, b) = (vld1q_s16(x.as_ptr()), vld1q_s16(x[8..].as_ptr()));
+            let first = vmlal_s16(d.0, vget_low_s16(i.0), vget_low_s16(a));
+            let second = vmlal_s16(d.1, vget_high_s16(i.0), vget_high_s16(a));
+            (
+                vmlal_s16(first, vget_low_s16(i.1), vget_low_s16(b)),
+                vmlal_s16(second, vget_high_s16(i.1), vget_high_s16(b)),
+            )
+        })
+    }
+    #[inline(always)]
+    fn two(self, values: [f32; 2]) -> float32x2_t {
+        neon!(vld1_f32(values.as_ptr()))
+    }
+    #[inline(always)]
+    fn two_halves(self, bits: u32) -> float32x2_t {
+        self.two([self.half_bits(bits as u16), self.half_bits((bits >> 16) as u16)])
+    }
+    #[inline(always)]
+    fn mul_two(self, a: float32x2_t, b: &[f32; 2]) -> float32x2_t {
+        neon!(vmul_f32(a, vld1_f32(b.as_ptr())))
+    }
+    #[inline(always)]
+    fn add_two(self, a: float32x2_t, b: float32x2_t) -> float32x2_t {
+        neon!(vadd_f32(a, b))
+    }
+    #[inline(always)]
+    fn splat_first(self, two: float32x2_t) -> Eight {
+        neon!(Eight(vdupq_lane_f32::<0>(two), vdupq_lane_f32::<0>(two)))
+    }
+    #[inline(always)]
+    fn values(self, two: float32x2_t) -> [f32; 2] {
+        neon!([vget_lane_f32::<0>(two), vget_lane_f32::<1>(two)])
     }
     #[inline(always)]
     fn float(self, d: Self::D) -> Eight {

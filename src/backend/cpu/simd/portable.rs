@@ -42,6 +42,7 @@ impl Simd for Portable {
     type B = [u8; 16];
     type I = [i16; 16];
     type D = [i32; 8];
+    type T = [f32; 2];
     type Lanes = [f32; 16];
     type Sums = [i32; 16];
     type Pairs = [[i16; 2]; 16];
@@ -184,11 +185,36 @@ impl Simd for Portable {
         sums
     }
     #[inline(always)]
-    fn add_sums(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+    fn more_codes(self, d: [i32; 8], i: [i16; 16], x: &[i16; 16]) -> [i32; 8] {
+        let more = self.dot_codes(i, x);
         std::array::from_fn(
             #[inline(always)]
-            |i| a[i] + b[i],
+            |lane| d[lane] + more[lane],
         )
+    }
+    #[inline(always)]
+    fn two(self, values: [f32; 2]) -> [f32; 2] {
+        values
+    }
+    #[inline(always)]
+    fn two_halves(self, bits: u32) -> [f32; 2] {
+        [self.half_bits(bits as u16), self.half_bits((bits >> 16) as u16)]
+    }
+    #[inline(always)]
+    fn mul_two(self, a: [f32; 2], b: &[f32; 2]) -> [f32; 2] {
+        [a[0] * b[0], a[1] * b[1]]
+    }
+    #[inline(always)]
+    fn add_two(self, a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
+        [a[0] + b[0], a[1] + b[1]]
+    }
+    #[inline(always)]
+    fn splat_first(self, two: [f32; 2]) -> [f32; 8] {
+        [two[0]; 8]
+    }
+    #[inline(always)]
+    fn values(self, two: [f32; 2]) -> [f32; 2] {
+        two
     }
     #[inline(always)]
     fn float(self, d: [i32; 8]) -> [f32; 8] {
