@@ -3,11 +3,15 @@
 fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let j = (group.x + 32768u * group.z) * 64u + thread;
     let row = group.y;
-    var sum = 0.0;
+    var sums = vec4<f32>(0.0);
     for (var unit = 0u; unit < (p.k + 31u) / 32u; unit++) {
-        sum += dot32(w32(j, unit), x32(row, unit));
+        let e = x32(row, unit);
+        sums.x += dot32(w32(row_of(j, 0u), unit), e);
+        if (HALVES == 2u) {
+            sums.z += dot32(w32(row_of(j, 2u), unit), e);
+        }
     }
     if (j < p.n) {
-        finish(row * p.y_stride + p.y_offset + j, sum);
+        finish(row * p.y_stride + p.y_offset + j, output(sums, 0u));
     }
 }

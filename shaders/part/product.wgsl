@@ -16,9 +16,9 @@ var<immediate> p: Params;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// The 32 elements of output j's weights from 32 * unit on; outputs past the last repeat it.
+// The 32 elements of row j of the weights from 32 * unit on; rows past the last repeat it.
 fn w32(j: u32, unit: u32) -> array<vec4<f32>, 8> {
-    let row = min(j, p.n - 1u);
+    let row = min(j, HALVES * p.n - 1u);
     return decode32(row * p.code_stride, row * p.scale_stride, unit);
 }
 

@@ -23,6 +23,8 @@ pub struct Caps {
     /// The most bytes that the codes of one matrix may take in GPU order, and so may its scales; a larger one is
     /// cut by rows before it comes here.
     pub max_matrix_bytes: u64,
+    /// Whether a plan of few, joined steps suits it.
+    pub fuses: bool,
     /// Whether the numbers come from software pretending to be a GPU.
     pub software: bool,
     /// What it has done so far, and what it holds.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::backend::Caps;
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Dialect};
 use crate::kernel::{KvType, PAGE};
@@ -65,7 +66,8 @@ pub(super) fn load(
     }
     let opened = device::open(engine)?;
     let mut backend = opened.backend;
-    let chosen = choose(&blueprint, engine, options, backend.caps().max_matrix_bytes)?;
+    let Caps { max_matrix_bytes, fuses: fused, .. } = *backend.caps();
+    let chosen = LowerOptions { max_matrix_bytes, fused, ..choose(&blueprint, engine, options)? };
     let lowered = lower(&blueprint, &weights, chosen)?;
 
     tell(LoadStage::Uploading, 0.0)?;
@@ -98,22 +100,18 @@ pub(super) fn load(
     Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), runner, signal))
 }
 
-/// The plans of a checkpoint as a device without limits would get them. Reads no weights.
+/// The plans of a checkpoint as a GPU without limits would get them. Reads no weights.
 ///
 /// # Errors
 /// As [`super::Engine::load`] for the file and the options.
 pub fn plans(checkpoint: &Checkpoint, engine: &EngineOptions, options: &LoadOptions) -> Result<Lowered> {
     let blueprint = Blueprint::read(checkpoint)?;
     let weights = Weights::gather(checkpoint, &blueprint)?;
-    lower(&blueprint, &weights, choose(&blueprint, engine, options, u64::MAX)?)
+    lower(&blueprint, &weights, choose(&blueprint, engine, options)?)
 }
 
-fn choose(
-    blueprint: &Blueprint,
-    engine: &EngineOptions,
-    options: &LoadOptions,
-    max: u64,
-) -> Result<LowerOptions> {
+/// The choices for a GPU without limits.
+fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions) -> Result<LowerOptions> {
     let refuse = |what: &str| Err(Error::invalid(what));
     let context = options.context.unwrap_or(blueprint.context.min(USUAL_CONTEXT));
     if context > blueprint.context {
@@ -140,7 +138,8 @@ fn choose(
         outputs: options.outputs,
         top: TOP.min(blueprint.vocab),
         kv: if engine.exact { KvType::F32 } else { KvType::F16 },
-        max_matrix_bytes: max,
+        max_matrix_bytes: u64::MAX,
+        fused: true,
     })
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::quant::Format;
 
-use matvec::{PRODUCT, Shape, X_SCALAR, X_VECTOR};
+use matvec::{OUTPUTS, PRODUCT, Shape, X_SCALAR, X_VECTOR};
 
 pub use super::matvec::Params;
 
@@ -24,7 +24,7 @@ impl Home for Matmul {
     const VARIANTS: &'static [Variant] = &[
         Variant {
             name: "tile",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, PRODUCT, X_VECTOR, TILE],
+            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS, PRODUCT, X_VECTOR, TILE],
             needs: Needs::NOTHING,
         },
         Variant {
@@ -32,6 +32,7 @@ impl Home for Matmul {
             fragments: &[
                 Fragment::Quant,
                 Fragment::Epilogue,
+                OUTPUTS,
                 PRODUCT,
                 X_VECTOR,
                 Fragment::Text(include_str!("../../shaders/matmul_thread.wgsl")),
@@ -40,7 +41,7 @@ impl Home for Matmul {
         },
         Variant {
             name: "plain",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, PRODUCT, X_SCALAR, TILE],
+            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS, PRODUCT, X_SCALAR, TILE],
             needs: Needs::NOTHING,
         },
     ];

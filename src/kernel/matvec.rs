@@ -8,7 +8,7 @@ use super::{
     Tolerance, Variant, Work, fold, made,
 };
 use crate::base::Seed;
-use crate::quant::Format;
+use crate::quant::{Format, Matrix};
 
 /// Immediates after `rows` and `kv_len`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -44,7 +44,8 @@ impl Home for Matvec {
             fragments: &[
                 Fragment::Quant,
                 Fragment::Epilogue,
-                PRODUCT,
+                OUTPUTS,
+ PRODUCT,
                 X_VECTOR,
                 Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl")),
                 Fragment::Text(include_str!("../../shaders/matvec_subgroup.wgsl")),
@@ -53,7 +54,8 @@ impl Home for Matvec {
         },
         Variant {
             name: "team",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, PRODUCT, X_VECTOR, TEAM],
+            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS,
+ PRODUCT, X_VECTOR, TEAM],
             needs: Needs::NOTHING,
         },
         Variant {
@@ -61,7 +63,8 @@ impl Home for Matvec {
             fragments: &[
                 Fragment::Quant,
                 Fragment::Epilogue,
-                PRODUCT,
+                OUTPUTS,
+ PRODUCT,
                 X_VECTOR,
                 Fragment::Text(include_str!("../../shaders/matvec_thread.wgsl")),
             ],
@@ -69,7 +72,8 @@ impl Home for Matvec {
         },
         Variant {
             name: "plain",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, PRODUCT, X_SCALAR, TEAM],
+            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS,
+ PRODUCT, X_SCALAR, TEAM],
             needs: Needs::NOTHING,
         },
     ];
@@ -79,23 +83,11 @@ impl Home for Matvec {
     }
 
     fn overrides(p: &Params, variant: &Variant) -> Overrides {
-        let lanes = ("LANES", f64::from(lanes(p.k)));
-        let wg = ("WG", if p.k <= 32 * 32 { 32.0 } else { 64.0 });
-        match variant.name {
-            "subgroup" => vec![wg, ragged(p)],
-            "team" => vec![lanes, ragged(p)],
-            "thread" => vec![ragged(p)],
-            _ => vec![lanes],
-        }
+        overrides(p, variant)
     }
 
     fn grid(p: &Params, call: Call, variant: &Variant) -> [u32; 3] {
-        let outputs = match variant.name {
-            "subgroup" => 4,
-            "thread" => 64,
-            _ => 4 * (64 / lanes(p.k)),
-        };
-        fold(p.n.div_ceil(outputs), call.rows)
+        grid(p, call, variant, 4)
     }
 
     fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
@@ -127,9 +119,11 @@ impl Home for Matvec {
     }
 }
 
-const TEAM: Fragment = Fragment::Text(include_str!("../../shaders/matvec.wgsl"));
+pub(super) const TEAM: Fragment = Fragment::Text(include_str!("../../shaders/matvec.wgsl"));
 
-/// Parameters and bindings of `matvec` and `matmul`.
+/// Which rows of the weights a thread multiplies with, and what their sums become: an output each.
+pub(super) const OUTPUTS: Fragment = Fragment::Text(include_str!("../../shaders/part/outputs.wgsl"));
+/// Parameters and bindings of `matvec` and `matmul`, behind [`OUTPUTS`].
 pub(super) const PRODUCT: Fragment = Fragment::Text(include_str!("../../shaders/part/product.wgsl"));
 /// x in vectors, where [`vectors`].
 pub(super) const X_VECTOR: Fragment = Fragment::Text(include_str!("../../shaders/part/x_vector.wgsl"));
@@ -141,6 +135,28 @@ pub(super) fn vectors(p: &Params) -> bool {
     p.k.is_multiple_of(4) && p.x_stride.is_multiple_of(4)
 }
 
+/// For each variant of `matvec` and of `matvec_swiglu`.
+pub(super) fn overrides(p: &Params, variant: &Variant) -> Overrides {
+    let lanes = ("LANES", f64::from(lanes(p.k)));
+    let wg = ("WG", if p.k <= 32 * 32 { 32.0 } else { 64.0 });
+    match variant.name {
+        "subgroup" => vec![wg, ragged(p)],
+        "team" => vec![lanes, ragged(p)],
+        "thread" => vec![ragged(p)],
+        _ => vec![lanes],
+    }
+}
+
+/// Workgroups for each variant of `matvec` and of `matvec_swiglu`, in which a thread has `outputs` outputs.
+pub(super) fn grid(p: &Params, call: Call, variant: &Variant, outputs: u32) -> [u32; 3] {
+    let of_group = match variant.name {
+        "subgroup" => outputs,
+        "thread" => 64,
+        _ => outputs * (64 / lanes(p.k)),
+    };
+    fold(p.n.div_ceil(of_group), call.rows)
+}
+
 /// For [`X_VECTOR`].
 pub(super) fn ragged(p: &Params) -> (&'static str, f64) {
     ("RAGGED", if p.k.is_multiple_of(32) { 0.0 } else { 1.0 })
@@ -148,7 +164,7 @@ pub(super) fn ragged(p: &Params) -> (&'static str, f64) {
 
 /// Threads of a team along K, 8 to 64 of the 64 in a workgroup: the number that leaves the fewest idle, and the
 /// largest of such, which reads the longest runs.
-fn lanes(k: u32) -> u32 {
+pub(super) fn lanes(k: u32) -> u32 {
     let units = k.div_ceil(32);
     let idle = |lanes: u32| units.div_ceil(lanes) * 64 * 64 / (64 / lanes);
     (8..=64).rev().min_by_key(|&lanes| idle(lanes)).unwrap_or(64)
@@ -159,20 +175,26 @@ pub(super) fn product(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) 
     let [Arg::F32(x), Arg::Matrix(matrix), Arg::F32Mut(y)] = args else {
         unreachable!("checked by the caller")
     };
-    let (k, n) = (p.k as usize, p.n as usize);
-    let mut weights = vec![0.0; k];
-    for j in 0..n {
-        matrix.decode_row(j, &mut weights);
-        for r in 0..call.rows as usize {
-            let x = &x[r * p.x_stride as usize..][..k];
-            let dot: f64 = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
-            let y = &mut y[r * p.y_stride as usize + p.y_offset as usize + j];
+    for r in 0..call.rows as usize {
+        let x = &x[r * p.x_stride as usize..][..p.k as usize];
+        let y = &mut y[r * p.y_stride as usize + p.y_offset as usize..][..p.n as usize];
+        for (y, dot) in y.iter_mut().zip(dots(matrix, x)) {
             *y = match form.epilogue {
                 Some(Epilogue::Add) => *y + dot as f32,
                 _ => dot as f32,
             };
         }
     }
+}
+
+/// The product of each row of `matrix` with `x`.
+pub(super) fn dots(matrix: &Matrix, x: &[f32]) -> Vec<f64> {
+    let mut weights = vec![0.0; x.len()];
+    let dot = |j| {
+        matrix.decode_row(j, &mut weights);
+        weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum()
+    };
+    (0..matrix.rows()).map(dot).collect()
 }
 
 /// The shape of a case of `matvec` or `matmul`.

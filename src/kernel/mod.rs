@@ -353,6 +353,8 @@ kernels! {
     RmsNorm => rms_norm,
     /// A matrix times a few rows, one dot product per output element: decode.
     Matvec => matvec,
+    /// silu of one product, times another: decode of the gated half of a feed-forward network.
+    MatvecSwiglu => matvec_swiglu,
     /// A matrix times many rows, in tiles: prefill.
     Matmul => matmul,
     /// Adds a vector to each row.
@@ -361,6 +363,8 @@ kernels! {
     Rope => rope,
     /// Writes keys and values to their pages.
     KvWrite => kv_write,
+    /// Both at once.
+    RopeKv => rope_kv,
     /// Causal softmax attention over the pages of a sequence.
     Attend => attend,
     /// silu(gate) · up.

@@ -39,6 +39,8 @@ pub struct LowerOptions {
     pub kv: KvType,
     /// The most bytes of a matrix in the device's order; a larger one is cut by rows.
     pub max_matrix_bytes: u64,
+    /// Whether neighbouring steps are joined: for a device to which each step costs a dispatch.
+    pub fused: bool,
 }
 
 /// A model ready to be loaded by a backend.
@@ -150,7 +152,8 @@ impl Pass<'_> {
     fn forward(&self, store: &Store, name: &str, max_rows: u32) -> Result<Phase> {
         let Self { blueprint, placed, ports, options } = self;
         let width = blueprint.width;
-        let mut plan = Builder::new(store, name, max_rows, options.outputs);
+        let plan = Builder::new(store, name, max_rows, options.outputs);
+        let mut plan = if options.fused { plan.fused() } else { plan };
         let b = &mut plan;
 
         let x = b.temp("x", Extent::Tokens, width as usize);

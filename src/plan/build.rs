@@ -3,20 +3,27 @@
 use crate::error::{Error, Result};
 use crate::kernel::{Form, Home};
 
-use super::{Extent, Operand, Plan, Step, Store, Temp, TempId};
+use super::{Extent, Operand, Plan, Step, Store, Temp, TempId, fuse};
 
 /// Makes a [`Plan`] over a [`Store`].
 #[derive(Debug)]
 pub struct Builder<'a> {
     store: &'a Store,
     plan: Plan,
+    is_fused: bool,
 }
 
 impl<'a> Builder<'a> {
     /// An empty plan over `store`.
     pub fn new(store: &'a Store, name: &str, max_rows: u32, max_outputs: u32) -> Self {
         let plan = Plan { name: name.into(), max_rows, max_outputs, temps: Vec::new(), steps: Vec::new() };
-        Self { store, plan }
+        Self { store, plan, is_fused: false }
+    }
+
+    /// From now on, a step is joined with the one before it where a kernel is both. What the first writes must then
+    /// be read by the second alone.
+    pub fn fused(self) -> Self {
+        Self { is_fused: true, ..self }
     }
 
     /// Scratch of `width` f32 a row.
@@ -47,7 +54,11 @@ impl<'a> Builder<'a> {
             args: args.to_vec(),
         };
         self.check(&step).map_err(|error| error.at(format!("{} of {}", step.label, step.home().name)))?;
-        self.plan.steps.push(step);
+        let last = self.plan.steps.last_mut().filter(|_| self.is_fused);
+        let joined = last.and_then(|last| fuse::join(last, &step).map(|joined| *last = joined));
+        if joined.is_none() {
+            self.plan.steps.push(step);
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 mod arena;
 mod build;
 mod dump;
+mod fuse;
 
 use std::sync::Arc;
 

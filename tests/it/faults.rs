@@ -82,6 +82,7 @@ fn divergence_with(fault: Fault) -> f64 {
         top: 1,
         kv: KvType::F32,
         max_matrix_bytes: u64::MAX,
+        fused: false,
     };
     let lowered = lower(&blueprint, &weights, options).expect("a plan");
     let mut cpu = Cpu::new(CpuOptions { threads: None, exact: true }).expect("a CPU");

@@ -89,8 +89,14 @@ impl Cpu {
         }
         let cores = Cores::new(options, isa)?;
         let name = format!("CPU ({}, {} threads)", cores.isa.name(), cores.pool.threads());
-        let meter = Arc::default();
-        let caps = Caps { name, backend: "cpu", max_matrix_bytes: u64::MAX, software: false, meter };
+        let caps = Caps {
+            name,
+            backend: "cpu",
+            max_matrix_bytes: u64::MAX,
+            fuses: false,
+            software: false,
+            meter: Arc::default(),
+        };
         Ok(Self { caps, cores, items: Vec::new(), programs: Vec::new(), tickets: 0 })
     }
 

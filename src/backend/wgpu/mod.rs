@@ -142,6 +142,7 @@ impl Gpu {
             backend,
             // Buffers are whole vectors.
             max_matrix_bytes: max_binding_bytes.min(max_buffer_bytes) / 16 * 16,
+            fuses: true,
             software: *software,
             meter: device.meter.clone(),
         };

@@ -106,6 +106,7 @@ impl Stage {
             top: 64.min(blueprint.vocab),
             kv: if config.exact { KvType::F32 } else { KvType::F16 },
             max_matrix_bytes: backend.verbs().caps().max_matrix_bytes,
+            fused: backend.verbs().caps().fuses,
         };
         let lowered = lower(&blueprint, &weights, options)?;
         let verbs = backend.verbs();
