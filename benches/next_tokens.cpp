@@ -1,5 +1,5 @@
-// The likeliest next tokens by llama.cpp, through its C interface: next_tokens LIB MODEL.gguf K ID,ID,…
-// prints [[token, logit], …] after the last id. F32 keys and values, no flash attention, one thread.
+// The likeliest next tokens by llama.cpp, through its C interface: next_tokens LIB MODEL.gguf THREADS K ID,ID,…
+// prints [[token, logit], …] after the last id. With 0 threads: one, F32 keys and values, no flash attention.
 // c++ -O2 -std=c++17 next_tokens.cpp -ISOURCES/include -ISOURCES/ggml/include -LLIB -lllama -lggml -lggml-base
 #include <algorithm>
 #include <cstdio>
@@ -13,12 +13,12 @@
 #include "llama.h"
 
 int main(int argc, char **argv) {
-    if (argc != 5) {
-        fprintf(stderr, "usage: %s LIB MODEL.gguf K ID,ID,...\n", argv[0]);
+    if (argc != 6) {
+        fprintf(stderr, "usage: %s LIB MODEL.gguf THREADS K ID,ID,...\n", argv[0]);
         return 2;
     }
     std::vector<llama_token> ids;
-    std::stringstream list(argv[4]);
+    std::stringstream list(argv[5]);
     for (std::string id; std::getline(list, id, ',');) ids.push_back(std::atoi(id.c_str()));
 
     llama_log_set([](ggml_log_level level, const char *text, void *) {
@@ -31,16 +31,19 @@ int main(int argc, char **argv) {
     if (!model) return 1;
     llama_context_params of_context = llama_context_default_params();
     of_context.n_ctx = 512;
-    of_context.n_threads = of_context.n_threads_batch = 1;
-    of_context.type_k = of_context.type_v = GGML_TYPE_F32;
-    of_context.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    const int threads = std::atoi(argv[3]);
+    of_context.n_threads = of_context.n_threads_batch = std::max(threads, 1);
+    if (threads == 0) {
+        of_context.type_k = of_context.type_v = GGML_TYPE_F32;
+        of_context.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    }
     llama_context *context = llama_init_from_model(model, of_context);
     if (!context || llama_decode(context, llama_batch_get_one(ids.data(), (int32_t)ids.size()))) return 1;
 
     const float *logits = llama_get_logits_ith(context, -1);
     std::vector<int> order(llama_vocab_n_tokens(llama_model_get_vocab(model)));
     std::iota(order.begin(), order.end(), 0);
-    const int k = std::min<int>(std::atoi(argv[3]), (int)order.size());
+    const int k = std::min<int>(std::atoi(argv[4]), (int)order.size());
     std::partial_sort(order.begin(), order.begin() + k, order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
     for (int i = 0; i < k; i++) printf("%s[%d, %.6f]", i ? ", " : "[", order[i], logits[order[i]]);
     puts("]");

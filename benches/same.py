@@ -5,8 +5,7 @@
 
 For each format: a model of two layers, the same ids to both, and the likeliest next token of both must be the same,
 unless the two likeliest stand nearer to each other than activations of 8 bits can tell. Before that, two models of
-different seeds must be told apart. SOURCES is llama.cpp's
-repository, FOLDER holds its built libraries.
+different seeds must be told apart. SOURCES is llama.cpp's repository, FOLDER holds its built libraries.
 """
 import argparse
 import json
@@ -29,6 +28,15 @@ def run(*words):
     return done.stdout
 
 
+def build_peer(folder, sources, libraries):
+    """Builds `next_tokens` into `folder`."""
+    peer = Path(folder) / "next_tokens"
+    include = [f"-I{sources}/include", f"-I{sources}/ggml/include"]
+    link = [f"-L{libraries}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"]
+    run("c++", "-O2", "-std=c++17", HERE / "next_tokens.cpp", *include, *link, "-o", peer)
+    return peer
+
+
 def verdict(theirs, ours):
     gap, own_gap = theirs[0][1] - theirs[1][1], ours[0][1] - ours[1][1]
     if [token for token, _ in theirs] == [token for token, _ in ours]:
@@ -48,16 +56,13 @@ def main():
     args = flags.parse_args()
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        peer, model = Path(folder) / "next_tokens", Path(folder) / "model.gguf"
-        include = [f"-I{args.llama}/include", f"-I{args.llama}/ggml/include"]
-        libraries = [f"-L{args.lib}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{args.lib}"]
-        run("c++", "-O2", "-std=c++17", HERE / "next_tokens.cpp", *include, *libraries, "-o", peer)
+        peer, model = build_peer(folder, args.llama, args.lib), Path(folder) / "model.gguf"
 
         def synth(name, seed):
             run(args.pocketlm, "synth", args.preset, "--to", name, "--layers", "2", "--seed", seed, model)
 
         def their_next(ids):
-            return json.loads(run(peer, args.lib, model, 2, ids))
+            return json.loads(run(peer, args.lib, model, 0, 2, ids))
 
         def our_next(ids):
             score = run(args.pocketlm, "score", "-m", model, "--device", "cpu", "--ids", ids, "--top", 2, "--json")
