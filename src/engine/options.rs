@@ -1,5 +1,7 @@
 //! What a caller may choose. Plain data; everything has a default that works.
 
+use std::path::PathBuf;
+
 use crate::error::{Error, Result};
 use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
 
@@ -28,6 +30,10 @@ pub struct EngineOptions {
     pub exact: bool,
     /// On a GPU: run-time checks of the shaders on, as tests want it.
     pub checked: bool,
+    /// On a GPU: a folder to keep what was measured of it. With it, the first load of a model takes up to two seconds
+    /// longer to find the fastest form of the kernels that matter, and later ones read it there; without it, the
+    /// usual forms are taken.
+    pub tuning: Option<PathBuf>,
 }
 
 /// What a model is loaded with.

@@ -22,3 +22,5 @@ mod shaders;
 mod synth;
 mod text;
 mod tidy;
+#[cfg(feature = "wgpu")]
+mod tuning;

@@ -4,6 +4,7 @@
 //! lost; and where waiting fails it panics. All of them become an [`Error`] here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::kernel::{IMMEDIATES, Needs};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A device that the system offers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DeviceInfo {
     /// Its place in [`devices`].
     pub index: usize,
@@ -69,6 +70,8 @@ pub struct Options {
     pub floor: bool,
     /// Use the variant of this name in kernels that have it.
     pub variant: Option<String>,
+    /// The folder that keeps which variants are fastest; what is not known there is measured when a plan is made ready.
+    pub tuning: Option<PathBuf>,
 }
 
 /// Every device of the system. Starts the drivers.
@@ -93,7 +96,15 @@ struct Health {
     stray: Mutex<Option<Error>>,
 }
 
+/// The variant that is usually the fastest where threads are lanes of a CPU's vectors, and barriers dear.
+const SOFTWARE: &str = "thread";
+
 impl Device {
+    /// The variant to take where nothing was measured, in kernels that have it.
+    pub(super) fn usual_variant(&self) -> Option<&str> {
+        self.options.variant.as_deref().or(self.info.software.then_some(SOFTWARE))
+    }
+
     /// Opens the chosen device.
     pub(super) fn open(choice: Choice, options: Options) -> Result<Self> {
         let adapters = adapters();

@@ -1,18 +1,22 @@
 //! The GPU: kernels in WGSL on Vulkan, Metal and DX12, through wgpu.
 //!
 //! Nothing starts before [`devices`] or [`Gpu::open`] is called. `device` finds, opens and loses; `upload` and
-//! `readback` move bytes; `pipelines` compiles; `program` binds; `submit` alone submits.
+//! `readback` move bytes; `pipelines` compiles; `program` binds; `submit` alone submits; `tune`
+//! keeps what `measure` finds out about variants.
 
 mod device;
+mod measure;
 mod pipelines;
 mod profile;
 mod program;
 mod readback;
 mod submit;
+mod tune;
 mod upload;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +25,7 @@ use wgpu::{PollType, SubmissionIndex};
 
 use self::device::Device;
 use self::pipelines::{Excluded, Pipelines};
-use self::program::Ready;
+use self::program::{Choices, Ready};
 use self::readback::Readback;
 use self::upload::{Resident, Sender};
 use super::{Backend, Caps, Meter, Program, Progress, Status, Ticket};
@@ -30,6 +34,7 @@ use crate::kernel::KernelId;
 use crate::plan::{Inputs, ItemId, Plan, Store};
 
 pub use self::device::{Choice, DeviceInfo, Options, devices};
+pub use self::tune::{Pick, Picks};
 
 /// Submissions under way at a time; one more waits for the oldest.
 const IN_FLIGHT: usize = 64;
@@ -41,12 +46,21 @@ pub struct Gpu {
     device: Arc<Device>,
     pipelines: Arc<Mutex<Pipelines>>,
     excluded: Excluded,
+    tuning: Tuning,
     items: Vec<Resident>,
     programs: Vec<Ready>,
     readback: Readback,
     last_ticket: u64,
     in_flight: VecDeque<(Ticket, SubmissionIndex)>,
     held: Held,
+}
+
+/// Measured variants, and where to keep them.
+#[derive(Clone, Debug, Default)]
+struct Tuning {
+    picks: Picks,
+    folder: Option<PathBuf>,
+    spent: Duration,
 }
 
 /// Bytes that the meter of the device counts for one backend.
@@ -82,13 +96,17 @@ impl Gpu {
     pub fn open(choice: Choice, options: Options) -> Result<Self> {
         let device = Device::open(choice, options)?;
         log::info!("{} over {}, driver {}", device.info.name, device.info.backend, device.info.driver);
-        Ok(Self::over(Arc::new(device), Arc::default(), Excluded::new()))
+        // A variant that was asked for is not up for choice.
+        let folder = device.options.tuning.clone().filter(|_| device.options.variant.is_none());
+        let picks = folder.as_ref().map_or_else(Picks::default, |folder| Picks::read(folder, &device.info));
+        let tuning = Tuning { picks, folder, spent: Duration::ZERO };
+        Ok(Self::over(Arc::new(device), Arc::default(), Excluded::new(), tuning))
     }
 
     /// A second backend over the same device, for a second model: nothing is loaded in it, and nothing that is
     /// compiled is compiled again.
     pub fn share(&self) -> Self {
-        Self::over(self.device.clone(), self.pipelines.clone(), self.excluded.clone())
+        Self::over(self.device.clone(), self.pipelines.clone(), self.excluded.clone(), self.tuning.clone())
     }
 
     /// What the device is.
@@ -106,8 +124,13 @@ impl Gpu {
     /// # Errors
     /// [`crate::Kind::Unsupported`] where none works on the device.
     pub fn variant(&self, kernel: KernelId) -> Result<&'static str> {
-        let Device { info, options, .. } = &*self.device;
-        Ok(pipelines::choose(kernel, |_| true, info.has, options.variant.as_deref(), &self.excluded)?.name)
+        let (has, usual) = (self.device.info.has, self.device.usual_variant());
+        Ok(pipelines::choose(kernel, |_| true, has, usual, &self.excluded)?.name)
+    }
+
+    /// What was measured of the variants of hot kernels on this device.
+    pub fn picks(&self) -> &Picks {
+        &self.tuning.picks
     }
 
     /// Runs a program once and gives the label and the microseconds of each step, by the device's own clock.
@@ -135,7 +158,12 @@ impl Gpu {
         self.device.destroy();
     }
 
-    fn over(device: Arc<Device>, pipelines: Arc<Mutex<Pipelines>>, excluded: Excluded) -> Self {
+    fn over(
+        device: Arc<Device>,
+        pipelines: Arc<Mutex<Pipelines>>,
+        excluded: Excluded,
+        tuning: Tuning,
+    ) -> Self {
         let DeviceInfo { name, backend, software, max_binding_bytes, max_buffer_bytes, .. } = &device.info;
         let caps = Caps {
             name: name.clone(),
@@ -152,6 +180,7 @@ impl Gpu {
             device,
             pipelines,
             excluded,
+            tuning,
             items: Vec::new(),
             programs: Vec::new(),
             readback: Readback::default(),
@@ -159,6 +188,12 @@ impl Gpu {
             in_flight: VecDeque::new(),
             held,
         }
+    }
+
+    fn ready(&self, excluded: &Excluded, plan: Arc<Plan>) -> Result<Ready> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let choices = Choices { excluded, picks: &self.tuning.picks };
+        Ready::of(&self.device, &mut pipelines, choices, &self.items, plan)
     }
 
     fn retire(&mut self, ticket: Ticket) {
@@ -186,8 +221,11 @@ impl Backend for Gpu {
 
     fn prepare(&mut self, plan: Arc<Plan>) -> Result<Program> {
         self.device.check()?;
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        let ready = Ready::of(&self.device, &mut pipelines, &self.excluded, &self.items, plan.clone())
+        if let Some(folder) = self.tuning.folder.clone() {
+            self.tune(&plan, &folder)?;
+        }
+        let ready = self
+            .ready(&self.excluded, plan.clone())
             .map_err(|error| error.at(format!("plan {}", plan.name)))?;
         self.held.take(ready.bytes);
         self.programs.push(ready);

@@ -65,7 +65,21 @@ pub(super) fn choose(
     asked: Option<&str>,
     excluded: &Excluded,
 ) -> Result<&'static Variant> {
-    let kernel = id.kernel();
+    let variants = runnable(id, suits, has, excluded);
+    let asked = variants.iter().find(|variant| Some(variant.name) == asked);
+    asked.or_else(|| variants.first()).copied().ok_or_else(|| {
+        Error::unsupported(format!("no variant of {} works on the device", id.kernel().name))
+            .hint("use the CPU backend")
+    })
+}
+
+/// The variants that can run, in the order of the list.
+pub(super) fn runnable(
+    id: KernelId,
+    suits: impl Fn(&Variant) -> bool,
+    has: Needs,
+    excluded: &Excluded,
+) -> Vec<&'static Variant> {
     let runs = |variant: &&Variant| {
         let Needs { subgroup, f16 } = variant.needs;
         (has.subgroup || !subgroup)
@@ -73,12 +87,7 @@ pub(super) fn choose(
             && suits(variant)
             && !excluded.contains(&(id, variant.name))
     };
-    let mut variants = kernel.variants.iter().filter(runs);
-    let asked = variants.clone().find(|variant| Some(variant.name) == asked);
-    asked.or_else(|| variants.next()).ok_or_else(|| {
-        Error::unsupported(format!("no variant of {} works on the device", kernel.name))
-            .hint("use the CPU backend")
-    })
+    id.kernel().variants.iter().filter(runs).collect()
 }
 
 fn bind_group_layout(device: &Device, kernel: &Kernel) -> Result<BindGroupLayout> {

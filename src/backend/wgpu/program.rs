@@ -6,6 +6,7 @@ use wgpu::{BufferUsages, ComputePipeline};
 
 use super::device::{Device, padded};
 use super::pipelines::{Excluded, Pipelines, choose};
+use super::tune::Picks;
 use super::upload::Resident;
 use crate::error::{Error, Result};
 use crate::kernel::{ArgKind, Variant};
@@ -29,12 +30,19 @@ pub(super) struct Op {
     pub(super) variant: &'static Variant,
 }
 
+/// What is known of variants.
+#[derive(Clone, Copy)]
+pub(super) struct Choices<'a> {
+    pub(super) excluded: &'a Excluded,
+    pub(super) picks: &'a Picks,
+}
+
 impl Ready {
     /// Makes `plan` ready over the loaded items.
     pub(super) fn of(
         device: &Device,
         pipelines: &mut Pipelines,
-        excluded: &Excluded,
+        choices: Choices<'_>,
         items: &[Resident],
         plan: Arc<Plan>,
     ) -> Result<Self> {
@@ -45,7 +53,8 @@ impl Ready {
         let sources = Sources { items, plan: &plan, arena: &arena, rooms: rooms.collect::<Result<_>>()? };
         let op = |step: &Step| -> Result<Op> {
             let suits = |variant: &Variant| step.home().suits(&step.params, variant);
-            let asked = device.options.variant.as_deref();
+            let Choices { excluded, picks } = choices;
+            let asked = picks.of(step).or_else(|| device.usual_variant());
             let variant = choose(step.kernel, suits, device.info.has, asked, excluded)?;
             let (pipeline, layout) = pipelines.of(device, step, variant)?;
             let entries = sources.entries(step)?;

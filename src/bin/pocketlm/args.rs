@@ -69,6 +69,9 @@ pub(crate) struct DeviceArgs {
     /// Compute in f32 everywhere: slower, and as near to the model's own numbers as this engine gets
     #[arg(long)]
     pub(crate) exact: bool,
+    /// Do not measure which kernels are fastest on a GPU, and do not use what was measured; `doctor` shows it
+    #[arg(long, env = "POCKETLM_NO_TUNE", hide_env_values = true)]
+    pub(crate) no_tune: bool,
 }
 
 /// What `--device` asks for.

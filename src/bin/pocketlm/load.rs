@@ -1,6 +1,6 @@
 //! Loading a model for a command: where it lies, on which device, and what the user sees meanwhile.
 
-use pocketlm::{Engine, LoadOptions, LoadStage, Model, ModelInfo, Result};
+use pocketlm::{Engine, EngineOptions, LoadOptions, LoadStage, Model, ModelInfo, Result};
 use serde_json::{Value, json};
 
 use crate::args::{DeviceArgs, ModelArgs};
@@ -13,7 +13,8 @@ use crate::{models, output};
 /// As `models::resolve` and [`Engine::load`]; `Cancelled` after Ctrl-C.
 pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions) -> Result<Model> {
     let path = models::resolve(model.model.as_deref())?;
-    let engine = Engine::new(device.options());
+    let tuning = if device.no_tune { None } else { Some(models::cache_folder()?) };
+    let engine = Engine::new(EngineOptions { tuning, ..device.options() });
     let bar = output::load_bar();
     let work = Work::begin();
     let loaded = engine.load(path, options, |progress| {

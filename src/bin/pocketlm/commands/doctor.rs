@@ -15,9 +15,12 @@ use pocketlm::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
+#[cfg(feature = "wgpu")]
+use pocketlm::backend::wgpu::Picks;
+
 use crate::args::JsonArgs;
 use crate::interrupt::Work;
-use crate::output;
+use crate::{models, output};
 
 /// The model that talks: stories260K (MIT), see tests/fixtures/stories260k.
 const STORIES: &[u8] = include_bytes!("../../../../tests/fixtures/stories260k/stories260K-f32.gguf");
@@ -29,6 +32,9 @@ pub(crate) struct Args {
     /// Run all cases of each kernel, not the smallest of each form
     #[arg(long)]
     full: bool,
+    /// Forget which kernels were measured to be fastest; the next start measures again
+    #[arg(long)]
+    forget_tuning: bool,
     #[command(flatten)]
     json: JsonArgs,
 }
@@ -41,6 +47,8 @@ struct Finding {
     kernels: Vec<Probed>,
     story: Option<String>,
     tokens_per_second: Option<f64>,
+    /// By kernel and format: microseconds of each variant, and the one that is used.
+    tuning: Value,
     /// What went wrong beside the kernels.
     error: Option<String>,
 }
@@ -57,6 +65,10 @@ struct Probed {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    #[cfg(feature = "wgpu")]
+    if args.forget_tuning {
+        Picks::forget(&models::cache_folder()?)?;
+    }
     let work = Work::begin();
     let mut findings = Vec::new();
     let mut show = |finding: Finding| -> anyhow::Result<()> {
@@ -126,7 +138,8 @@ fn on_cpu(full: bool, work: &Work) -> Outcome<Finding> {
 fn on_gpu(device: &pocketlm::DeviceInfo, full: bool, work: &Work) -> Outcome<Finding> {
     use pocketlm::backend::wgpu::{Choice, Gpu, Options};
     let name = super::devices::describe(device);
-    let mut finding = Finding { name, facts: super::devices::facts(device), ..Finding::nothing() };
+    let tuning = serde_json::to_value(Picks::read(&models::cache_folder()?, device)).unwrap_or_default();
+    let mut finding = Finding { name, facts: super::devices::facts(device), tuning, ..Finding::nothing() };
     let mut gpu = match Gpu::open(Choice::Index(device.index), Options::default()) {
         Ok(gpu) => gpu,
         Err(error) => {
@@ -215,6 +228,14 @@ fn describe(finding: &Finding) -> anyhow::Result<()> {
         let verdict = error.as_ref().map_or_else(|| "right".to_owned(), |error| format!("WRONG: {error}"));
         output::line(&format!("  {kernel:9} {variant:16} {cases:4} cases {milliseconds:8.1} ms  {verdict}"))?;
     }
+    for (kernel, pick) in finding.tuning.as_object().into_iter().flatten() {
+        let micros = pick["micros"].as_object().into_iter().flatten().map(|(variant, micros)| {
+            let mark = if pick["variant"] == variant.as_str() { "*" } else { "" };
+            format!("{variant}{mark} {:.0}", micros.as_f64().unwrap_or_default())
+        });
+        let micros: Vec<String> = micros.collect();
+        output::line(&format!("  {kernel:26} {} µs (* is used)", micros.join(", ")))?;
+    }
     if let (Some(story), Some(rate)) = (&finding.story, finding.tokens_per_second) {
         output::line(&format!("  says at {rate:.0} tokens/s: {}", story.trim()))?;
     }
@@ -231,6 +252,7 @@ impl Finding {
             facts: Value::Null,
             kernels: Vec::new(),
             story: None,
+            tuning: Value::Null,
             tokens_per_second: None,
             error: None,
         }

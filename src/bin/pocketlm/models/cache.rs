@@ -187,7 +187,7 @@ impl Place {
 }
 
 /// `POCKETLM_CACHE`, else the platform's place for what can be fetched again.
-fn folder() -> Result<PathBuf> {
+pub(super) fn folder() -> Result<PathBuf> {
     if let Some(folder) = env::var_os("POCKETLM_CACHE").filter(|folder| !folder.is_empty()) {
         return Ok(folder.into());
     }

@@ -16,6 +16,14 @@ use pocketlm::{Error, Kind, Result, Sampling};
 /// The model without `-m`.
 pub(crate) const DEFAULT: &str = "smollm2-135m-instruct";
 
+/// The folder that keeps what can be had again.
+///
+/// # Errors
+/// `Io` where the user has no home folder.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
+    cache::folder()
+}
+
 /// The file or folder that `-m MODEL` means, fetched where it is a name of the manifest and not here yet.
 ///
 /// # Errors

@@ -25,6 +25,7 @@ pub(super) struct Config {
     pub(super) device: DeviceChoice,
     pub(super) threads: Option<NonZero<usize>>,
     pub(super) exact: bool,
+    pub(super) no_tune: bool,
 }
 
 /// What is timed: tokens that follow `depth` others.
@@ -55,7 +56,7 @@ impl Config {
     }
 
     pub(super) fn device_args(&self) -> DeviceArgs {
-        DeviceArgs { device: self.device, threads: self.threads, exact: self.exact }
+        DeviceArgs { device: self.device, threads: self.threads, exact: self.exact, no_tune: self.no_tune }
     }
 
     /// Threads that compute on the CPU.

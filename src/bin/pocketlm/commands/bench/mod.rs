@@ -64,6 +64,9 @@ pub(crate) struct Args {
     /// Compute in f32 everywhere
     #[arg(long)]
     exact: bool,
+    /// Do not measure which kernels are fastest on a GPU, and do not use what was measured
+    #[arg(long)]
+    no_tune: bool,
     /// Load all models and devices at once and let them take turns: for comparisons on a machine that does other work
     #[arg(long)]
     interleave: bool,
@@ -136,6 +139,7 @@ impl Args {
                     device,
                     threads,
                     exact: self.exact,
+                    no_tune: self.no_tune,
                 }));
             }
         }
