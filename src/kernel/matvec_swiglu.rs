@@ -14,7 +14,7 @@ use matvec::{PRODUCT, TEAM, X_SCALAR, X_VECTOR};
 pub use super::matvec::Params;
 
 const STORE: Fragment = Fragment::Text(include_str!("../../shaders/part/epilogue_store.wgsl"));
-const OUTPUTS: Fragment = Fragment::Text(include_str!("../../shaders/part/outputs_swiglu.wgsl"));
+const OUTPUTS: Fragment = Fragment::Text(include_str!("../../shaders/matvec_swiglu.wgsl"));
 
 /// The home. `n` of the parameters is the number of outputs, half the rows of the matrix.
 #[derive(Debug)]

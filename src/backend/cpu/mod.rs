@@ -301,11 +301,9 @@ fn weight_bytes(item: &Item) -> u64 {
     }
 }
 
-/// Zero words, refused before the allocator would end the process. The pages are not touched: a cache that
-/// is never filled costs nothing.
+/// Zero words, refused where the allocator has none. The pages come from the system as they are and are not touched: a
+/// cache that is never filled costs nothing.
 fn zeroes(words: usize) -> Result<Vec<u32>> {
-    Vec::<u32>::new().try_reserve_exact(words).map_err(|error| {
-        Error::new(Kind::OutOfMemory, format!("no memory for {} bytes", 4 * words as u64)).caused_by(error)
-    })?;
-    Ok(vec![0; words])
+    bytemuck::allocation::try_zeroed_vec(words)
+        .map_err(|()| Error::new(Kind::OutOfMemory, format!("no memory for {} bytes", 4 * words as u64)))
 }

@@ -1,4 +1,5 @@
-// The 4 sums of a thread are 2 gates and their 2 ups: row j of the weights is gate j, row n + j is up j.
+// matvec_swiglu: what the shaders of matvec become where the 4 sums of a thread are 2 gates and their 2 ups: row j of
+// the weights is gate j, row n + j is up j.
 const OUTPUTS = 2u;
 const HALVES = 2u;
 
