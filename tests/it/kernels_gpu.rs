@@ -1,29 +1,27 @@
-//! Every variant of every kernel on a device against the twin, under wgpu's run-time checks and without.
+//! Every variant of every kernel on a device against the twin: as shipped, on Vulkan as mended SPIR-V, and as WGSL under
+//! wgpu's run-time checks.
 
 use std::collections::BTreeSet;
-use std::thread;
 
 use pocketlm::backend::probe;
 use pocketlm::backend::wgpu::Options;
-use pocketlm::kernel::{Case, Form, KernelId, Variant};
+use pocketlm::kernel::{Case, Form, Fragment, KernelId, Variant};
 
 /// The cases that are run in a variant of this name: all on a real device. In software a shader takes seconds to
-/// compile, so there not each combination is, but each format, epilogue and `override` is met in some shader, and
-/// with run-time checks, which say nothing of a format, each format but the first is left to the unchecked run.
-fn cases_in(variant: &str, checked: bool, software: bool) -> Vec<Case> {
+/// compile, so there not each combination is, but each variant meets each of its epilogues, KV types and overrides, and
+/// each body, which variants may share, each format where `every_format` is asked for.
+fn cases_in(name: &str, every_format: bool, software: bool) -> Vec<Case> {
     let (mut shaders, mut met) = (BTreeSet::new(), BTreeSet::new());
     let mut is_run = |case: &Case| {
         let kernel = case.kernel.kernel();
-        let has_it = |it: &&Variant| it.name == variant && kernel.suits(&case.params, it);
-        let Some(variant) = kernel.variants.iter().find(has_it) else { return false };
-        let Form { format, kv, epilogue } = case.form;
-        let overrides = kernel.overrides(&case.params, variant);
-        let mut parts: Vec<String> = overrides.iter().map(|part| format!("{kv:?} {part:?}")).collect();
-        parts.push(format!("{kv:?} {epilogue:?}"));
-        if !checked {
-            parts.push(format!("{format:?}"));
+        let suiting = || kernel.variants.iter().filter(|variant| kernel.suits(&case.params, variant));
+        let Some(variant) = suiting().find(|variant| variant.name == name) else { return false };
+        let first_of_body = suiting().find(|other| body(other) == body(variant)).expect("itself at least");
+        let mut parts = parts(case, variant);
+        if every_format && first_of_body.name == name {
+            parts.push(format!("{:?}", case.form.format));
         }
-        let shader = format!("{} {:?} {overrides:?}", kernel.name, case.form);
+        let shader = format!("{} {:?} {:?}", kernel.name, case.form, kernel.overrides(&case.params, variant));
         let shows = parts.into_iter().filter(|part| met.insert(format!("{} {part}", kernel.name))).count();
         let is_run = !software || shows > 0 || shaders.contains(&shader);
         if is_run {
@@ -34,13 +32,31 @@ fn cases_in(variant: &str, checked: bool, software: bool) -> Vec<Case> {
     KernelId::ALL.iter().flat_map(|id| id.kernel().cases()).filter(&mut is_run).collect()
 }
 
+/// What a shader is made of beside a format.
+fn parts(case: &Case, variant: &Variant) -> Vec<String> {
+    let Form { kv, epilogue, .. } = case.form;
+    let overrides = case.kernel.kernel().overrides(&case.params, variant);
+    let each = overrides.iter().map(|part| format!("{kv:?} {part:?}"));
+    each.chain([format!("{kv:?} {epilogue:?}")]).collect()
+}
+
+/// The text that a variant does its work in.
+fn body(variant: &Variant) -> &'static str {
+    match variant.fragments.last() {
+        Some(Fragment::Text(text)) => text,
+        other => panic!("{other:?} is no body"),
+    }
+}
+
 #[allow(clippy::print_stderr, reason = "a case that is left out says so")]
-fn failures_of(variant: &str, checked: bool) -> Vec<String> {
-    let asked = Options { checked, variant: Some(variant.into()), ..Options::default() };
+fn failures_of(variant: &str, options: &Options, every_format: bool) -> Vec<String> {
+    let asked = Options { variant: Some(variant.into()), ..options.clone() };
     let Some(mut gpu) = crate::gpu::open(asked) else { return Vec::new() };
+    let as_wgsl = options.checked || options.plain_wgsl;
+    assert_eq!(gpu.info().spirv, gpu.info().backend == "vulkan" && !as_wgsl, "{options:?}");
     let software = gpu.info().software;
     let mut failures = Vec::new();
-    for case in cases_in(variant, checked, software) {
+    for case in cases_in(variant, every_format, software) {
         let used = gpu.variant(case.kernel).unwrap();
         if used != variant {
             assert!(!software, "{variant} of {} does not run in software", case.kernel.kernel().name);
@@ -54,42 +70,49 @@ fn failures_of(variant: &str, checked: bool) -> Vec<String> {
     failures
 }
 
-fn every_variant_agrees(checked: bool) {
+fn every_variant_agrees(options: &Options, every_format: bool) {
     let variants = KernelId::ALL.iter().flat_map(|id| id.kernel().variants);
     let names: BTreeSet<_> = variants.map(|variant| variant.name).collect();
-    // Beside each other, because most of the time goes to compiling, on one thread a device.
-    let failures = thread::scope(|scope| {
-        let each: Vec<_> = names.iter().map(|name| scope.spawn(move || failures_of(name, checked))).collect();
-        each.into_iter().flat_map(|one| one.join().unwrap()).collect::<Vec<_>>()
-    });
+    let failures: Vec<_> = names.iter().flat_map(|name| failures_of(name, options, every_format)).collect();
     assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
+fn every_variant_agrees_with_the_twin_as_shipped() {
+    every_variant_agrees(&Options::default(), true);
+}
+
+#[test]
 fn every_variant_agrees_with_the_twin_under_run_time_checks() {
-    every_variant_agrees(true);
+    every_variant_agrees(&Options { checked: true, ..Options::default() }, false);
 }
 
 #[test]
-fn every_variant_agrees_with_the_twin_unchecked() {
-    every_variant_agrees(false);
-}
-
-#[test]
-fn what_is_run_in_software_shows_every_format_and_form() {
+fn plain_wgsl_is_a_switch() {
+    let Some(mut gpu) = crate::gpu::open(Options { plain_wgsl: true, ..Options::default() }) else { return };
+    assert!(!gpu.info().spirv);
     for kernel in KernelId::ALL.iter().map(|id| id.kernel()) {
-        for variant in kernel.variants {
-            let of = |software| {
-                let cases = cases_in(variant.name, false, software);
-                let cases = cases.into_iter().filter(|case| case.kernel.kernel().name == kernel.name);
-                let parts = |case: Case| {
-                    let Form { format, kv, epilogue } = case.form;
-                    let overrides = kernel.overrides(&case.params, variant);
-                    [format!("{format:?}"), format!("{kv:?} {epilogue:?}"), format!("{kv:?} {overrides:?}")]
-                };
-                cases.flat_map(parts).collect::<BTreeSet<_>>()
-            };
-            assert_eq!(of(true), of(false), "{} {}", kernel.name, variant.name);
-        }
+        probe::check(&mut gpu, &kernel.cases()[0]).unwrap();
     }
+}
+
+#[test]
+fn what_is_run_in_software_shows_every_part_and_format() {
+    let shown = |software| {
+        let names: BTreeSet<_> =
+            KernelId::ALL.iter().flat_map(|id| id.kernel().variants).map(|v| v.name).collect();
+        let mut shown = BTreeSet::new();
+        for name in names {
+            for case in cases_in(name, true, software) {
+                let kernel = case.kernel.kernel();
+                let variant = kernel.variants.iter().find(|variant| variant.name == name).unwrap();
+                shown.extend(
+                    parts(&case, variant).iter().map(|part| format!("{} {name} {part}", kernel.name)),
+                );
+                shown.insert(format!("{} {:?} {}", kernel.name, case.form.format, body(variant)));
+            }
+        }
+        shown
+    };
+    assert_eq!(shown(true), shown(false));
 }

@@ -19,6 +19,8 @@ mod kernels_gpu;
 mod program;
 mod quants;
 mod shaders;
+#[cfg(feature = "wgpu")]
+mod spirv;
 mod synth;
 mod text;
 mod tidy;

@@ -38,6 +38,8 @@ pub struct DeviceInfo {
     pub subgroup: (u32, u32),
     /// Whether it can time its own steps.
     pub timestamps: bool,
+    /// Whether it takes SPIR-V from [`super::spirv`].
+    pub spirv: bool,
     /// The most bytes that a shader sees of a buffer.
     pub max_binding_bytes: u64,
     /// The most bytes of a buffer.
@@ -68,6 +70,8 @@ pub struct Options {
     pub checked: bool,
     /// Ask for no more than every WebGPU device has.
     pub floor: bool,
+    /// Leave the writing of SPIR-V to wgpu on Vulkan too, as in shaders that are `checked`.
+    pub plain_wgsl: bool,
     /// Use the variant of this name in kernels that have it.
     pub variant: Option<String>,
     /// The folder that keeps which variants are fastest; what is not known there is measured when a plan is made ready.
@@ -112,7 +116,9 @@ impl Device {
             adapters.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect();
         let index = pick(choice, &infos)?;
         let (adapter, mut info) = (&adapters[index], infos[index].clone());
-        let optional = Features::TIMESTAMP_QUERY | Features::SUBGROUP | Features::SHADER_F16;
+        info.spirv &= !(options.plain_wgsl || options.checked || options.floor);
+        let mut optional = Features::TIMESTAMP_QUERY | Features::SUBGROUP | Features::SHADER_F16;
+        optional.set(Features::PASSTHROUGH_SHADERS, info.spirv);
         let (features, limits) = if options.floor {
             info.has = Needs::default();
             info.timestamps = false;
@@ -297,6 +303,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         },
         subgroup: (info.subgroup_min_size, info.subgroup_max_size),
         timestamps: features.contains(Features::TIMESTAMP_QUERY),
+        spirv: info.backend == Backend::Vulkan && features.contains(Features::PASSTHROUGH_SHADERS),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -355,6 +362,7 @@ mod tests {
             has: Needs::default(),
             subgroup: (0, 0),
             timestamps: false,
+            spirv: false,
             max_binding_bytes: 0,
             max_buffer_bytes: 0,
             workgroup_bytes: 0,

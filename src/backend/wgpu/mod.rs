@@ -1,8 +1,8 @@
 //! The GPU: kernels in WGSL on Vulkan, Metal and DX12, through wgpu.
 //!
 //! Nothing starts before [`devices`] or [`Gpu::open`] is called. `device` finds, opens and loses; `upload` and
-//! `readback` move bytes; `pipelines` compiles; `program` binds; `submit` alone submits; `tune`
-//! keeps what `measure` finds out about variants.
+//! `readback` move bytes; `spirv` writes shaders for Vulkan; `pipelines` compiles; `program` binds; `submit` alone
+//! submits; `tune` keeps what `measure` finds out about variants.
 
 mod device;
 mod measure;
@@ -10,6 +10,7 @@ mod pipelines;
 mod profile;
 mod program;
 mod readback;
+pub mod spirv;
 mod submit;
 mod tune;
 mod upload;

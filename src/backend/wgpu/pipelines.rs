@@ -7,6 +7,7 @@ use std::hash::Hash;
 use wgpu::{BindGroupLayout, ComputePipeline, ShaderModule, ShaderStages};
 
 use super::device::Device;
+use super::spirv::assemble;
 use crate::error::{Error, Result};
 use crate::kernel::{ArgKind, Form, Kernel, KernelId, Needs, Variant, compose};
 use crate::plan::Step;
@@ -45,12 +46,17 @@ impl Pipelines {
         let source = Source { kernel: step.kernel, variant: variant.name, form: step.form };
         let label = format!("{} {}", kernel.name, variant.name);
         let layout = get_or_make(&mut self.layouts, step.kernel, || bind_group_layout(device, kernel))?;
-        let module =
-            get_or_make(&mut self.modules, source, || module(device, &label, &compose(variant, step.form)?))?;
         let overrides = kernel.overrides(&step.params, variant);
         let bits = overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
         let pipeline = get_or_make(&mut self.pipelines, (source, bits), || {
             let immediates = 8 + kernel.params_size;
+            let text = compose(variant, step.form)?;
+            let words = if device.info.spirv { assemble(&text, variant.needs, &overrides)? } else { None };
+            if let Some(words) = words {
+                let module = raw_module(device, &label, &words)?;
+                return pipeline(device, &label, &layout, immediates, &module, &[]);
+            }
+            let module = get_or_make(&mut self.modules, source, || module(device, &label, &text))?;
             pipeline(device, &label, &layout, immediates, &module, &overrides)
         })?;
         Ok((pipeline, layout))
@@ -124,6 +130,23 @@ fn module(device: &Device, label: &str, text: &str) -> Result<ShaderModule> {
         // comes from data (tokens, pages) is checked on the host before it is written to a state.
         unsafe { device.raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     })
+}
+
+fn raw_module(device: &Device, label: &str, words: &[u32]) -> Result<ShaderModule> {
+    let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+        label: Some(label),
+        // The size is of interest to Metal alone.
+        entry_points: vec![wgpu::PassthroughShaderEntryPoint {
+            name: "main".into(),
+            workgroup_size: (0, 0, 0),
+        }]
+        .into(),
+        spirv: Some(words.into()),
+        ..Default::default()
+    };
+    // SAFETY: naga wrote the words for a shader that it validated, for the capabilities that the variant needs and the
+    // device has; what `mend` takes away carries no meaning. For the shader the same holds as above.
+    device.scoped(label, || unsafe { device.raw.create_shader_module_passthrough(descriptor) })
 }
 
 fn pipeline(
