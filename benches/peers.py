@@ -7,7 +7,8 @@ Each round starts both programs once, for one measurement of each test after a w
 round to round. Rows go to benches/runs/NAME.jsonl as they come: first one with the machine, the drivers, the commits
 and the commands, then one for each measurement in llama-bench's names, with `engine`, `round`, the load of the machine
 before it (`load`), and `busy`: the program's processor time over its time and threads. A value well below that of a
-quiet machine means that others had the cores.
+quiet machine means that others had the cores: with --busy 0.8 a round in which either program had less is kept with
+`counts` false, and another follows, four times as many as asked for at most.
 """
 import argparse
 import collections
@@ -89,6 +90,7 @@ def main():
     flags.add_argument("-d", default="0")
     flags.add_argument("-t", type=int, default=os.cpu_count())
     flags.add_argument("-r", type=int, default=5)
+    flags.add_argument("--busy", type=float, default=0.0, help="the least share of the cores in a round that counts")
     flags.add_argument("--gpu", action="store_true", help="both on the GPU, llama.cpp with all layers")
     args = flags.parse_args()
     if os.sep in args.name or not Path(args.model).is_file():
@@ -112,18 +114,29 @@ def main():
     bandwidths = []
     with path.open("w") as file:
         print(json.dumps(header), file=file, flush=True)
-        for number in range(1, args.r + 1):
-            turns = list(commands.items())
+        counted = 0
+        for number in range(1, 4 * args.r + 1):
+            turns, found = list(commands.items()), []
             for engine, words in turns if number % 2 else reversed(turns):
                 load = os.getloadavg()[0]
                 rows, cores = measure(words)
+                busy = cores / args.t
                 for row in rows:
                     row["model_filename"] = os.path.basename(row["model_filename"])
-                    row = {"engine": engine, "round": number, "load": round(load, 2), "busy": round(cores / args.t, 3)} | row
-                    print(json.dumps(row), file=file, flush=True)
-                    rates[test_of(row)][engine].append(row["avg_ts"])
+                    found.append({"engine": engine, "round": number, "load": round(load, 2), "busy": round(busy, 3)} | row)
+                print(f"round {number}, {engine}: load {load:.1f}, busy {busy:.2f}", file=sys.stderr)
+            counts = all(row["busy"] >= args.busy for row in found)
+            for row in found:
+                print(json.dumps({"counts": counts} | row), file=file, flush=True)
+                if counts:
+                    rates[test_of(row)][row["engine"]].append(row["avg_ts"])
                     bandwidths += [row["bandwidth_gb_s"]] if row.get("bandwidth_gb_s") else []
-                print(f"round {number}, {engine}: load {load:.1f}, busy {cores / args.t:.2f}", file=sys.stderr)
+            counted += counts
+            if counted == args.r:
+                break
+    print(f"{counted} of {number} rounds count")
+    if not counted:
+        sys.exit("others had the cores: try again later, or with a lower --busy")
     print(f"{'test':16} {'pocketlm':>10} {'llama.cpp':>10} {'ratio':>6}")
     for test, of in rates.items():
         ours, theirs = statistics.median(of["pocketlm"]), statistics.median(of["llama.cpp"])
