@@ -1,4 +1,4 @@
-// rms_norm: a workgroup per row; the fragment before says how it adds.
+// rms_norm: a workgroup per row; the fragments before say how it adds, and from where.
 struct Params {
     rows: u32,
     kv_len: u32,
@@ -13,14 +13,15 @@ var<immediate> p: Params;
 
 @compute @workgroup_size(WG)
 fn main(place: Place) {
-    let at = place.group.x * p.width;
+    let from_row = source(place.group.x) * p.width;
+    let to_row = place.group.x * p.width;
     var squares = 0.0;
     for (var i = place.thread; i < p.width; i += WG) {
-        squares += x[at + i] * x[at + i];
+        squares += x[from_row + i] * x[from_row + i];
     }
     let sum = sum_of_group(place, vec4<f32>(squares, 0.0, 0.0, 0.0)).x;
     let scale = 1.0 / sqrt(sum / f32(p.width) + p.epsilon);
     for (var i = place.thread; i < p.width; i += WG) {
-        y[at + i] = x[at + i] * scale * gain[i];
+        y[to_row + i] = x[from_row + i] * scale * gain[i];
     }
 }

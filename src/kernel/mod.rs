@@ -371,6 +371,8 @@ kernels! {
     Swiglu => swiglu,
     /// Gathers the rows whose logits are wanted.
     Pick => pick,
+    /// The same, normalised.
+    PickNorm => pick_norm,
     /// The token of the largest logit.
     Argmax => argmax,
     /// The largest logits, their tokens, and the logarithm of the sum of exponentials.

@@ -32,7 +32,8 @@ impl Home for RmsNorm {
             name: "subgroup",
             fragments: &[
                 Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl")),
-                Fragment::Text(include_str!("../../shaders/rms_norm.wgsl")),
+                Fragment::Text(include_str!("../../shaders/part/each_row.wgsl")),
+                BODY,
             ],
             needs: Needs::SUBGROUP,
         },
@@ -40,18 +41,15 @@ impl Home for RmsNorm {
             name: "plain",
             fragments: &[
                 Fragment::Text(include_str!("../../shaders/part/reduce_plain.wgsl")),
-                Fragment::Text(include_str!("../../shaders/rms_norm.wgsl")),
+                Fragment::Text(include_str!("../../shaders/part/each_row.wgsl")),
+                BODY,
             ],
             needs: Needs::NOTHING,
         },
     ];
 
     fn overrides(p: &Params, variant: &Variant) -> Overrides {
-        // Eight elements a thread, so that short rows do not wait for threads without work.
-        match variant.name {
-            "subgroup" => vec![("WG", f64::from((p.width / 8).next_power_of_two().clamp(32, 256)))],
-            _ => Vec::new(),
-        }
+        overrides(p, variant)
     }
 
     fn grid(_p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
@@ -64,11 +62,7 @@ impl Home for RmsNorm {
         };
         let width = p.width as usize;
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).take(call.rows as usize) {
-            let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            let scale = 1.0 / (squares / width as f64 + f64::from(p.epsilon)).sqrt();
-            for ((y, x), gain) in y.iter_mut().zip(x).zip(*gain) {
-                *y = (f64::from(*x) * scale * f64::from(*gain)) as f32;
-            }
+            norm(p, x, gain, y);
         }
     }
 
@@ -82,16 +76,41 @@ impl Home for RmsNorm {
     }
 }
 
+/// The body of `rms_norm` and of `pick_norm`, behind `source`.
+pub(super) const BODY: Fragment = Fragment::Text(include_str!("../../shaders/rms_norm.wgsl"));
+
+/// For `rms_norm` and `pick_norm`: eight elements a thread, so that short rows do not wait for threads without work.
+pub(super) fn overrides(p: &Params, variant: &Variant) -> Overrides {
+    match variant.name {
+        "subgroup" => vec![("WG", f64::from((p.width / 8).next_power_of_two().clamp(32, 256)))],
+        _ => Vec::new(),
+    }
+}
+
+/// The meaning of `rms_norm` for a row.
+pub(super) fn norm(p: &Params, x: &[f32], gain: &[f32], y: &mut [f32]) {
+    let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    let scale = 1.0 / (squares / f64::from(p.width) + f64::from(p.epsilon)).sqrt();
+    for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
+        *y = (f64::from(*x) * scale * f64::from(*gain)) as f32;
+    }
+}
+
+/// What an error may be for `rows` rows of x.
+pub(super) fn tolerance(x: &[f32], width: usize, rows: usize) -> Tolerance {
+    let scale = (width as f32).sqrt() / made::largest_norm(x, width, width).max(1e-3);
+    let largest = made::magnitude(x) * scale * 2.0 * rows as f32;
+    // A thread adds a 64th of the squares and then 64 sums, none negative: at most that many halves of ε, and half of
+    // it after the root; WGSL allows the root, the quotient and two products ten more.
+    let additions = width.div_ceil(64) + 64;
+    Tolerance::roundings(10 + additions as u32 / 4, largest)
+}
+
 fn case((width, rows): (usize, usize)) -> Case {
     let mut seed = Seed::new(2);
     let x = made::activations(&mut seed, rows, width, width);
     let gain = seed.vector(width, 2.0);
-    let scale = (width as f32).sqrt() / made::largest_norm(&x, width, width).max(1e-3);
-    let largest = made::magnitude(&x) * scale * 2.0 * rows as f32;
-    // A thread adds a 64th of the squares and then 64 sums, none negative: at most that many halves of ε, and half of
-    // it after the root; WGSL allows the root, the quotient and two products ten more.
-    let additions = width.div_ceil(64) + 64;
-    let tolerance = Tolerance::roundings(10 + additions as u32 / 4, largest);
+    let tolerance = tolerance(&x, width, rows);
     let call = Call { rows: rows as u32, kv_len: 1 };
     let args = vec![Data::F32(x), Data::F32(gain), Data::F32(seed.vector(rows * width, 1.0))];
     let params = Params { width: width as u32, epsilon: 1e-5 };

@@ -4,7 +4,8 @@
 //! is then never written: [`join`] is only for plans in which nothing else reads it.
 
 use crate::kernel::{
-    Epilogue, Form, Home, KernelId, MatvecSwiglu, RopeKv, kv_write, matvec, rope, rope_kv, swiglu,
+    Epilogue, Form, Home, KernelId, MatvecSwiglu, PickNorm, RopeKv, kv_write, matvec, pick, rms_norm, rope,
+    rope_kv, swiglu,
 };
 
 use super::{Operand, Step};
@@ -17,6 +18,7 @@ pub(super) fn join(first: &Step, second: &Step) -> Option<Step> {
     match (first.kernel, second.kernel) {
         (KernelId::Matvec, KernelId::Swiglu) => gated_product(first, second),
         (KernelId::Rope, KernelId::KvWrite) => rotated_keys(first, second),
+        (KernelId::Pick, KernelId::RmsNorm) => picked_norm(first, second),
         _ => None,
     }
 }
@@ -53,6 +55,16 @@ fn rotated_keys(rotation: &Step, write: &Step) -> Option<Step> {
     Some(step::<RopeKv>(rotation, write, params, write.form, vec![rows, pages, table, x, keys, values]))
 }
 
+fn picked_norm(pick: &Step, norm: &Step) -> Option<Step> {
+    let (&[wanted, x, between], &[read, gain, y]) = (pick.args.as_slice(), norm.args.as_slice()) else {
+        return None;
+    };
+    let params: rms_norm::Params = bytemuck::pod_read_unaligned(&norm.params);
+    let pick::Params { width } = bytemuck::pod_read_unaligned(&pick.params);
+    let is_between = between == read && matches!(between, Operand::Temp(_)) && width == params.width;
+    is_between.then(|| step::<PickNorm>(pick, norm, params, norm.form, vec![x, gain, y, wanted]))
+}
+
 fn step<H: Home>(first: &Step, second: &Step, params: H::Params, form: Form, args: Vec<Operand>) -> Step {
     let tail = second.label.rsplit('.').next().unwrap_or_default();
     Step {
@@ -68,7 +80,7 @@ fn step<H: Home>(first: &Step, second: &Step, params: H::Params, form: Form, arg
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{KvType, KvWrite, Matvec, Rope, Swiglu};
+    use crate::kernel::{KvType, KvWrite, Matvec, Pick, RmsNorm, Rope, Swiglu};
     use crate::plan::{Builder, Extent, Item, Plan, Store};
     use crate::quant::{Format, Matrix};
 
@@ -115,6 +127,13 @@ mod tests {
         };
         let kv = Form { kv: Some(KvType::F16), ..Form::default() };
         b.step::<KvWrite>("a.kv_write", Extent::Tokens, kv, put, &[rows, pages, qkv, keys, values]).unwrap();
+        let outputs = Extent::Outputs;
+        let (last, h) = (b.temp("last", outputs, 4), b.temp("h", outputs, 4));
+        let gain = table;
+        let form = Form::default();
+        b.step::<Pick>("pick", outputs, form, pick::Params { width: 4 }, &[rows, x, last]).unwrap();
+        let norm = rms_norm::Params { width, epsilon: 1e-5 };
+        b.step::<RmsNorm>("norm", outputs, form, norm, &[last, gain, h]).unwrap();
         b.finish()
     }
 
@@ -125,15 +144,16 @@ mod tests {
     #[test]
     fn neighbours_become_one_step() {
         let apart = plan(false, 4, Epilogue::Store, 1);
-        assert_eq!(apart.steps.len(), 4);
+        assert_eq!(apart.steps.len(), 6);
         let joined = plan(true, 4, Epilogue::Store, 1);
-        assert_eq!(kernels(&joined), [KernelId::MatvecSwiglu, KernelId::RopeKv]);
+        assert_eq!(kernels(&joined), [KernelId::MatvecSwiglu, KernelId::RopeKv, KernelId::PickNorm]);
         assert_eq!(joined.steps[0].label, "a.gate_up+swiglu");
         assert_eq!(
             joined.steps[0].args,
             [apart.steps[0].args[0], apart.steps[0].args[1], apart.steps[1].args[1]]
         );
         assert_eq!(joined.steps[1].form, apart.steps[3].form);
+        assert_eq!(joined.steps[2].args[3], apart.steps[4].args[0]);
     }
 
     #[test]
@@ -141,6 +161,7 @@ mod tests {
         // Half of the matrix; a sum, not a product; keys of other heads than those that rotate.
         assert_eq!(kernels(&plan(true, 2, Epilogue::Store, 1))[..2], [KernelId::Matvec, KernelId::Swiglu]);
         assert_eq!(kernels(&plan(true, 4, Epilogue::Add, 1))[..2], [KernelId::Matvec, KernelId::Swiglu]);
-        assert_eq!(kernels(&plan(true, 4, Epilogue::Store, 2))[1..], [KernelId::Rope, KernelId::KvWrite]);
+        assert_eq!(kernels(&plan(true, 4, Epilogue::Store, 2))[1..3], [KernelId::Rope, KernelId::KvWrite]);
+        assert_eq!(kernels(&plan(true, 2, Epilogue::Store, 1))[3..], [KernelId::Pick, KernelId::RmsNorm]);
     }
 }
