@@ -14,9 +14,9 @@ fn cases_in(name: &str, every_format: bool, software: bool) -> Vec<Case> {
     let (mut shaders, mut met) = (BTreeSet::new(), BTreeSet::new());
     let mut is_run = |case: &Case| {
         let kernel = case.kernel.kernel();
-        let suiting = || kernel.variants.iter().filter(|variant| kernel.suits(&case.params, variant));
-        let Some(variant) = suiting().find(|variant| variant.name == name) else { return false };
-        let first_of_body = suiting().find(|other| body(other) == body(variant)).expect("itself at least");
+        let has_it = |it: &&Variant| it.name == name && kernel.suits(&case.params, it);
+        let Some(variant) = kernel.variants.iter().find(has_it) else { return false };
+        let first_of_body = kernel.variants.iter().find(|it| body(it) == body(variant)).expect("itself");
         let mut parts = parts(case, variant);
         if every_format && first_of_body.name == name {
             parts.push(format!("{:?}", case.form.format));
