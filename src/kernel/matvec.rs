@@ -30,6 +30,36 @@ pub struct Params {
     pub scale_stride: u32,
 }
 
+/// The variants of `matvec` and of `matvec_swiglu`, which differ in the epilogue and in what sums become.
+macro_rules! variants {
+    ($epilogue:expr, $outputs:expr) => {{
+        use $crate::kernel::matvec::{PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, X_SCALAR, X_VECTOR};
+        &[
+            Variant {
+                name: "subgroup",
+                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, SUMS, SUBGROUP],
+                needs: Needs::SUBGROUP,
+            },
+            Variant {
+                name: "team",
+                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, TEAM],
+                needs: Needs::NOTHING,
+            },
+            Variant {
+                name: "thread",
+                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, THREAD],
+                needs: Needs::NOTHING,
+            },
+            Variant {
+                name: "plain",
+                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_SCALAR, TEAM],
+                needs: Needs::NOTHING,
+            },
+        ]
+    }};
+}
+pub(super) use variants;
+
 /// The home.
 #[derive(Debug)]
 pub struct Matvec;
@@ -38,45 +68,7 @@ impl Home for Matvec {
     type Params = Params;
     const ID: KernelId = KernelId::Matvec;
     const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::Matrix, ArgKind::F32Mut];
-    const VARIANTS: &'static [Variant] = &[
-        Variant {
-            name: "subgroup",
-            fragments: &[
-                Fragment::Quant,
-                Fragment::Epilogue,
-                OUTPUTS,
- PRODUCT,
-                X_VECTOR,
-                Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl")),
-                Fragment::Text(include_str!("../../shaders/matvec_subgroup.wgsl")),
-            ],
-            needs: Needs::SUBGROUP,
-        },
-        Variant {
-            name: "team",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS,
- PRODUCT, X_VECTOR, TEAM],
-            needs: Needs::NOTHING,
-        },
-        Variant {
-            name: "thread",
-            fragments: &[
-                Fragment::Quant,
-                Fragment::Epilogue,
-                OUTPUTS,
- PRODUCT,
-                X_VECTOR,
-                Fragment::Text(include_str!("../../shaders/matvec_thread.wgsl")),
-            ],
-            needs: Needs::NOTHING,
-        },
-        Variant {
-            name: "plain",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS,
- PRODUCT, X_SCALAR, TEAM],
-            needs: Needs::NOTHING,
-        },
-    ];
+    const VARIANTS: &'static [Variant] = variants!(Fragment::Epilogue, OUTPUTS);
 
     fn suits(p: &Params, variant: &Variant) -> bool {
         variant.name == "plain" || vectors(p)
@@ -119,7 +111,11 @@ impl Home for Matvec {
     }
 }
 
+/// The bodies, and how the first adds.
+pub(super) const SUBGROUP: Fragment = Fragment::Text(include_str!("../../shaders/matvec_subgroup.wgsl"));
 pub(super) const TEAM: Fragment = Fragment::Text(include_str!("../../shaders/matvec.wgsl"));
+pub(super) const THREAD: Fragment = Fragment::Text(include_str!("../../shaders/matvec_thread.wgsl"));
+pub(super) const SUMS: Fragment = Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl"));
 
 /// Which rows of the weights a thread multiplies with, and what their sums become: an output each.
 pub(super) const OUTPUTS: Fragment = Fragment::Text(include_str!("../../shaders/part/outputs.wgsl"));
@@ -175,10 +171,9 @@ pub(super) fn product(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) 
     let [Arg::F32(x), Arg::Matrix(matrix), Arg::F32Mut(y)] = args else {
         unreachable!("checked by the caller")
     };
-    for r in 0..call.rows as usize {
-        let x = &x[r * p.x_stride as usize..][..p.k as usize];
+    for (r, dots) in dots(matrix, &rows_of(p, call, x)).into_iter().enumerate() {
         let y = &mut y[r * p.y_stride as usize + p.y_offset as usize..][..p.n as usize];
-        for (y, dot) in y.iter_mut().zip(dots(matrix, x)) {
+        for (y, dot) in y.iter_mut().zip(dots) {
             *y = match form.epilogue {
                 Some(Epilogue::Add) => *y + dot as f32,
                 _ => dot as f32,
@@ -187,14 +182,22 @@ pub(super) fn product(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) 
     }
 }
 
-/// The product of each row of `matrix` with `x`.
-pub(super) fn dots(matrix: &Matrix, x: &[f32]) -> Vec<f64> {
-    let mut weights = vec![0.0; x.len()];
-    let dot = |j| {
+/// The rows of x.
+pub(super) fn rows_of<'a>(p: &Params, call: Call, x: &'a [f32]) -> Vec<&'a [f32]> {
+    (0..call.rows as usize).map(|r| &x[r * p.x_stride as usize..][..p.k as usize]).collect()
+}
+
+/// For each of `rows` its product with each row of `matrix`, which is decoded once.
+pub(super) fn dots(matrix: &Matrix, rows: &[&[f32]]) -> Vec<Vec<f64>> {
+    let mut weights = vec![0.0; matrix.cols()];
+    let mut found = vec![vec![0.0; matrix.rows()]; rows.len()];
+    for j in 0..matrix.rows() {
         matrix.decode_row(j, &mut weights);
-        weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum()
-    };
-    (0..matrix.rows()).map(dot).collect()
+        for (x, found) in rows.iter().zip(&mut found) {
+            found[j] = weights.iter().zip(*x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+        }
+    }
+    found
 }
 
 /// The shape of a case of `matvec` or `matmul`.

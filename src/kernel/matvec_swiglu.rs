@@ -9,8 +9,6 @@ use super::{
 use crate::base::Seed;
 use crate::quant::Format;
 
-use matvec::{PRODUCT, TEAM, X_SCALAR, X_VECTOR};
-
 pub use super::matvec::Params;
 
 const STORE: Fragment = Fragment::Text(include_str!("../../shaders/part/epilogue_store.wgsl"));
@@ -24,43 +22,7 @@ impl Home for MatvecSwiglu {
     type Params = Params;
     const ID: KernelId = KernelId::MatvecSwiglu;
     const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::Matrix, ArgKind::F32Mut];
-    const VARIANTS: &'static [Variant] = &[
-        Variant {
-            name: "subgroup",
-            fragments: &[
-                Fragment::Quant,
-                STORE,
-                OUTPUTS,
-                PRODUCT,
-                X_VECTOR,
-                Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl")),
-                Fragment::Text(include_str!("../../shaders/matvec_subgroup.wgsl")),
-            ],
-            needs: Needs::SUBGROUP,
-        },
-        Variant {
-            name: "team",
-            fragments: &[Fragment::Quant, STORE, OUTPUTS, PRODUCT, X_VECTOR, TEAM],
-            needs: Needs::NOTHING,
-        },
-        Variant {
-            name: "thread",
-            fragments: &[
-                Fragment::Quant,
-                STORE,
-                OUTPUTS,
-                PRODUCT,
-                X_VECTOR,
-                Fragment::Text(include_str!("../../shaders/matvec_thread.wgsl")),
-            ],
-            needs: Needs::NOTHING,
-        },
-        Variant {
-            name: "plain",
-            fragments: &[Fragment::Quant, STORE, OUTPUTS, PRODUCT, X_SCALAR, TEAM],
-            needs: Needs::NOTHING,
-        },
-    ];
+    const VARIANTS: &'static [Variant] = matvec::variants!(STORE, OUTPUTS);
 
     fn suits(p: &Params, variant: &Variant) -> bool {
         variant.name == "plain" || matvec::vectors(p)
@@ -78,10 +40,8 @@ impl Home for MatvecSwiglu {
         let [Arg::F32(x), Arg::Matrix(matrix), Arg::F32Mut(y)] = args else {
             unreachable!("checked by the caller")
         };
-        for r in 0..call.rows as usize {
-            let x = &x[r * p.x_stride as usize..][..p.k as usize];
+        for (r, dots) in matvec::dots(matrix, &matvec::rows_of(p, call, x)).into_iter().enumerate() {
             let y = &mut y[r * p.y_stride as usize + p.y_offset as usize..][..p.n as usize];
-            let dots = matvec::dots(matrix, x);
             let (gates, ups) = dots.split_at(p.n as usize);
             for ((y, gate), up) in y.iter_mut().zip(gates).zip(ups) {
                 *y = (gate / (1.0 + (-gate).exp()) * up) as f32;
@@ -127,8 +87,9 @@ fn case(format: Format, rows: usize, k: usize, n: usize, spare: usize) -> Case {
         made::largest_norm(&weights, k, k)
     });
     let Tolerance(dot) = Tolerance::dot(norms.fold(0.0, f32::max), made::largest_norm(&x, k, x_stride));
-    let dots = x.chunks_exact(x_stride).flat_map(|x| matvec::dots(&matrix, &x[..k]));
-    let largest = dots.fold(0.0, |largest, dot| f64::max(largest, dot.abs())) as f32;
+    let x_rows: Vec<&[f32]> = x.chunks_exact(x_stride).map(|x| &x[..k]).collect();
+    let dots = matvec::dots(&matrix, &x_rows);
+    let largest = dots.iter().flatten().fold(0.0, |largest, dot| f64::max(largest, dot.abs())) as f32;
     // |silu(g)| ≤ |g| and its slope stays below 1.1; of exp and the quotient see `swiglu`.
     let tolerance = Tolerance(2.1 * dot * largest.max(1.0))
         .and(Tolerance::roundings(8, largest * largest.max(1.0)))

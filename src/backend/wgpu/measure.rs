@@ -1,5 +1,6 @@
 //! Measuring the variants of a kernel on the device, and checking those that would be taken.
 
+use std::cell::OnceCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,9 @@ impl Gpu {
                 let left = tune::BUDGET.saturating_sub(self.tuning.spent + begun.elapsed());
                 let deadline = Instant::now() + left / (unknown.len() - done) as u32;
                 let measure = |variant| self.measure(plan, step, variant);
-                let is_right = |variant| self.is_right(step, variant);
+                let cases = OnceCell::new();
+                let is_right =
+                    |variant| self.is_right(step, variant, cases.get_or_init(|| step.home().cases()));
                 picks.choose(step, &variants, deadline, measure, is_right)?;
             }
         }
@@ -70,15 +73,15 @@ impl Gpu {
     }
 
     /// Whether a variant of the step's kernel computes what the twin does.
-    fn is_right(&self, step: &Step, variant: &'static Variant) -> Result<bool> {
+    fn is_right(&self, step: &Step, variant: &'static Variant, cases: &[Case]) -> Result<bool> {
         let tuning = Tuning { folder: None, ..self.tuning.clone() };
         let excluded = self.all_but(step.kernel, variant);
         let mut beside = Self::over(self.device.clone(), self.pipelines.clone(), excluded, tuning);
-        let suits = |case: &Case| {
+        let suits = |case: &&Case| {
             case.form.format == step.form.format && case.kernel.kernel().suits(&case.params, variant)
         };
-        let Some(case) = step.home().cases().into_iter().find(suits) else { return Ok(false) };
-        match probe::check(&mut beside, &case) {
+        let Some(case) = cases.iter().find(suits) else { return Ok(false) };
+        match probe::check(&mut beside, case) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == Kind::WrongNumbers => Ok(false),
             Err(error) => Err(error),
