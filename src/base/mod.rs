@@ -1,6 +1,7 @@
-//! Floor 0: what every room stands on. Bytes that may be a mapped file, and arithmetic that may not wrap.
+//! Floor 0: what every room stands on. Bytes that may be a mapped file, arithmetic that may not wrap, and chance.
 
 mod bytes;
+pub mod chance;
 mod seed;
 mod shape;
 

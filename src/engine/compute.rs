@@ -136,7 +136,7 @@ impl Runner {
                 let entries =
                     tokens.iter().zip(logits).map(|(&token, &bits)| (token, f32::from_bits(bits))).collect();
                 let Some((chain, step)) = self.chain(id) else { return Ok(Err(wrong())) };
-                Ok(chain.pick_from(Candidates { entries }, &[], step))
+                Ok(chain.pick_from(Candidates::new(entries), &[], step))
             }
             Sees::All => {
                 let width = self.logits_width();

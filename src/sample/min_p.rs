@@ -1,6 +1,7 @@
 //! Those with at least p times the probability of the likeliest (Nguyen et al. 2024, arXiv 2407.01082).
 
-use super::Candidates;
+use super::{Candidates, Lowering};
+use crate::base::chance::Stage;
 use crate::error::{Error, Result};
 
 /// Keeps those not much less likely than the likeliest.
@@ -19,9 +20,11 @@ impl MinP {
     }
 
     pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
-        let Some(&(_, largest)) = candidates.entries.first() else { return };
-        let floor = f64::from(largest) + f64::from(self.p).ln();
-        candidates.entries.retain(|&(_, logit)| f64::from(logit) >= floor);
+        candidates.keep(Stage::near(self.p, candidates.sharpness));
+    }
+
+    pub(super) fn lower(&self, lowering: &mut Lowering) {
+        lowering.push(Stage::near(self.p, lowering.sharpness));
     }
 }
 

@@ -1,19 +1,27 @@
 //! Floor 3: from logits to one token. Slices in, a token out; nothing here knows a tokenizer or a device.
 //!
 //! A [`Chain`] is data: filters in order, then a seeded pick. Each filter is a file with its formula, and a line
-//! in the list below.
+//! in the list below. What is weighed is weighed in whole numbers ([`crate::base::chance`]): a chain that needs no more
+//! than the largest logits can be [lowered](Chain::lower) for a device, which then picks the same tokens.
 
-mod pick;
-
+use crate::base::chance::{Stage, Stages, counted};
 use crate::error::{Error, Kind, Result};
 
-pub use pick::uniform;
-
 /// Tokens still in question with their logits, the largest first; among equals the smaller token.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Candidates {
     /// Token and logit.
     pub entries: Vec<(u32, f32)>,
+    /// By what differences of logits are multiplied: 1 / temperature.
+    pub sharpness: f64,
+}
+
+/// A chain on its way to a device.
+#[derive(Debug)]
+struct Lowering {
+    stages: Vec<Stage>,
+    sharpness: f64,
+    is_possible: bool,
 }
 
 macro_rules! samplers {
@@ -30,6 +38,12 @@ macro_rules! samplers {
             fn apply(&self, candidates: &mut Candidates, history: &[u32]) {
                 match self {
                     $(Self::$name(filter) => filter.apply(candidates, history),)*
+                }
+            }
+
+            fn lower(&self, lowering: &mut Lowering) {
+                match self {
+                    $(Self::$name(filter) => filter.lower(lowering),)*
                 }
             }
 
@@ -97,9 +111,24 @@ impl Chain {
         match self.filters.first() {
             Some(Filter::RepeatPenalty(_)) => Sees::All,
             _ if self.greedy => Sees::Best,
-            Some(Filter::TopK(top)) => Sees::Top(top.k),
+            Some(Filter::TopK(top)) if top.k > 0 => Sees::Top(top.k),
             _ => Sees::All,
         }
+    }
+
+    /// The chain for a device that has as many of the largest logits as [`Self::sees`] asks for; `first` is the
+    /// position of the answer's first token. `None` where a device cannot do what a filter does.
+    pub fn lower(&self, first: u32) -> Option<Stages> {
+        let mut lowering = Lowering { stages: Vec::new(), sharpness: 1.0, is_possible: true };
+        self.filters.iter().for_each(|filter| filter.lower(&mut lowering));
+        lowering.push(Stage::draw(lowering.sharpness));
+        let count = lowering.stages.len();
+        if self.greedy || !lowering.is_possible || count > Stages::MOST {
+            return None;
+        }
+        let mut stages = Stages { count: count as u32, seed: halves(self.seed), first, ..Stages::default() };
+        stages.list[..count].copy_from_slice(&lowering.stages);
+        Some(stages)
     }
 
     /// The token at step `step` of the answer, given all logits and the tokens so far.
@@ -108,7 +137,7 @@ impl Chain {
     /// [`crate::Kind::WrongNumbers`] where a logit is NaN or infinite upwards.
     pub fn pick(&self, logits: &[f32], history: &[u32], step: u64) -> Result<u32> {
         let entries = logits.iter().enumerate().map(|(token, &logit)| (token as u32, logit)).collect();
-        self.pick_from(Candidates { entries }, history, step)
+        self.pick_from(Candidates::new(entries), history, step)
     }
 
     /// The token at step `step`, given as many candidates as [`Self::sees`] asks for.
@@ -139,7 +168,7 @@ impl Chain {
         let Some(&(best, _)) = candidates.entries.first() else {
             return Err(Error::new(Kind::WrongNumbers, "no token is left to pick from"));
         };
-        Ok(if self.greedy { best } else { pick::draw(&candidates, uniform(self.seed, step)) })
+        Ok(if self.greedy { best } else { candidates.draw(counted(halves(self.seed), step)) })
     }
 }
 
@@ -156,6 +185,11 @@ impl std::fmt::Display for Chain {
 }
 
 impl Candidates {
+    /// Candidates that nothing has been done to.
+    pub fn new(entries: Vec<(u32, f32)>) -> Self {
+        Self { entries, sharpness: 1.0 }
+    }
+
     /// Keeps the `count` largest, in order.
     pub fn keep_largest(&mut self, count: usize) {
         if count == 0 || count >= self.entries.len() {
@@ -166,14 +200,18 @@ impl Candidates {
         self.sort();
     }
 
-    /// Probabilities in the order of the entries.
-    pub fn probabilities(&self) -> Vec<f64> {
-        let largest =
-            self.entries.iter().fold(f64::NEG_INFINITY, |largest, &(_, logit)| largest.max(f64::from(logit)));
-        let weights: Vec<f64> =
-            self.entries.iter().map(|&(_, logit)| (f64::from(logit) - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        weights.into_iter().map(|weight| weight / total).collect()
+    /// Keeps what `stage` keeps of entries in order.
+    fn keep(&mut self, stage: Stage) {
+        self.entries.truncate(stage.kept(&self.logits()));
+    }
+
+    /// The token of entries in order that `chance` falls on.
+    fn draw(&self, chance: u32) -> u32 {
+        self.entries[Stage::draw(self.sharpness).drawn(&self.logits(), chance)].0
+    }
+
+    fn logits(&self) -> Vec<f32> {
+        self.entries.iter().map(|&(_, logit)| logit).collect()
     }
 
     fn sort(&mut self) {
@@ -181,6 +219,17 @@ impl Candidates {
             self.entries.sort_unstable_by(order);
         }
     }
+}
+
+impl Lowering {
+    fn push(&mut self, stage: Stage) {
+        self.stages.push(stage);
+    }
+}
+
+/// The lower and the upper half.
+fn halves(seed: u64) -> [u32; 2] {
+    [seed as u32, (seed >> 32) as u32]
 }
 
 fn order(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
@@ -215,13 +264,55 @@ mod tests {
         ]);
         assert_eq!(chain.sees(), Sees::Top(40));
         let logits = logits();
-        let mut top =
-            Candidates { entries: logits.iter().enumerate().map(|(t, &l)| (t as u32, l)).collect() };
+        let mut top = Candidates::new(logits.iter().enumerate().map(|(t, &l)| (t as u32, l)).collect());
         top.keep_largest(40);
         for step in 0..200 {
             let from_top = chain.pick_from(top.clone(), &[], step).unwrap();
             assert_eq!(chain.pick(&logits, &[], step).unwrap(), from_top);
         }
+    }
+
+    #[test]
+    fn a_lowered_chain_picks_the_same_tokens() {
+        let mut seed = crate::base::Seed::new(8);
+        let mut kinds = std::collections::BTreeSet::new();
+        for _ in 0..500 {
+            let top = 1 + seed.below(64) as usize;
+            let mut entries: Vec<(u32, f32)> =
+                (0..top as u32).zip(seed.vector(top, 9.0)).map(|(t, l)| (t, (8.0 * l).round() / 8.0)).collect();
+            entries.sort_by(order);
+            let filters: Vec<Filter> = (0..seed.below(5))
+                .map(|_| {
+                    let number = seed.signed().abs();
+                    match seed.below(4) {
+                        0 => Filter::TopK(TopK { k: seed.below(70) as u32 }),
+                        1 => Filter::TopP(TopP { p: number }),
+                        2 => Filter::MinP(MinP { p: number / 2.0 }),
+                        _ => Filter::Temperature(Temperature { temperature: 3.0 * number + 0.01 }),
+                    }
+                })
+                .collect();
+            let chain = Chain::new(filters, false, seed.bits()).unwrap();
+            let first = seed.below(100) as u32;
+            let stages = chain.lower(first).unwrap();
+            let logits: Vec<f32> = entries.iter().map(|entry| entry.1).collect();
+            for step in 0..8u32 {
+                let (token, _) = entries[stages.draw(&logits, first + step)];
+                let picked = chain.pick_from(Candidates::new(entries.clone()), &[], step.into());
+                assert_eq!(picked.unwrap(), token, "{chain}");
+                kinds.insert(token);
+            }
+        }
+        assert!(kinds.len() > 30, "draws of all kinds: {kinds:?}");
+    }
+
+    #[test]
+    fn what_a_device_cannot_do_is_not_lowered() {
+        let penalty = Filter::RepeatPenalty(RepeatPenalty { penalty: 1.1, last: 64 });
+        assert_eq!(chain(vec![Filter::TopK(TopK { k: 4 }), penalty]).lower(0), None);
+        assert_eq!(chain(vec![Filter::TopK(TopK { k: 4 }); 7]).lower(0), None);
+        assert_eq!(Chain::new(Vec::new(), true, 0).unwrap().lower(0), None);
+        assert_eq!(chain(vec![Filter::TopK(TopK { k: 0 })]).sees(), Sees::All);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `logit /= penalty` where positive, `*= penalty` where negative, for tokens of the recent past (Keskar et al.
 //! 2019, arXiv 1909.05858, 4.1).
 
-use super::Candidates;
+use super::{Candidates, Lowering};
 use crate::error::{Error, Result};
 
 /// Makes tokens of the recent past less likely.
@@ -30,6 +30,11 @@ impl RepeatPenalty {
                 *logit = if *logit > 0.0 { *logit / self.penalty } else { *logit * self.penalty };
             }
         }
+    }
+
+    /// Needs the history, which no device has.
+    pub(super) fn lower(&self, lowering: &mut Lowering) {
+        lowering.is_possible = false;
     }
 }
 

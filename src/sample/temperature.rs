@@ -1,6 +1,6 @@
 //! `logit / temperature` (Ackley, Hinton and Sejnowski 1985).
 
-use super::Candidates;
+use super::{Candidates, Lowering};
 use crate::error::{Error, Result};
 
 /// Flattens above 1, sharpens below.
@@ -19,9 +19,11 @@ impl Temperature {
     }
 
     pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
-        let Some(&(_, largest)) = candidates.entries.first() else { return };
-        // Measured from the largest, so that no temperature, however low, makes infinities of both signs.
-        candidates.entries.iter_mut().for_each(|(_, logit)| *logit = (*logit - largest) / self.temperature);
+        candidates.sharpness /= f64::from(self.temperature);
+    }
+
+    pub(super) fn lower(&self, lowering: &mut Lowering) {
+        lowering.sharpness /= f64::from(self.temperature);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The k largest logits (Fan et al. 2018, arXiv 1805.04833).
 
-use super::Candidates;
+use super::{Candidates, Lowering};
+use crate::base::chance::Stage;
 use crate::error::Result;
 
 /// Keeps the k likeliest.
@@ -17,6 +18,10 @@ impl TopK {
 
     pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
         candidates.keep_largest(self.k as usize);
+    }
+
+    pub(super) fn lower(&self, lowering: &mut Lowering) {
+        lowering.push(Stage::most(self.k));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The smallest set of the likeliest whose probabilities reach p (Holtzman et al. 2020, arXiv 1904.09751).
 
-use super::Candidates;
+use super::{Candidates, Lowering};
+use crate::base::chance::Stage;
 use crate::error::{Error, Result};
 
 /// Keeps the likeliest that together reach a probability.
@@ -19,15 +20,15 @@ impl TopP {
     }
 
     pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
-        if self.p >= 1.0 {
-            return;
+        if self.p < 1.0 {
+            candidates.keep(Stage::share(self.p, candidates.sharpness));
         }
-        let mut reached = 0.0;
-        let enough = candidates.probabilities().iter().position(|probability| {
-            reached += probability;
-            reached >= f64::from(self.p)
-        });
-        candidates.entries.truncate(enough.map_or(usize::MAX, |last| last + 1));
+    }
+
+    pub(super) fn lower(&self, lowering: &mut Lowering) {
+        if self.p < 1.0 {
+            lowering.push(Stage::share(self.p, lowering.sharpness));
+        }
     }
 }
 
