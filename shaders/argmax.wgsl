@@ -7,7 +7,10 @@ struct Params {
 
 var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read> logits: array<u32>;
-@group(0) @binding(1) var<storage, read_write> found: array<u32>;
+@group(0) @binding(1) var<storage, read> outputs: array<u32>;
+// token, position, sequence, 0
+@group(0) @binding(2) var<storage, read_write> rows: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> found: array<u32>;
 
 const NOT_A_TOKEN = 0xffffffffu;
 
@@ -51,5 +54,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             best = better(best, bests[i]);
         }
         found[group.x] = best.token;
+        let row = rows[outputs[group.x]];
+        rows[outputs[group.x]] = vec4<u32>(best.token, row.y + 1u, row.zw);
     }
 }

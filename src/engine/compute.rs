@@ -5,16 +5,27 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Program, Status};
+use crate::base::chance::Stages;
 use crate::error::{Error, Kind, Result};
 use crate::kernel::argmax::NOT_A_TOKEN;
 use crate::model::Phase;
 use crate::plan::Inputs;
-use crate::sample::{Candidates, Sees};
+use crate::sample::Sees;
 
 use super::runner::{Runner, SessionId};
 
 /// No submission takes this long: whoever does not answer within it is lost.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Who picks a token, and how.
+enum Pick {
+    /// The device takes the likeliest.
+    Best,
+    /// The device draws.
+    Draw(Stages),
+    /// The host looks at all logits.
+    Host,
+}
 
 impl Runner {
     /// Computes the next rows of the sessions and picks a token for each whose history ends in them.
@@ -32,14 +43,18 @@ impl Runner {
                 ends.push((id, row - 1));
             }
         }
-        let sees: Vec<Sees> = ends.iter().map(|(id, _)| self.sees(*id)).collect();
+        let picks: Vec<Pick> = ends.iter().map(|(id, _)| self.pick_of(*id)).collect();
         let outputs: Vec<u32> = ends.iter().map(|(_, row)| *row).collect();
-        let to = |phase: &Phase| sees.iter().map(|sees| step_after(phase, *sees)).max().unwrap_or(phase.body);
+        if picks.iter().any(|pick| matches!(pick, Pick::Draw(_))) {
+            let chains: Vec<Stages> = picks.iter().map(Pick::stages).collect();
+            self.backend.write(self.lowered.ports.chains, 0, bytemuck::cast_slice(&chains))?;
+        }
+        let to = |phase: &Phase| picks.iter().map(|pick| pick.end(phase)).max().unwrap_or(phase.body);
         self.submit(slices, &outputs, to)?;
         ends.iter()
-            .zip(sees)
+            .zip(&picks)
             .enumerate()
-            .map(|(output, ((id, _), sees))| Ok((*id, self.pick(*id, output, sees)?)))
+            .map(|(output, ((id, _), pick))| Ok((*id, self.pick(*id, output, pick)?)))
             .collect()
     }
 
@@ -102,20 +117,26 @@ impl Runner {
         Ok(())
     }
 
-    fn sees(&self, id: SessionId) -> Sees {
-        match self.chain(id).map(|(chain, _)| chain.sees()) {
-            Some(Sees::Top(k)) if k > self.lowered.options.top => Sees::All,
-            Some(sees) => sees,
-            None => Sees::Best,
+    /// Who picks the session's next token.
+    fn pick_of(&self, id: SessionId) -> Pick {
+        let (Some((chain, _)), Some(first)) = (self.chain(id), self.prompt_tokens(id)) else {
+            return Pick::Best;
+        };
+        match chain.sees() {
+            Sees::Best => Pick::Best,
+            Sees::Top(k) if k <= self.lowered.options.top => {
+                chain.lower(first).map_or(Pick::Host, Pick::Draw)
+            }
+            Sees::Top(_) | Sees::All => Pick::Host,
         }
     }
 
     /// The token that the session's chain picks for an output: an error of its own where it cannot, of the device's
     /// outside.
-    fn pick(&mut self, id: SessionId, output: usize, sees: Sees) -> Result<Result<u32>> {
+    fn pick(&mut self, id: SessionId, output: usize, pick: &Pick) -> Result<Result<u32>> {
         let wrong = || Error::new(Kind::WrongNumbers, "the logits are not numbers");
-        match sees {
-            Sees::Best => {
+        match pick {
+            Pick::Best | Pick::Draw(_) => {
                 let mut token = [0u32];
                 self.backend.read(
                     self.lowered.ports.token,
@@ -124,21 +145,7 @@ impl Runner {
                 )?;
                 Ok(if token[0] == NOT_A_TOKEN { Err(wrong()) } else { Ok(token[0]) })
             }
-            Sees::Top(_) => {
-                let k = self.lowered.options.top as usize;
-                let mut found = vec![0u32; 2 * k + 1];
-                let at = 4 * output * found.len();
-                self.backend.read(self.lowered.ports.top, at, bytemuck::cast_slice_mut(&mut found))?;
-                if f32::from_bits(found[2 * k]).is_nan() {
-                    return Ok(Err(wrong()));
-                }
-                let (tokens, logits) = found[..2 * k].split_at(k);
-                let entries =
-                    tokens.iter().zip(logits).map(|(&token, &bits)| (token, f32::from_bits(bits))).collect();
-                let Some((chain, step)) = self.chain(id) else { return Ok(Err(wrong())) };
-                Ok(chain.pick_from(Candidates::new(entries), &[], step))
-            }
-            Sees::All => {
+            Pick::Host => {
                 let width = self.logits_width();
                 let mut logits = vec![0.0f32; width];
                 let at = 4 * output * width;
@@ -159,10 +166,20 @@ impl Runner {
     }
 }
 
-fn step_after(phase: &Phase, sees: Sees) -> usize {
-    match sees {
-        Sees::Best => phase.argmax,
-        Sees::Top(_) => phase.top,
-        Sees::All => phase.logits,
+impl Pick {
+    /// The end of the steps that it needs.
+    fn end(&self, phase: &Phase) -> usize {
+        match self {
+            Self::Best => phase.argmax,
+            Self::Draw(_) => phase.draw,
+            Self::Host => phase.logits,
+        }
+    }
+
+    fn stages(&self) -> Stages {
+        match self {
+            Self::Draw(stages) => *stages,
+            Self::Best | Self::Host => Stages::default(),
+        }
     }
 }

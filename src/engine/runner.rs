@@ -364,6 +364,11 @@ impl Runner {
         Some((&job.chain, state.history.len() as u64 - u64::from(job.prompt_tokens)))
     }
 
+    /// Tokens of the prompt that the session answers.
+    pub(super) fn prompt_tokens(&self, id: SessionId) -> Option<u32> {
+        Some(self.sessions.get(&id)?.job.as_ref()?.prompt_tokens)
+    }
+
     /// The logits of every position of `tokens` from `from` on, in order: `visit(position, logits)`.
     pub(super) fn logits(
         &mut self,

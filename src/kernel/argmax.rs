@@ -1,10 +1,14 @@
-//! `token[r] = argmaxⱼ logits[r, j]`, the smallest j where several are equal; a row that holds NaN gives
+//! `token[o] = argmaxⱼ logits[o, j]`, the smallest j where several are equal; logits that hold NaN give
 //! [`NOT_A_TOKEN`], which no vocabulary reaches.
+//!
+//! The token is fed back: the row of the output becomes the next row of its sequence, so that decoding can go on before
+//! the host has seen the token.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Tolerance, Variant, Work,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, ROW_WORDS, Tolerance, Variant,
+    Work, made,
 };
 use crate::base::Seed;
 
@@ -23,7 +27,8 @@ pub struct Argmax;
 impl Home for Argmax {
     type Params = Params;
     const ID: KernelId = KernelId::Argmax;
-    const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::U32Mut];
+    /// Logits, the rows of the outputs, rows, tokens.
+    const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::U32, ArgKind::U32Mut, ArgKind::U32Mut];
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[
@@ -38,7 +43,9 @@ impl Home for Argmax {
     }
 
     fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
-        let [Arg::F32(logits), Arg::U32Mut(tokens)] = args else { unreachable!("checked by the caller") };
+        let [Arg::F32(logits), Arg::U32(outputs), Arg::U32Mut(rows), Arg::U32Mut(tokens)] = args else {
+            unreachable!("checked by the caller")
+        };
         for (logits, token) in
             logits.chunks_exact(p.width as usize).zip(tokens.iter_mut()).take(call.rows as usize)
         {
@@ -49,6 +56,7 @@ impl Home for Argmax {
                 (0..p.width).fold(0, best)
             };
         }
+        feed(rows, &outputs[..call.rows as usize], tokens);
     }
 
     fn work(p: &Params, call: Call, _form: Form) -> Work {
@@ -90,13 +98,30 @@ impl Home for Argmax {
     }
 }
 
+/// Makes the row of each output the next of its sequence.
+pub fn feed(rows: &mut [u32], outputs: &[u32], tokens: &[u32]) {
+    for (&row, &token) in outputs.iter().zip(tokens) {
+        let row = &mut rows[row as usize * ROW_WORDS..][..ROW_WORDS];
+        row[0] = token;
+        row[1] = row[1].wrapping_add(1);
+    }
+}
+
 /// What stands for a token where the logits are not numbers.
 pub const NOT_A_TOKEN: u32 = u32::MAX;
 
 fn case(name: &str, rows: &[Vec<f32>]) -> Case {
     let width = rows[0].len();
     let call = Call { rows: rows.len() as u32, kv_len: 1 };
-    let args = vec![Data::F32(rows.concat()), Data::U32(vec![7; rows.len()])];
+    // The outputs are the rows from the second on, backwards.
+    let outputs: Vec<u32> = (1..=call.rows).rev().collect();
+    let fed: Vec<[u32; 3]> = (0..=call.rows).map(|row| [9, 5 * row, row]).collect();
+    let args = vec![
+        Data::F32(rows.concat()),
+        Data::U32(outputs),
+        made::rows(&fed),
+        Data::U32(vec![7; rows.len()]),
+    ];
     let params = Params { width: width as u32 };
     Case::of::<Argmax>(
         format!("{name}, {} × {width}", rows.len()),

@@ -377,4 +377,6 @@ kernels! {
     Argmax => argmax,
     /// The largest logits, their tokens, and the logarithm of the sum of exponentials.
     TopK => top_k,
+    /// The token that a chain draws from them.
+    Draw => draw,
 }

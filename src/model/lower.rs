@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::kernel::{
-    Argmax, Attend, Bias, Embed, Epilogue, Form, KvType, KvWrite, Matmul, Matvec, PAGE, Pick, RmsNorm, Rope,
-    Swiglu, TopK, argmax, attend, bias, embed, kv_write, matvec, pick, rms_norm, rope, swiglu, top_k,
+    Argmax, Attend, Bias, Draw, Embed, Epilogue, Form, KvType, KvWrite, Matmul, Matvec, PAGE, Pick, RmsNorm,
+    Rope, Swiglu, TopK, argmax, attend, bias, draw, embed, kv_write, matvec, pick, rms_norm, rope, swiglu,
+    top_k,
 };
 use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
 
@@ -67,24 +68,26 @@ pub struct Phase {
     pub body: usize,
     /// Steps up to the logits.
     pub logits: usize,
-    /// Steps up to the token of the largest logit.
+    /// Steps up to the token of the largest logit, which becomes the next row.
     pub argmax: usize,
-    /// Steps up to the largest logits: all.
-    pub top: usize,
+    /// Steps up to the tokens that chains draw, in place of those: all.
+    pub draw: usize,
 }
 
 /// The states that the host touches.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    /// In: token, position, sequence, 0 of each row.
+    /// In: token, position, sequence, 0 of each row. Out: what follows the rows whose logits were wanted.
     pub rows: ItemId,
     /// In: pages of each sequence, `(sequences, context / PAGE)`.
     pub pages: ItemId,
     /// In: the rows whose logits are wanted.
     pub outputs: ItemId,
+    /// In: the chain of each output, as the kernel `draw` takes it.
+    pub chains: ItemId,
     /// Out: `(outputs, vocabulary)`.
     pub logits: ItemId,
-    /// Out: the token of the largest logit of each output.
+    /// Out: the token of each output.
     pub token: ItemId,
     /// Out: the largest logits, as the kernel `top_k` writes them.
     pub top: ItemId,
@@ -136,6 +139,7 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
         pages: store.add_state("pages", (options.sequences * options.pages_per_sequence()) as usize),
         outputs: store.add_state("outputs", outputs),
         logits: store.add_state("logits", outputs * blueprint.vocab as usize),
+        chains: store.add_state("chains", outputs * draw::CHAIN_WORDS),
         token: store.add_state("token", outputs),
         top: store.add_state("top", outputs * (2 * options.top as usize + 1)),
     }
@@ -246,19 +250,18 @@ impl Pass<'_> {
         self.norm(b, "output_norm".into(), Extent::Outputs, last, placed.final_norm, h)?;
         self.linear(b, "output", Extent::Outputs, &placed.head, h, logits, vocab, Epilogue::Store)?;
         let logits_end = b.len();
-        let token = Operand::Item(ports.token);
-        b.step::<Argmax>(
-            "argmax",
-            Extent::Outputs,
-            Form::default(),
-            argmax::Params { width: vocab },
-            &[logits, token],
-        )?;
+        let (rows, token) = (Operand::Item(ports.rows), Operand::Item(ports.token));
+        let largest = argmax::Params { width: vocab };
+        let args = [logits, wanted, rows, token];
+        b.step::<Argmax>("argmax", Extent::Outputs, Form::default(), largest, &args)?;
         let argmax = b.len();
-        let top = top_k::Params { width: vocab, k: options.top };
-        b.step::<TopK>("top_k", Extent::Outputs, Form::default(), top, &[logits, Operand::Item(ports.top)])?;
+        let most = top_k::Params { width: vocab, k: options.top };
+        let top = Operand::Item(ports.top);
+        b.step::<TopK>("top_k", Extent::Outputs, Form::default(), most, &[logits, top])?;
+        let args = [top, wanted, Operand::Item(ports.chains), rows, token];
+        b.step::<Draw>("draw", Extent::Outputs, Form::default(), draw::Params { k: options.top }, &args)?;
         let plan = Arc::new(plan.finish());
-        Ok(Phase { body, logits: logits_end, argmax, top: plan.steps.len(), plan })
+        Ok(Phase { body, logits: logits_end, argmax, draw: plan.steps.len(), plan })
     }
 
     fn embed(&self, b: &mut Builder<'_>, x: Operand) -> Result<()> {

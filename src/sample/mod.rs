@@ -278,8 +278,10 @@ mod tests {
         let mut kinds = std::collections::BTreeSet::new();
         for _ in 0..500 {
             let top = 1 + seed.below(64) as usize;
-            let mut entries: Vec<(u32, f32)> =
-                (0..top as u32).zip(seed.vector(top, 9.0)).map(|(t, l)| (t, (8.0 * l).round() / 8.0)).collect();
+            let mut entries: Vec<(u32, f32)> = (0..top as u32)
+                .zip(seed.vector(top, 9.0))
+                .map(|(t, l)| (t, (8.0 * l).round() / 8.0))
+                .collect();
             entries.sort_by(order);
             let filters: Vec<Filter> = (0..seed.below(5))
                 .map(|_| {

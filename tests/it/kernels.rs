@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use pocketlm::backend::cpu::{Cpu, CpuOptions};
 use pocketlm::backend::{Backend, Caps, Program, Progress, Status, Ticket, probe};
+use pocketlm::base::chance::{Stage, Stages};
 use pocketlm::kernel::{
-    Call, Case, Data, Epilogue, Form, Home, KernelId, KvType, Tolerance, argmax, attend, bias, embed,
-    kv_write, matvec, pick, rms_norm, rope, swiglu, top_k,
+    Call, Case, Data, Epilogue, Form, Home, KernelId, KvType, ROW_WORDS, Tolerance, argmax, attend, bias,
+    draw, embed, kv_write, matvec, pick, rms_norm, rope, swiglu, top_k,
 };
 use pocketlm::plan::{Inputs, ItemId, Plan, Store};
 use pocketlm::quant::Matrix;
@@ -174,9 +175,11 @@ fn twins_of_attention_by_hand() {
 #[test]
 fn twins_of_logits_by_hand() {
     let logits = [1.0, 3.0, -0.0, 3.0, 0.0, f32::NAN, 9.0, 0.0, 0.0, 0.0];
-    let args = vec![Data::F32(logits.into()), Data::U32(vec![7; 2])];
+    let rows = Data::U32(vec![5, 8, 1, 0, 6, 3, 0, 0, 7, 9, 2, 0]);
+    let args = vec![Data::F32(logits.into()), Data::U32(vec![2, 0]), rows, Data::U32(vec![7; 2])];
     let got = twin::<argmax::Argmax>(argmax::Params { width: 5 }, 2, Form::default(), args);
-    assert_eq!(u32s(&got[1]), [1, argmax::NOT_A_TOKEN]);
+    assert_eq!(u32s(&got[3]), [1, argmax::NOT_A_TOKEN]);
+    assert_eq!(u32s(&got[2]), [argmax::NOT_A_TOKEN, 9, 1, 0, 6, 3, 0, 0, 1, 10, 2, 0]);
 
     let args = vec![Data::F32(logits.into()), Data::U32(vec![7; 14])];
     let got = twin::<top_k::TopK>(top_k::Params { width: 5, k: 3 }, 2, Form::default(), args);
@@ -185,6 +188,20 @@ fn twins_of_logits_by_hand() {
     assert_eq!(u32s(&got[1])[..7], [&[1, 3, 0], &numbers[..]].concat());
     let nan = f32::NAN.to_bits();
     assert_eq!(u32s(&got[1])[7..], [u32::MAX, u32::MAX, u32::MAX, nan, nan, nan, nan]);
+
+    // The only candidate within a half of the largest, whatever is drawn; and no chain.
+    let found = [[40, 41, 0, 0, 0], [42, 43, 0, 0, 0]].map(|mut found| {
+        found[2..4].copy_from_slice(&[2f32, 1.0].map(f32::to_bits));
+        found
+    });
+    let mut chains = [Stages::default(); 2];
+    chains[1].count = 2;
+    chains[1].list[..2].copy_from_slice(&[Stage::near(0.5, 1.0), Stage::draw(1.0)]);
+    let chains = bytemuck::cast_slice(&chains).to_vec();
+    let rows = vec![5, 8, 1, 0, 6, 3, 0, 0];
+    let args = [found.concat(), vec![0, 1], chains, rows, vec![7, 7]].map(Data::U32).to_vec();
+    let got = twin::<draw::Draw>(draw::Params { k: 2 }, 2, Form::default(), args);
+    assert_eq!((u32s(&got[3]), u32s(&got[4])), (&[5, 8, 1, 0, 42, 3, 0, 0][..], &[7, 42][..]));
 }
 
 /// What the judge says to the twin's result for `case` with `fault` in its arguments.
@@ -291,6 +308,18 @@ fn the_judge_says_no_to_planted_faults() {
     let sum = found.len() - 1;
     found[sum] = (f32::from_bits(found[sum]) + 0.01).to_bits();
     assert!(probe::judge(case, &expected, &got).is_err(), "a wrong sum");
+
+    let cases = KernelId::Draw.kernel().cases();
+    let many = cases.iter().find(|case| case.call.rows == 40).expect("a case of 40 draws");
+    let planted = [("a seed", 2, 2), ("a first position", 2, 3), ("a position", 3, 1)];
+    for (what, arg, at) in planted {
+        let fault = |case: &mut Case| {
+            let Data::U32(words) = &mut case.args[arg] else { panic!("words") };
+            let stride = if arg == 2 { draw::CHAIN_WORDS } else { ROW_WORDS };
+            words.chunks_exact_mut(stride).for_each(|words| words[at] ^= 1);
+        };
+        assert_eq!(judged(many, fault), wrong, "{what}");
+    }
 }
 
 /// A backend that writes past the end of what it was given: the last byte read back is another.

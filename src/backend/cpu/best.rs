@@ -9,17 +9,19 @@ use super::simd::{Simd, dispatch};
 /// Logits looked at together.
 const CHUNK: usize = 256;
 
-/// The token of the largest logit of each row.
+/// The token of the largest logit of each row, fed back.
 pub(super) fn argmax(
     cores: &mut Cores,
     p: &argmax::Params,
     call: Call,
     logits: &[f32],
+    outputs: &[u32],
+    rows: &mut [u32],
     tokens: &mut [u32],
 ) -> Result<()> {
-    let rows = logits.chunks_exact(p.width as usize).zip(tokens).take(call.rows as usize);
+    let each = logits.chunks_exact(p.width as usize).zip(tokens.iter_mut()).take(call.rows as usize);
     let isa = cores.isa;
-    cores.pool.each(rows, |(logits, token)| {
+    cores.pool.each(each, |(logits, token)| {
         let mut best = (f32::NEG_INFINITY, 0);
         let mut numbers = true;
         for (index, chunk) in logits.chunks(CHUNK).enumerate() {
@@ -32,7 +34,9 @@ pub(super) fn argmax(
         let from = best.1 * CHUNK;
         let place = logits[from..].iter().position(|&logit| logit == best.0).unwrap_or(0);
         *token = if numbers { (from + place) as u32 } else { argmax::NOT_A_TOKEN };
-    })
+    })?;
+    argmax::feed(rows, &outputs[..call.rows as usize], tokens);
+    Ok(())
 }
 
 /// The `k` largest logits of each row with their tokens, and the logarithm of the sum of exponentials.

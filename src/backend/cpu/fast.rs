@@ -44,8 +44,9 @@ pub(super) fn run(cores: &mut Cores, step: &Step, call: Call, args: &mut [Arg<'_
         (KernelId::Swiglu, [Arg::F32(x), Arg::F32Mut(y)]) => {
             rows::swiglu(cores, &pod_read_unaligned(params), call, x, y)
         }
-        (KernelId::Argmax, [Arg::F32(logits), Arg::U32Mut(tokens)]) => {
-            best::argmax(cores, &pod_read_unaligned(params), call, logits, tokens)
+        (KernelId::Argmax, [Arg::F32(logits), Arg::U32(outputs), Arg::U32Mut(rows), Arg::U32Mut(tokens)]) => {
+            let params = pod_read_unaligned(params);
+            best::argmax(cores, &params, call, logits, outputs, rows, tokens)
         }
         (KernelId::TopK, [Arg::F32(logits), Arg::U32Mut(found)]) => {
             best::top_k(cores, &pod_read_unaligned(params), call, logits, found)

@@ -242,7 +242,7 @@ fn bests() -> Vec<Case> {
     special.push(holes);
     for logits in &special {
         let width = logits.len() as u32;
-        let args = vec![Data::F32(logits.clone()), Data::U32(vec![7])];
+        let args = argmax_args(logits.clone());
         let params = argmax::Params { width };
         let name = format!("width {width}");
         cases.push(Case::of::<argmax::Argmax>(
@@ -257,7 +257,7 @@ fn bests() -> Vec<Case> {
     for (at, bad) in [(0, f32::NAN), (299, f32::NAN), (150, f32::INFINITY)] {
         let mut logits = seed.vector(300, 1.0);
         logits[at] = bad;
-        let args = vec![Data::F32(logits), Data::U32(vec![7])];
+        let args = argmax_args(logits);
         let params = argmax::Params { width: 300 };
         let name = format!("{bad} at {at}");
         cases.push(Case::of::<argmax::Argmax>(
@@ -270,6 +270,10 @@ fn bests() -> Vec<Case> {
         ));
     }
     cases
+}
+
+fn argmax_args(logits: Vec<f32>) -> Vec<Data> {
+    vec![Data::F32(logits), Data::U32(vec![0]), Data::U32(vec![1, 2, 3, 0]), Data::U32(vec![7])]
 }
 
 /// Rows for `top_k`: their last word, a sum, is not judged bit by bit.

@@ -129,13 +129,14 @@ impl Stage {
             Test::Decode { tokens, depth } => depth + tokens / 2,
         };
         let rows: Vec<u32> = (first..first + count).flat_map(|position| [position % 256, position, 0, 0]).collect();
-        backend.verbs().write(lowered.ports.rows, 0, bytemuck::cast_slice(&rows))?;
         backend.verbs().write(lowered.ports.outputs, 0, bytemuck::cast_slice(&[count - 1]))?;
         let inputs = Inputs { rows: count, outputs: 1, kv_len: first + count };
         let steps: Vec<&Step> = phase.plan.steps.iter().collect();
         let mut times = vec![Vec::new(); steps.len()];
         for round in 0..=repetitions {
             work.check()?;
+            // A pass moves its rows on.
+            backend.verbs().write(lowered.ports.rows, 0, bytemuck::cast_slice(&rows))?;
             let pass = backend.pass(program, inputs, work)?;
             if round > 0 {
                 times.iter_mut().zip(pass).for_each(|(times, time)| times.push(time));
