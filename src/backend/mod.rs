@@ -25,6 +25,8 @@ pub struct Caps {
     pub max_matrix_bytes: u64,
     /// Whether a plan of few, joined steps suits it.
     pub fuses: bool,
+    /// How many submissions are worth having under way at a time: 1 where one is computed while it is made.
+    pub ahead: usize,
     /// Whether the numbers come from software pretending to be a GPU.
     pub software: bool,
     /// What it has done so far, and what it holds.
@@ -36,6 +38,7 @@ pub struct Caps {
 pub struct Meter {
     submissions: AtomicU64,
     dispatches: AtomicU64,
+    drains: AtomicU64,
     bytes: AtomicU64,
 }
 
@@ -50,9 +53,19 @@ impl Meter {
         self.dispatches.load(Ordering::Relaxed)
     }
 
+    /// Times so far that the host waited until the device had nothing left to do; 0 for a CPU.
+    pub fn drains(&self) -> u64 {
+        self.drains.load(Ordering::Relaxed)
+    }
+
     /// Bytes of device memory in weights, states and temps now; 0 for a CPU, whose memory is the host's.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    #[cfg(feature = "wgpu")]
+    fn drained(&self) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
     }
 
     fn submitted(&self, dispatches: u64) {
@@ -75,13 +88,17 @@ pub struct Program {
 pub struct Ticket(pub u64);
 
 /// How far a submission is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Still computing.
     Running,
-    /// Its results can be read.
-    Finished,
+    /// Done. The plan's result as this submission left it, a word for each output, where it wrote one and nobody has
+    /// asked before; what came after it does not matter.
+    Finished(Vec<u32>),
 }
+
+/// Results that are kept for those who have not asked yet.
+const RESULTS: usize = 64;
 
 /// Bytes uploaded and bytes in all, while loading; an error from it stops the load.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
@@ -109,7 +126,7 @@ pub trait Backend: Send {
     /// `DeviceLost`; `Internal` where `inputs` are beyond the plan's limits.
     fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket>;
 
-    /// How far a submission is, after waiting for at most `wait`.
+    /// How far a submission is, after waiting for at most `wait`. Its result is kept until 64 others have followed.
     ///
     /// # Errors
     /// `DeviceLost`.

@@ -56,7 +56,7 @@ pub fn run(backend: &mut dyn Backend, case: &Case) -> Result<Vec<Data>> {
     let inputs = Inputs { rows: case.call.rows, outputs: 0, kv_len: case.call.kv_len };
     let ticket = backend.submit(&program, 0..1, inputs)?;
     let patience = if backend.caps().software { PATIENCE_WITH_SOFTWARE } else { PATIENCE };
-    if backend.poll(ticket, patience)? != Status::Finished {
+    if backend.poll(ticket, patience)? == Status::Running {
         return Err(Error::new(Kind::DeviceLost, format!("no answer within {patience:?}")).at(describe(case)));
     }
     let mut got = Vec::with_capacity(items.len());
@@ -166,6 +166,7 @@ fn stage(case: &Case) -> (Store, Plan) {
         name: "case".into(),
         max_rows: case.call.rows,
         max_outputs: 0,
+        result: None,
         temps: Vec::new(),
         steps: vec![step],
     };

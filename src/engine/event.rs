@@ -198,11 +198,11 @@ impl Queue {
         let _woken = self.arrived.wait_timeout_while(events, patience, |events| events.is_empty());
     }
 
-    fn pop(&self) -> Option<Result<Event>> {
+    pub(super) fn pop(&self) -> Option<Result<Event>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn cancel(&self) {
+    pub(super) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Seat {
     pub(super) sequence: u32,
     /// By position / [`PAGE`].
     pub(super) pages: Vec<u32>,
+    /// How many of them the device has been told of.
+    pub(super) told: usize,
 }
 
 /// The places that nobody has.
@@ -28,7 +30,7 @@ impl Pool {
 
     /// A seat without pages, if one is free.
     pub(super) fn sit(&mut self) -> Option<Seat> {
-        self.sequences.pop().map(|sequence| Seat { sequence, pages: Vec::new() })
+        self.sequences.pop().map(|sequence| Seat { sequence, pages: Vec::new(), told: 0 })
     }
 
     /// Gives `seat` pages for `positions` positions: whether there were enough. The pages it got stay with it.

@@ -11,7 +11,10 @@ mod answer;
 mod compute;
 mod device;
 mod event;
+mod flight;
 mod kv;
+#[cfg(test)]
+mod laws;
 mod load;
 mod model;
 mod options;
@@ -90,6 +93,11 @@ impl Engine {
     /// # Errors
     /// None of a single session, those are in its stream; only what befalls a device as a whole.
     pub fn tick(&self, budget: Duration) -> Result<Progress> {
+        self.compute(budget, false)
+    }
+
+    /// As [`Self::tick`]; where it `goes_on`, another follows at once, and the device is left with work to do.
+    fn compute(&self, budget: Duration, goes_on: bool) -> Result<Progress> {
         let cores: Vec<Arc<Core>> = {
             let mut models = self.models();
             models.retain(|core| core.strong_count() > 0);
@@ -98,7 +106,7 @@ impl Engine {
         let share = budget / u32::try_from(cores.len().max(1)).unwrap_or(u32::MAX);
         let mut progress = Progress::default();
         for core in cores {
-            progress += core.tick(share)?;
+            progress += core.tick(share, goes_on)?;
         }
         Ok(progress)
     }

@@ -173,7 +173,7 @@ impl Core {
             return Ok(());
         }
         // An error that befell this answer is in its queue.
-        match runner.tick(None) {
+        match runner.tick(None, true) {
             Err(error) if queue.is_empty() => Err(error),
             Ok(progress) if progress.rows == 0 && queue.is_empty() => {
                 Err(Error::internal("an answer waits and nothing can be computed"))
@@ -182,8 +182,8 @@ impl Core {
         }
     }
 
-    pub(super) fn tick(&self, budget: Duration) -> Result<Progress> {
-        self.runner().tick(Some(budget))
+    pub(super) fn tick(&self, budget: Duration, goes_on: bool) -> Result<Progress> {
+        self.runner().tick(Some(budget), goes_on)
     }
 
     /// Closes a session soon.

@@ -1,6 +1,6 @@
 //! The tick: who computes next, on which seat, and what becomes of the results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::sample::Chain;
 
 use super::answer::Answer;
 use super::event::{Event, Finish, FinishReason, Queue, Timings};
+use super::flight::{Flight, Landed, Pick};
 use super::kv::{Pool, Seat};
 use super::schedule::{Demand, Slice, schedule};
 
@@ -43,9 +44,15 @@ pub(super) struct Runner {
     sessions: BTreeMap<SessionId, State>,
     pool: Pool,
     /// Counts slices; orders sessions by how recently they computed, and gives each its turn.
-    clock: u64,
+    pub(super) clock: u64,
     /// Seconds a row took lately, by phase: decode, prefill.
-    costs: [f64; 2],
+    pub(super) costs: [f64; 2],
+    /// Submissions under way, the oldest first.
+    pub(super) flights: VecDeque<Flight>,
+    /// Whose next rows the device has written, in order, and how the tokens after them are picked.
+    pub(super) fed: Vec<(SessionId, Pick)>,
+    /// When the last flight landed.
+    pub(super) landed: Option<Instant>,
 }
 
 /// What is known of a session. The history is the truth; the rest can be made again.
@@ -91,7 +98,19 @@ impl Runner {
         prefill: Program,
     ) -> Self {
         let pool = Pool::new(lowered.options.sequences, lowered.options.pages);
-        Self { backend, lowered, decode, prefill, sessions: BTreeMap::new(), pool, clock: 0, costs: [0.0; 2] }
+        Self {
+            backend,
+            lowered,
+            decode,
+            prefill,
+            sessions: BTreeMap::new(),
+            pool,
+            clock: 0,
+            costs: [0.0; 2],
+            flights: VecDeque::new(),
+            fed: Vec::new(),
+            landed: None,
+        }
     }
 
     /// Opens a session without a history.
@@ -146,14 +165,14 @@ impl Runner {
     }
 
     /// Computes for about `budget`, at least one slice where there is work; exactly one of any size where there is
-    /// no budget.
-    pub(super) fn tick(&mut self, budget: Option<Duration>) -> Result<Progress> {
+    /// no budget. The device is left with work to do after it only without a budget, or where `goes_on`.
+    pub(super) fn tick(&mut self, budget: Option<Duration>, goes_on: bool) -> Result<Progress> {
         let begun = Instant::now();
         let mut rows = 0;
         loop {
             self.cancel();
             let left = budget.map(|budget| budget.saturating_sub(begun.elapsed()));
-            let computed = self.slice(left)?;
+            let computed = self.slice(left, goes_on)?;
             rows += computed;
             let over = budget.is_none_or(|budget| begun.elapsed() >= budget);
             if computed == 0 || over {
@@ -163,8 +182,8 @@ impl Runner {
         }
     }
 
-    /// One submission: its rows, 0 where nothing waits.
-    fn slice(&mut self, left: Option<Duration>) -> Result<u32> {
+    /// One submission landed: its rows, 0 where nothing waits.
+    fn slice(&mut self, left: Option<Duration>, goes_on: bool) -> Result<u32> {
         self.clock += 1;
         let waiting: Vec<SessionId> =
             self.sessions.iter().filter(|(_, state)| state.job.is_some()).map(|(&id, _)| id).collect();
@@ -172,31 +191,36 @@ impl Runner {
         if seated.is_empty() {
             return Ok(0);
         }
-        let demands: Vec<Demand> =
-            seated.iter().map(|id| Demand { pending: self.sessions[id].pending() }).collect();
-        let rows = self.rows_within(left);
-        let turn = (self.clock % seated.len() as u64) as usize;
-        let slices = schedule(&demands, turn, rows, self.lowered.options.outputs);
-        let slices: Vec<(SessionId, u32)> = self.with_pages(&seated, &slices);
-        let begun = Instant::now();
-        let outcome = self.compute(&slices);
-        let total: u32 = slices.iter().map(|(_, rows)| rows).sum();
-        match outcome {
-            Ok(picked) => {
-                self.learn(total, begun.elapsed());
-                for (id, rows) in slices {
-                    self.advance(id, rows, picked.get(&id).cloned());
-                }
-                Ok(total)
+        match self.fly(&seated, left, goes_on) {
+            Ok(landed) => {
+                let rows = landed.iter().map(|landed| landed.rows).sum();
+                landed.into_iter().for_each(|landed| self.advance(landed));
+                Ok(rows)
             }
             Err(error) => {
-                // What befell the device befell all who computed on it.
-                for (id, _) in &slices {
-                    self.fail(*id, error.clone());
+                // What befell the device befell all who compute on it.
+                for id in seated {
+                    self.fail(id, error.clone());
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Keeps the device busy and waits for what comes first.
+    fn fly(&mut self, seated: &[SessionId], left: Option<Duration>, goes_on: bool) -> Result<Vec<Landed>> {
+        let ahead = left.filter(|_| !goes_on);
+        self.go_on(seated, ahead)?;
+        if self.flights.is_empty() {
+            let demands: Vec<Demand> =
+                seated.iter().map(|id| Demand { pending: self.sessions[id].pending() }).collect();
+            let turn = (self.clock % seated.len() as u64) as usize;
+            let slices = schedule(&demands, turn, self.rows_within(left), self.lowered.options.outputs);
+            let slices = self.with_pages(seated, &slices);
+            self.launch(&slices)?;
+            self.go_on(seated, ahead)?;
+        }
+        self.land()
     }
 
     /// Slices whose positions have pages. A session that finds none takes those of idle sessions, then of the
@@ -244,12 +268,26 @@ impl Runner {
         let idle = others().filter(|(_, state)| state.job.is_none()).min_by_key(|(_, state)| state.used);
         let youngest = || others().filter(|_| busy).max_by_key(|(id, _)| **id);
         let Some(id) = idle.or_else(youngest).map(|(&id, _)| id) else { return false };
+        self.forget(id);
         let Some(state) = self.sessions.get_mut(&id) else { return false };
         state.computed = 0;
         if let Some(seat) = state.seat.take() {
             self.pool.leave(seat);
         }
         true
+    }
+
+    /// Whether the session's seat has pages for `positions` now; nobody else's are taken.
+    pub(super) fn give_pages(&mut self, id: SessionId, positions: u32) -> bool {
+        let seat = self.sessions.get_mut(&id).and_then(|state| state.seat.as_mut());
+        seat.is_some_and(|seat| self.pool.grow(seat, positions))
+    }
+
+    /// Whether the row at `position`, of a token that is not known yet, can be wanted at all.
+    pub(super) fn has_room(&self, id: SessionId, position: u32) -> bool {
+        let Some(state) = self.sessions.get(&id) else { return false };
+        let is_wanted = |job: &Job| position + 1 - job.prompt_tokens < job.max_tokens;
+        position + 1 < self.lowered.options.context && state.job.as_ref().is_some_and(is_wanted)
     }
 
     /// Rows that take about as long as is left, by what rows cost lately.
@@ -264,7 +302,7 @@ impl Runner {
         }
     }
 
-    fn learn(&mut self, rows: u32, time: Duration) {
+    pub(super) fn learn(&mut self, rows: u32, time: Duration) {
         let phase = usize::from(rows > self.decode.plan.max_rows);
         let now = time.as_secs_f64() / f64::from(rows);
         let cost = &mut self.costs[phase];
@@ -274,8 +312,9 @@ impl Runner {
         }
     }
 
-    /// `rows` more tokens of a session are computed; `picked` is the token that follows its history, if it is due.
-    fn advance(&mut self, id: SessionId, rows: u32, picked: Option<Result<u32>>) {
+    /// Rows of a session are computed, and perhaps the token that follows its history.
+    fn advance(&mut self, landed: Landed) {
+        let Landed { id, rows, token } = landed;
         let context = self.lowered.options.context;
         let Some(state) = self.sessions.get_mut(&id) else { return };
         state.used = self.clock;
@@ -285,7 +324,7 @@ impl Runner {
         if computed <= job.prompt_tokens {
             job.queue.push(Ok(Event::Prefill { done: computed, total: job.prompt_tokens }));
         }
-        let token = match picked {
+        let token = match token {
             None => return,
             Some(Ok(token)) => token,
             Some(Err(error)) => return self.fail(id, error),
@@ -315,6 +354,7 @@ impl Runner {
     }
 
     fn finish(&mut self, id: SessionId, reason: FinishReason) {
+        self.forget(id);
         let Some(state) = self.sessions.get_mut(&id) else { return };
         let Some(mut job) = state.job.take() else { return };
         let rest = job.answer.finish();
@@ -339,6 +379,7 @@ impl Runner {
     }
 
     fn fail(&mut self, id: SessionId, error: Error) {
+        self.forget(id);
         let Some(state) = self.sessions.get_mut(&id) else { return };
         // Nobody knows what a failed submission left in the pages.
         state.computed = 0;
@@ -356,6 +397,17 @@ impl Runner {
 
     pub(super) fn session(&self, id: SessionId) -> Option<&State> {
         self.sessions.get(&id)
+    }
+
+    /// A session and its seat.
+    pub(super) fn seated(&self, id: SessionId) -> Result<(&State, &Seat)> {
+        let state = self.sessions.get(&id);
+        let seated = state.and_then(|state| Some((state, state.seat.as_ref()?)));
+        seated.ok_or_else(|| Error::internal("a slice of a session without a seat"))
+    }
+
+    pub(super) fn seat_mut(&mut self, id: SessionId) -> Option<&mut Seat> {
+        self.sessions.get_mut(&id)?.seat.as_mut()
     }
 
     pub(super) fn chain(&self, id: SessionId) -> Option<(&Chain, u64)> {

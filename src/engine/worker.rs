@@ -33,7 +33,7 @@ impl Worker {
         let work = move || {
             while !worker_stop.load(Ordering::SeqCst) {
                 let seen = worker_engine.signal.raised();
-                match worker_engine.tick(SHARE) {
+                match worker_engine.compute(SHARE, true) {
                     Ok(progress) if progress.rows > 0 => {}
                     // The streams have been told of the error; there is nothing to do until something changes.
                     Ok(_) | Err(_) => worker_engine.signal.wait(seen, Duration::from_millis(500)),

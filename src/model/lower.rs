@@ -156,7 +156,7 @@ impl Pass<'_> {
     fn forward(&self, store: &Store, name: &str, max_rows: u32) -> Result<Phase> {
         let Self { blueprint, placed, ports, options } = self;
         let width = blueprint.width;
-        let plan = Builder::new(store, name, max_rows, options.outputs);
+        let plan = Builder::new(store, name, max_rows, options.outputs).handing_out(ports.token);
         let mut plan = if options.fused { plan.fused() } else { plan };
         let b = &mut plan;
 

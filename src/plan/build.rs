@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernel::{Form, Home};
 
-use super::{Extent, Operand, Plan, Step, Store, Temp, TempId, fuse};
+use super::{Extent, ItemId, Operand, Plan, Step, Store, Temp, TempId, fuse};
 
 /// Makes a [`Plan`] over a [`Store`].
 #[derive(Debug)]
@@ -16,8 +16,14 @@ pub struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// An empty plan over `store`.
     pub fn new(store: &'a Store, name: &str, max_rows: u32, max_outputs: u32) -> Self {
-        let plan = Plan { name: name.into(), max_rows, max_outputs, temps: Vec::new(), steps: Vec::new() };
+        let (temps, steps) = (Vec::new(), Vec::new());
+        let plan = Plan { name: name.into(), max_rows, max_outputs, result: None, temps, steps };
         Self { store, plan, is_fused: false }
+    }
+
+    /// With `state`, a word for each output, as the plan's result.
+    pub fn handing_out(self, state: ItemId) -> Self {
+        Self { plan: Plan { result: Some(state), ..self.plan }, ..self }
     }
 
     /// From now on, a step is joined with the one before it where a kernel is both. What the first writes must then

@@ -18,7 +18,7 @@ struct Dump<'a> {
 
 impl fmt::Display for Dump<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { name, max_rows, max_outputs, temps, steps } = self.plan;
+        let Plan { name, max_rows, max_outputs, temps, steps, .. } = self.plan;
         writeln!(f, "plan {name}: {} steps, up to {max_rows} rows, {max_outputs} outputs", steps.len())?;
         for (index, step) in steps.iter().enumerate() {
             let home = step.home();

@@ -107,6 +107,8 @@ pub struct Plan {
     pub max_rows: u32,
     /// The most rows with logits in one submission.
     pub max_outputs: u32,
+    /// A state with a word for each output, which is handed out at the end of a submission that writes it.
+    pub result: Option<ItemId>,
     /// Scratch.
     pub temps: Vec<Temp>,
     /// In order.
@@ -218,6 +220,16 @@ impl Plan {
             Extent::Tokens => self.max_rows,
             Extent::Outputs => self.max_outputs,
         }
+    }
+
+    /// The result, where one of `steps` writes it.
+    pub fn result_of(&self, steps: &[Step]) -> Option<ItemId> {
+        let result = self.result?;
+        let writes = |step: &Step| {
+            let mut args = step.args.iter().zip(step.home().args);
+            args.any(|(&operand, kind)| kind.is_written() && operand == Operand::Item(result))
+        };
+        steps.iter().rev().any(writes).then_some(result)
     }
 
     /// Elements of a temp.

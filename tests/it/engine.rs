@@ -258,6 +258,45 @@ fn a_worker_ticks_and_stops() {
 
 #[cfg(feature = "wgpu")]
 #[test]
+fn the_gpu_runs_ahead_to_the_tokens_of_the_cpu() {
+    let sampling = Sampling {
+        temperature: Some(1.2),
+        top_k: Some(40),
+        top_p: Some(0.95),
+        min_p: Some(0.02),
+        seed: Some(5),
+        ..Sampling::default()
+    };
+    let told = |device| {
+        let engine = engine(device);
+        let model = load(&engine, &LoadOptions { sessions: 2, ..LoadOptions::default() });
+        let mut sessions = [model.session(), model.session()];
+        let drawn = GenerateOptions { sampling: sampling.clone(), ..tokens(60) };
+        let both = sessions.each_mut().into_iter().zip([drawn, tokens(45)]);
+        let streams =
+            both.map(|(session, options)| session.generate(&Prompt::Raw(STORY.into()), &options).unwrap());
+        let finishes = run_all(&engine, streams.collect());
+        // One stops with tokens under way, and goes on to something else.
+        let stop = finishes[1].text.split_whitespace().nth(8).expect("nine words").to_owned();
+        let options = GenerateOptions { stop: vec![stop], ..tokens(60) };
+        let [mut session, _] = sessions;
+        let stopped = session.generate(&Prompt::Raw(STORY.into()), &options).unwrap().finish().unwrap();
+        assert_eq!(stopped.reason, FinishReason::Stop);
+        let past = [&stopped.prompt_tokens[..], &stopped.tokens, &[300, 301]].concat();
+        let options = GenerateOptions { sampling: sampling.clone(), ..tokens(30) };
+        let continued = session.generate(&Prompt::Tokens(past), &options).unwrap().finish().unwrap();
+        assert!(continued.timings.cached_tokens > 0);
+        let ends = finishes.into_iter().chain([stopped, continued]);
+        (ends.map(|finish| finish.tokens).collect::<Vec<_>>(), model.info().device.meter.drains())
+    };
+    let (cpu, gpu) = (told(Device::Cpu), told(Device::Gpu));
+    assert_eq!(cpu.0, gpu.0);
+    let count: usize = gpu.0.iter().map(Vec::len).sum();
+    assert!((gpu.1 as usize) < count / 2, "{} waits for {count} tokens", gpu.1);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
 fn the_gpu_tells_the_story_of_the_cpu() {
     let told = |device| {
         let model = load(&engine(device), &LoadOptions::default());

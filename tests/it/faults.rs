@@ -97,7 +97,10 @@ fn divergence_with(fault: Fault) -> f64 {
         let rows = tokens.len() as u32;
         let inputs = Inputs { rows, outputs: rows, kv_len: position(rows - 1) + 1 };
         let ticket = cpu.submit(&program, 0..lowered.prefill.logits, inputs).expect("submits");
-        assert_eq!(cpu.poll(ticket, Duration::from_secs(60)).expect("computes"), Status::Finished);
+        assert_eq!(
+            cpu.poll(ticket, Duration::from_secs(60)).expect("computes"),
+            Status::Finished(Vec::new())
+        );
         let mut logits = vec![0.0f32; tokens.len() * blueprint.vocab as usize];
         cpu.read(lowered.ports.logits, 0, bytemuck::cast_slice_mut(&mut logits)).expect("logits");
         logits

@@ -10,7 +10,7 @@ use pocketlm::backend::cpu::{Cpu, CpuOptions};
 use pocketlm::backend::wgpu::{Choice, Gpu, Options, devices};
 use pocketlm::backend::{Backend, Status, Ticket};
 use pocketlm::base::Seed;
-use pocketlm::kernel::{Form, ROW_WORDS, bias, embed, pick, swiglu};
+use pocketlm::kernel::{Form, ROW_WORDS, argmax, bias, embed, pick, swiglu};
 use pocketlm::plan::{Builder, Extent, Inputs, Item, ItemId, Operand, Plan, Store};
 use pocketlm::quant::Matrix;
 use pocketlm::{Error, Format, Kind};
@@ -84,7 +84,7 @@ fn run_small(backend: &mut dyn Backend, outputs: u32) -> Result<Vec<f32>, Error>
     backend.write(x, 0, bytemuck::cast_slice(&Seed::new(2).vector(240, 4.0)))?;
     backend.write(index, 0, bytemuck::cast_slice(&[2u32, 0, 1]))?;
     let ticket = backend.submit(&program, 0..5, Inputs { rows: 3, outputs, kv_len: 1 })?;
-    assert_eq!(backend.poll(ticket, PATIENCE)?, Status::Finished);
+    assert_eq!(backend.poll(ticket, PATIENCE)?, Status::Finished(Vec::new()));
     let mut values = vec![0.0; 120];
     backend.read(y, 0, bytemuck::cast_slice_mut(&mut values))?;
     Ok(values)
@@ -134,6 +134,46 @@ fn states_read_back_what_was_written() {
     assert!(got == words);
 }
 
+/// The results of three submissions, asked for out of order, twice, and after others.
+fn results_of(backend: &mut dyn Backend) -> Vec<Vec<u32>> {
+    let mut store = Store::default();
+    let states = [("logits", 10), ("outputs", 2), ("rows", 2 * ROW_WORDS), ("token", 2)];
+    let [logits, outputs, rows, token] = states.map(|(name, words)| store.add_state(name, words));
+    let mut plan = Builder::new(&store, "best", 2, 2).handing_out(token);
+    let args = [logits, outputs, rows, token].map(Operand::Item);
+    let params = argmax::Params { width: 5 };
+    plan.step::<argmax::Argmax>("best", Extent::Outputs, Form::default(), params, &args).unwrap();
+    backend.load(&store, &mut quiet).unwrap();
+    let program = backend.prepare(Arc::new(plan.finish())).unwrap();
+    let mut submit = |backend: &mut dyn Backend, best: usize, count: u32| {
+        let mut values = [0f32; 10];
+        (values[best], values[9 - best]) = (1.0, 1.0);
+        backend.write(logits, 0, bytemuck::cast_slice(&values)).unwrap();
+        backend.submit(&program, 0..1, Inputs { rows: 2, outputs: count, kv_len: 1 }).unwrap()
+    };
+    let tickets = [(1, 2), (3, 1), (4, 2)].map(|(best, outputs)| submit(backend, best, outputs));
+    let none = submit(backend, 0, 0);
+    let early = submit(backend, 2, 2);
+    let mut result = |backend: &mut dyn Backend, ticket| match backend.poll(ticket, PATIENCE).unwrap() {
+        Status::Finished(words) => words,
+        Status::Running => panic!("no answer"),
+    };
+    let [first, second, third] = tickets;
+    let mut results: Vec<_> =
+        [third, first, none, second, second].into_iter().map(|ticket| result(backend, ticket)).collect();
+    (0..64).for_each(|_| drop(submit(backend, 0, 1)));
+    results.push(result(backend, early));
+    results
+}
+
+#[test]
+fn results_are_handed_out_once_in_any_order() {
+    let due: [&[u32]; 6] = [&[4, 0], &[1, 3], &[], &[3], &[], &[]];
+    assert_eq!(results_of(&mut Cpu::new(CpuOptions::default()).unwrap()), due);
+    let Some(mut gpu) = gpu() else { return };
+    assert_eq!(results_of(&mut gpu), due);
+}
+
 #[test]
 fn what_is_beyond_the_plan_or_the_store_is_refused() {
     let Some(mut gpu) = gpu() else { return };
@@ -146,7 +186,7 @@ fn what_is_beyond_the_plan_or_the_store_is_refused() {
     internal(gpu.submit(&program, 0..3, Inputs { outputs: 4, ..inputs(1) }));
     internal(gpu.submit(&program, 0..6, inputs(1)));
     let ticket = gpu.submit(&program, 0..0, inputs(1)).unwrap();
-    assert_eq!(gpu.poll(ticket, PATIENCE).unwrap(), Status::Finished);
+    assert_eq!(gpu.poll(ticket, PATIENCE).unwrap(), Status::Finished(Vec::new()));
     assert_eq!(gpu.poll(Ticket(ticket.0 + 1), PATIENCE).unwrap_err().kind(), Kind::Internal);
 
     let vector = store.items().find(|(_, item)| item.name() == "b").unwrap().0;

@@ -17,6 +17,7 @@ mod simd;
 mod tiles;
 mod unit;
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use cores::Cores;
 use simd::Isa;
 
-use super::{Backend, Caps, Program, Progress, Status, Ticket};
+use super::{Backend, Caps, Program, Progress, RESULTS, Status, Ticket};
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{Arg, ArgKind, Call};
 use crate::plan::{Arena, Inputs, Item, ItemId, Operand, Plan, Step, Store};
@@ -48,6 +49,7 @@ pub struct Cpu {
     items: Vec<Slot>,
     programs: Vec<Ready>,
     tickets: u64,
+    results: VecDeque<(Ticket, Vec<u32>)>,
 }
 
 /// An item of the store.
@@ -94,10 +96,12 @@ impl Cpu {
             backend: "cpu",
             max_matrix_bytes: u64::MAX,
             fuses: false,
+            ahead: 1,
             software: false,
             meter: Arc::default(),
         };
-        Ok(Self { caps, cores, items: Vec::new(), programs: Vec::new(), tickets: 0 })
+        let (items, programs) = (Vec::new(), Vec::new());
+        Ok(Self { caps, cores, items, programs, tickets: 0, results: VecDeque::new() })
     }
 
     fn state(&mut self, id: ItemId, at: usize, len: usize) -> Result<&mut [u8]> {
@@ -171,16 +175,29 @@ impl Backend for Cpu {
                     .map_err(|error| error.at(format!("step {}", step.label)))?;
             }
         }
+        let result = plan.result_of(steps).and_then(|state| match items.get(state.index()) {
+            Some(Slot::State(words)) => words.get(..inputs.outputs as usize),
+            _ => None,
+        });
         self.caps.meter.submitted(dispatches);
         self.tickets += 1;
-        Ok(Ticket(self.tickets))
+        let ticket = Ticket(self.tickets);
+        if let Some(words) = result {
+            self.results.truncate(RESULTS - 1);
+            self.results.push_front((ticket, words.to_vec()));
+        }
+        Ok(ticket)
     }
 
     fn poll(&mut self, ticket: Ticket, _wait: Duration) -> Result<Status> {
         match ticket.0 {
             0 => Err(Error::internal("no such ticket")),
             number if number > self.tickets => Err(Error::internal("no such ticket")),
-            _ => Ok(Status::Finished),
+            _ => {
+                let at = self.results.iter().position(|(of, _)| *of == ticket);
+                let result = at.and_then(|at| self.results.remove(at));
+                Ok(Status::Finished(result.map_or_else(Vec::new, |(_, words)| words)))
+            }
         }
     }
 

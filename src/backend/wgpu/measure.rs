@@ -62,7 +62,7 @@ impl Gpu {
         let inputs = Inputs { rows, outputs: rows.min(plan.max_outputs), kv_len: 1 };
         let time = |times: usize| -> Result<Duration> {
             let begun = Instant::now();
-            self.device.wait(&submit::steps(&self.device, &ready, 0..times, inputs)?)?;
+            self.device.wait(&submit::steps(&self.device, &ready, 0..times, inputs, None)?)?;
             Ok(begun.elapsed() / times as u32)
         };
         // The first one meets a driver that may still compile.

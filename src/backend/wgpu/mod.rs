@@ -1,7 +1,7 @@
 //! The GPU: kernels in WGSL on Vulkan, Metal and DX12, through wgpu.
 //!
 //! Nothing starts before [`devices`] or [`Gpu::open`] is called. `device` finds, opens and loses; `upload` and
-//! `readback` move bytes; `spirv` writes shaders for Vulkan; `pipelines` compiles; `program` binds; `submit` alone
+//! `readback` move bytes; `ring` hands out results while the device goes on; `spirv` writes shaders for Vulkan; `pipelines` compiles; `program` binds; `submit` alone
 //! submits; `tune` keeps what `measure` finds out about variants.
 
 mod device;
@@ -10,6 +10,7 @@ mod pipelines;
 mod profile;
 mod program;
 mod readback;
+mod ring;
 pub mod spirv;
 mod submit;
 mod tune;
@@ -22,14 +23,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use wgpu::{PollType, SubmissionIndex};
+use wgpu::PollType;
 
 use self::device::Device;
 use self::pipelines::{Excluded, Pipelines};
 use self::program::{Choices, Ready};
 use self::readback::Readback;
+use self::ring::{Flight, Ring};
 use self::upload::{Resident, Sender};
-use super::{Backend, Caps, Meter, Program, Progress, Status, Ticket};
+use super::{Backend, Caps, Meter, Program, Progress, RESULTS, Status, Ticket};
 use crate::error::{Error, Result};
 use crate::kernel::KernelId;
 use crate::plan::{Inputs, ItemId, Plan, Store};
@@ -37,8 +39,8 @@ use crate::plan::{Inputs, ItemId, Plan, Store};
 pub use self::device::{Choice, DeviceInfo, Options, devices};
 pub use self::tune::{Pick, Picks};
 
-/// Submissions under way at a time; one more waits for the oldest.
-const IN_FLIGHT: usize = 64;
+/// Submissions that keep the device busy while the host looks at what it has.
+const AHEAD: usize = 3;
 
 /// A GPU as a backend.
 #[derive(Debug)]
@@ -52,7 +54,9 @@ pub struct Gpu {
     programs: Vec<Ready>,
     readback: Readback,
     last_ticket: u64,
-    in_flight: VecDeque<(Ticket, SubmissionIndex)>,
+    /// Under way, or finished with a result that nobody has asked for; one more than fit waits for the oldest.
+    in_flight: VecDeque<Flight>,
+    ring: Ring,
     held: Held,
 }
 
@@ -172,6 +176,7 @@ impl Gpu {
             // Buffers are whole vectors.
             max_matrix_bytes: max_binding_bytes.min(max_buffer_bytes) / 16 * 16,
             fuses: true,
+            ahead: AHEAD,
             software: *software,
             meter: device.meter.clone(),
         };
@@ -187,6 +192,7 @@ impl Gpu {
             readback: Readback::default(),
             last_ticket: 0,
             in_flight: VecDeque::new(),
+            ring: Ring::default(),
             held,
         }
     }
@@ -195,12 +201,6 @@ impl Gpu {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let choices = Choices { excluded, picks: &self.tuning.picks };
         Ready::of(&self.device, &mut pipelines, choices, &self.items, plan)
-    }
-
-    fn retire(&mut self, ticket: Ticket) {
-        while self.in_flight.front().is_some_and(|(oldest, _)| *oldest <= ticket) {
-            self.in_flight.pop_front();
-        }
     }
 }
 
@@ -235,21 +235,30 @@ impl Backend for Gpu {
 
     fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket> {
         self.device.check()?;
-        if self.in_flight.len() >= IN_FLIGHT
-            && let Some((ticket, index)) = self.in_flight.front().cloned()
+        if self.in_flight.len() >= RESULTS
+            && let Some(oldest) = self.in_flight.pop_front()
         {
-            self.device.wait(&index)?;
-            self.retire(ticket);
+            self.device.wait(&oldest.index)?;
         }
         let ready = ready(&self.programs, program)?;
         ready.check(inputs)?;
         if steps.start > steps.end || steps.end > ready.ops.len() {
             return Err(Error::internal(format!("steps {steps:?} of {}", ready.ops.len())));
         }
-        let index = submit::steps(&self.device, ready, steps, inputs)?;
+        let result = ready.plan.result_of(&ready.plan.steps[steps.clone()]).filter(|_| inputs.outputs > 0);
+        let copied = match result {
+            Some(state) => {
+                let bytes = 4 * inputs.outputs as usize;
+                let from = upload::state(&self.items, state.index(), 0, bytes)?;
+                Some((from, self.ring.slot(&self.device, bytes as u64)?))
+            }
+            None => None,
+        };
+        let index = submit::steps(&self.device, ready, steps, inputs, copied.as_ref())?;
+        let result = copied.map(|(_, slot)| slot.mapped(&self.device)).transpose()?;
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        self.in_flight.push_back((ticket, index));
+        self.in_flight.push_back(Flight { ticket, index, result });
         Ok(ticket)
     }
 
@@ -258,14 +267,21 @@ impl Backend for Gpu {
         if ticket.0 > self.last_ticket {
             return Err(Error::internal(format!("{ticket:?} was never given")));
         }
-        if let Some((_, index)) = self.in_flight.iter().find(|(waiting, _)| *waiting == ticket) {
-            let how = PollType::Wait { submission_index: Some(index.clone()), timeout: Some(wait) };
-            if !self.device.poll(how)? {
-                return Ok(Status::Running);
-            }
-            self.retire(ticket);
+        let Some(at) = self.in_flight.iter().position(|flight| flight.ticket == ticket) else {
+            return Ok(Status::Finished(Vec::new()));
+        };
+        let submission_index = Some(self.in_flight[at].index.clone());
+        if !self.device.poll(PollType::Wait { submission_index, timeout: Some(wait) })? {
+            return Ok(Status::Running);
         }
-        Ok(Status::Finished)
+        if at + 1 == self.in_flight.len() {
+            self.device.meter.drained();
+        }
+        let result = self.in_flight.remove(at).and_then(|flight| flight.result);
+        // Those before it have finished as well; some have results.
+        self.in_flight.retain(|flight| flight.ticket > ticket || flight.result.is_some());
+        let words = result.map(|mapped| self.ring.words(&self.device, mapped)).transpose()?;
+        Ok(Status::Finished(words.unwrap_or_default()))
     }
 
     fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {

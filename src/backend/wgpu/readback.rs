@@ -53,6 +53,7 @@ impl Readback {
             });
         })?;
         device.wait(&copied)?;
+        device.meter.drained();
         let failed = || Error::internal("the copy cannot be mapped").at("readback");
         match mapped.try_recv() {
             Ok(Ok(())) => {}

@@ -6,6 +6,7 @@ use wgpu::{ComputePass, SubmissionIndex};
 
 use super::device::Device;
 use super::program::{Op, Ready};
+use super::ring::Slot;
 use crate::error::{Error, Result};
 use crate::kernel::{Call, IMMEDIATES};
 use crate::plan::{Inputs, Step};
@@ -13,12 +14,14 @@ use crate::plan::{Inputs, Step};
 /// Workgroups that every device starts in one dimension.
 const MAX_GROUPS: u32 = 65535;
 
-/// Starts steps of a program in one pass; wgpu puts barriers between those that share a buffer.
+/// Starts steps of a program in one pass; wgpu puts barriers between those that share a buffer. The beginning of the
+/// buffer `result.0` is copied to the slot after them.
 pub(super) fn steps(
     device: &Device,
     ready: &Ready,
     steps: Range<usize>,
     inputs: Inputs,
+    result: Option<&(&wgpu::Buffer, Slot)>,
 ) -> Result<SubmissionIndex> {
     device.scoped(&ready.plan.name, || {
         let mut encoder = device.raw.create_command_encoder(&Default::default());
@@ -32,6 +35,9 @@ pub(super) fn steps(
             }
         }
         drop(pass);
+        if let Some((from, slot)) = result {
+            encoder.copy_buffer_to_buffer(from, 0, &slot.buffer, 0, slot.bytes);
+        }
         device.meter.submitted(dispatches);
         Ok(device.queue.submit([encoder.finish()]))
     })?

@@ -49,7 +49,7 @@ fn steps_run_in_order_and_temps_outlive_a_slice() {
     let first = cpu.submit(&program, 0..1, inputs(2)).unwrap();
     let second = cpu.submit(&program, 1..2, inputs(2)).unwrap();
     assert!(first < second);
-    assert_eq!(cpu.poll(second, Duration::ZERO).unwrap(), Status::Finished);
+    assert_eq!(cpu.poll(second, Duration::ZERO).unwrap(), Status::Finished(Vec::new()));
     let mut norms = [0.0f32; 64];
     cpu.read(item(y), 0, bytemuck::cast_slice_mut(&mut norms)).unwrap();
     assert!(norms.iter().all(|norm| (norm - 2.0).abs() < 1e-5), "{norms:?}");

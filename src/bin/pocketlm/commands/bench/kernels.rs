@@ -233,7 +233,7 @@ impl Opened {
             work.check()?;
             let begun = Instant::now();
             let ticket = verbs.submit(program, at..at + 1, inputs)?;
-            if verbs.poll(ticket, PATIENCE)? != Status::Finished {
+            if verbs.poll(ticket, PATIENCE)? == Status::Running {
                 return Err(Error::new(Kind::DeviceLost, format!("no answer within {PATIENCE:?}")));
             }
             times.push(begun.elapsed().as_secs_f64());
