@@ -171,6 +171,7 @@ pub(super) struct Sample {
     pub(super) first_token: Duration,
     pub(super) dispatches: u64,
     pub(super) submissions: u64,
+    pub(super) drains: u64,
     pub(super) joules: Option<f64>,
 }
 
@@ -200,7 +201,7 @@ fn sample(
         }
     };
     let meter = model.info().device.meter.clone();
-    let (dispatches, submissions) = (meter.dispatches(), meter.submissions());
+    let (dispatches, submissions, drains) = (meter.dispatches(), meter.submissions(), meter.drains());
     if let Some(energy) = energy.as_deref_mut() {
         energy.begin();
     }
@@ -219,6 +220,7 @@ fn sample(
         first_token: timings.first_token,
         dispatches: meter.dispatches() - dispatches,
         submissions: meter.submissions() - submissions,
+        drains: meter.drains() - drains,
         joules,
     })
 }
