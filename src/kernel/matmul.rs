@@ -7,7 +7,7 @@ use super::{
 };
 use crate::quant::Format;
 
-use matvec::{OUTPUTS, PRODUCT, Shape, X_SCALAR, X_VECTOR};
+use matvec::{OUTPUTS, PRODUCT, Shape, X_SCALAR, X_TOGETHER, X_VECTOR};
 
 pub use super::matvec::Params;
 
@@ -35,9 +35,10 @@ impl Home for Matmul {
                 OUTPUTS,
                 PRODUCT,
                 X_VECTOR,
+                X_TOGETHER,
                 Fragment::Text(include_str!("../../shaders/matmul_thread.wgsl")),
             ],
-            needs: Needs::NOTHING,
+            needs: Needs::SUBGROUP_OF_8,
         },
         Variant {
             name: "plain",
@@ -58,8 +59,8 @@ impl Home for Matmul {
     }
 
     fn grid(p: &Params, call: Call, variant: &Variant) -> [u32; 3] {
-        let rows = if variant.name == "thread" { 16 } else { 64 };
-        [p.n.div_ceil(64), call.rows.div_ceil(rows), 1]
+        let (rows, outputs) = if variant.name == "thread" { (8, 32) } else { (64, 64) };
+        [p.n.div_ceil(outputs), call.rows.div_ceil(rows), 1]
     }
 
     fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {

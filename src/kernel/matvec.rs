@@ -33,7 +33,9 @@ pub struct Params {
 /// The variants of `matvec` and of `matvec_swiglu`, which differ in the epilogue and in what sums become.
 macro_rules! variants {
     ($epilogue:expr, $outputs:expr) => {{
-        use $crate::kernel::matvec::{PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, X_SCALAR, X_VECTOR};
+        use $crate::kernel::matvec::{
+            PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, X_SCALAR, X_TOGETHER, X_VECTOR,
+        };
         &[
             Variant {
                 name: "subgroup",
@@ -47,8 +49,8 @@ macro_rules! variants {
             },
             Variant {
                 name: "thread",
-                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, THREAD],
-                needs: Needs::NOTHING,
+                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, X_TOGETHER, THREAD],
+                needs: Needs::SUBGROUP_OF_8,
             },
             Variant {
                 name: "plain",
@@ -123,6 +125,8 @@ pub(super) const OUTPUTS: Fragment = Fragment::Text(include_str!("../../shaders/
 pub(super) const PRODUCT: Fragment = Fragment::Text(include_str!("../../shaders/part/product.wgsl"));
 /// x in vectors, where [`vectors`].
 pub(super) const X_VECTOR: Fragment = Fragment::Text(include_str!("../../shaders/part/x_vector.wgsl"));
+/// Units of x that a subgroup fetches together, behind [`X_VECTOR`].
+pub(super) const X_TOGETHER: Fragment = Fragment::Text(include_str!("../../shaders/part/x_together.wgsl"));
 /// x in elements.
 pub(super) const X_SCALAR: Fragment = Fragment::Text(include_str!("../../shaders/part/x_scalar.wgsl"));
 

@@ -183,17 +183,24 @@ fn fold(groups: u32, rows: u32) -> [u32; 3] {
 /// What a variant needs of a device beyond the floor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Subgroup operations; a subgroup may have any size.
-    pub subgroup: bool,
+    /// Subgroup operations, and threads that a subgroup has at least: 0 for none, 1 for subgroups of any size.
+    pub subgroup: u32,
     /// `enable f16`.
     pub f16: bool,
 }
 
 impl Needs {
     /// Nothing beyond the floor.
-    pub const NOTHING: Self = Self { subgroup: false, f16: false };
+    pub const NOTHING: Self = Self { subgroup: 0, f16: false };
     /// Subgroup operations.
-    pub const SUBGROUP: Self = Self { subgroup: true, f16: false };
+    pub const SUBGROUP: Self = Self { subgroup: 1, ..Self::NOTHING };
+    /// Subgroup operations among at least 8 threads.
+    pub const SUBGROUP_OF_8: Self = Self { subgroup: 8, ..Self::NOTHING };
+
+    /// Whether a device that has `has` meets them.
+    pub fn are_met(self, has: Self) -> bool {
+        self.subgroup <= has.subgroup && (has.f16 || !self.f16)
+    }
 }
 
 /// One way to compute a kernel on a GPU.

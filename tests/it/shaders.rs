@@ -46,7 +46,7 @@ pub(crate) fn forms(variant: &Variant) -> Vec<Form> {
 fn capabilities(needs: Needs) -> Capabilities {
     // The second is `unpack2x16float`, which WGSL has without an extension.
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    capabilities.set(Capabilities::SUBGROUP, needs.subgroup);
+    capabilities.set(Capabilities::SUBGROUP, needs.subgroup > 0);
     capabilities.set(Capabilities::SHADER_FLOAT16, needs.f16);
     capabilities
 }

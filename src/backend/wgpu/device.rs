@@ -298,7 +298,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
         software: info.device_type == DeviceType::Cpu,
         has: Needs {
-            subgroup: features.contains(Features::SUBGROUP),
+            subgroup: if features.contains(Features::SUBGROUP) { info.subgroup_min_size.max(1) } else { 0 },
             f16: features.contains(Features::SHADER_F16),
         },
         subgroup: (info.subgroup_min_size, info.subgroup_max_size),

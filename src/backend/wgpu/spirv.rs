@@ -37,7 +37,7 @@ pub fn write(text: &str, needs: Needs, overrides: &Overrides) -> Result<Vec<u32>
     let parsed = naga::front::wgsl::parse_str(text).map_err(|e| refused(e.emit_to_string(text)))?;
     // The second is `unpack2x16float`.
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    capabilities.set(Capabilities::SUBGROUP, needs.subgroup);
+    capabilities.set(Capabilities::SUBGROUP, needs.subgroup > 0);
     capabilities.set(Capabilities::SHADER_FLOAT16, needs.f16);
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&parsed)
@@ -80,7 +80,7 @@ fn is_seen_by_host(class: u32) -> bool {
 
 fn options(needs: Needs) -> Options<'static> {
     let mut capabilities = vec![Capability::Shader, Capability::Matrix];
-    if needs.subgroup {
+    if needs.subgroup > 0 {
         capabilities.extend([
             Capability::GroupNonUniform,
             Capability::GroupNonUniformVote,
@@ -95,7 +95,7 @@ fn options(needs: Needs) -> Options<'static> {
         capabilities.push(Capability::Float16);
     }
     Options {
-        lang_version: if needs.subgroup { (1, 3) } else { (1, 0) },
+        lang_version: if needs.subgroup > 0 { (1, 3) } else { (1, 0) },
         flags: WriterFlags::empty(),
         // Bindings keep the numbers that the shader gives them: 0 and up without a gap, as wgpu's are on Vulkan.
         fake_missing_bindings: true,
