@@ -47,6 +47,24 @@ impl Bytes {
         Ok(Self { owner: Arc::new(Owner::Mapped(map)), range })
     }
 
+    /// Tells the system that these bytes are not needed for a while: pages of a mapped file leave memory, and are read
+    /// again when touched. Other bytes stay.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Owner::Mapped(map) = &*self.owner {
+            // SAFETY: the map is read-only and of a file, so a page that is dropped comes back with the same bytes.
+            let advised = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.range.start,
+                    self.range.len(),
+                )
+            };
+            // A system that does not follow the advice keeps the pages; nothing else depends on it.
+            _ = advised;
+        }
+    }
+
     /// The bytes `range` of these, or `None` where that reaches past the end.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         if range.start > range.end || range.end > self.range.len() {
@@ -102,6 +120,20 @@ mod tests {
         assert!(middle.slice(2..4).is_none());
         let backwards = Range { start: 3, end: 2 };
         assert!(bytes.slice(backwards).is_none());
+    }
+
+    #[test]
+    fn released_bytes_come_back() {
+        let path = std::env::temp_dir().join(format!("pocketlm-release-{}", std::process::id()));
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let bytes = Bytes::map(&path).unwrap();
+        let part = bytes.slice(5000..50_000).unwrap();
+        for bytes in [&part, &bytes, &Bytes::from(content.clone())] {
+            bytes.release();
+        }
+        assert_eq!((&*part, &*bytes), (&content[5000..50_000], &content[..]));
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[cfg(unix)]

@@ -1,26 +1,29 @@
 //! Products of quantized weights in whole numbers: activations are rounded to 16 bits per block of 32, and a
 //! weight's code is multiplied as it is, without becoming a float.
 //!
-//! Sixteen bits and not eight: with `vpmaddwd` (and NEON's `smlal`) they cost no more instructions a weight, since
-//! eight-bit products must be widened too, and the error is 258 times smaller: no input needs to be kept finer.
-//! An activation is off by at most s/2 with s = max |x| of its block / 32767.
+//! Sixteen bits and not eight: an activation is split into two signed bytes, x = 256·high + low, and each takes part
+//! in the dot products of bytes that processors have. That costs two instructions where eight bits cost one, which
+//! memory hides for a token, and the error is 257 times smaller: no input needs to be kept finer. An activation is
+//! off by at most s/2 with s = max |x| of its block / [`Run::MOST`].
 
-use super::simd::Simd;
-use super::unit::{
-    Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit, five_bits, half, nibbles, prefetch, scales_and_mins,
-    six_bits,
-};
-use super::unit::{sixteen, word};
+use super::simd::{Code, Run, Simd};
+use super::unit::{Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit};
 
-/// The largest code of an activation.
-const MOST: f32 = 32767.0;
-
-/// A row of activations, rounded: `x[i] ≈ codes[i] · scale` in blocks of 32.
+/// A row of activations, rounded: `x[i] ≈ number[i] · scale` in blocks of 32.
 #[derive(Debug, Default)]
 pub(super) struct Rounded {
-    pub(super) codes: Vec<[[i16; 2]; 16]>,
-    /// The scale, and Σ codes · scale.
-    pub(super) blocks: Vec<[f32; 2]>,
+    pub(super) runs: Vec<Run>,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// What is known of a block's numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) scale: f32,
+    /// Σ numbers · scale.
+    pub(super) total: f32,
+    /// Σ numbers of each half.
+    pub(super) sums: [i32; 2],
 }
 
 impl Rounded {
@@ -28,23 +31,26 @@ impl Rounded {
     #[inline(always)]
     pub(super) fn set(&mut self, x: &[f32]) {
         let (blocks, _) = x.as_chunks::<32>();
-        self.codes.resize(blocks.len(), [[0; 2]; 16]);
+        self.runs.resize(blocks.len(), Run { high: [[0; 4]; 8], low: [[0; 4]; 8] });
         self.blocks.clear();
-        for (x, codes) in blocks.iter().zip(&mut self.codes) {
+        for (x, run) in blocks.iter().zip(&mut self.runs) {
             // The bits of numbers without sign are in their order, infinity and NaN behind.
             let mut most = 0;
             for x in x {
                 most = most.max(x.to_bits() & 0x7fff_ffff);
             }
             let most = f32::from_bits(most);
-            let inverse = if most > 0.0 { MOST / most } else { 0.0 };
-            let mut sum = 0i32;
-            for (code, x) in codes.as_flattened_mut().iter_mut().zip(x) {
-                *code = nearest(x * inverse);
-                sum += i32::from(*code);
+            let inverse = if most > 0.0 { f32::from(Run::MOST) / most } else { 0.0 };
+            let mut sums = [0i32; 2];
+            let (high, low) = (run.high.as_flattened_mut(), run.low.as_flattened_mut());
+            for i in 0..32 {
+                let number = nearest(x[i] * inverse);
+                // Its lowest byte is signed, so half of a high unit is rounded up.
+                (high[i], low[i]) = ((number.wrapping_add(128) >> 8) as i8, number as i8);
+                sums[i / 16] += i32::from(number);
             }
-            let scale = if most.is_finite() { most / MOST } else { f32::NAN };
-            self.blocks.push([scale, sum as f32 * scale]);
+            let scale = if most.is_finite() { most / f32::from(Run::MOST) } else { f32::NAN };
+            self.blocks.push(Block { scale, total: (sums[0] + sums[1]) as f32 * scale, sums });
         }
     }
 }
@@ -55,141 +61,193 @@ fn nearest(x: f32) -> i16 {
     (x + 12_582_912.0).to_bits() as i16
 }
 
-/// A block as codes: w = code · scale + min, with a scale for each 16 elements of a run of 32.
+/// A format whose weights are codes, w = (code − offset) · scale + min, with a scale for each 32 or 16 of them.
+///
+/// Its blocks are read from groups of sixteen rows ([`super::packed`]), sixteen rows at a time.
 pub(super) trait Codes: Unit {
+    /// What a block consists of, in file order: units of so many bytes, and how many of them.
+    const UNITS: &'static [(usize, usize)];
+    /// The numbers that stand for weights.
+    const CODE: Code;
     /// Whether the two halves of a run have scales of their own.
     const HALVES: bool = false;
     /// Whether a min is ever other than zero.
     const MINS: bool = false;
-    /// Calls `take` with the number of each run, its codes, and the scale and min of each half.
-    fn codes<S: Simd>(s: S, block: &[u8], take: impl FnMut(usize, [S::I; 2], [S::T; 2]));
+    /// Run `run` of a block of a group.
+    fn weights<S: Simd>(s: S, block: &[u8], run: usize) -> Weights<S>;
 }
 
-/// A row of weights times `R` rows of activations.
+/// A run of 32 weights of sixteen rows.
+pub(super) struct Weights<S: Simd> {
+    pub(super) codes: [S::Quads; 8],
+    /// Of each half of the run, where the halves have scales of their own, else only the first.
+    pub(super) scales: [S::Lanes; 2],
+    pub(super) mins: S::Lanes,
+}
+
+/// The four bytes of sixteen rows at byte `at` of their blocks.
 #[inline(always)]
-pub(super) fn dot<S: Simd, U: Codes, const R: usize>(s: S, row: &[u8], x: [&Rounded; R]) -> [f32; R] {
-    let (blocks, per_block) = (row.len() / U::BYTES, U::LEN / 32);
-    let (mut codes, mut scales) = ([&x[0].codes[..0]; R], [&x[0].blocks[..0]; R]);
-    for r in 0..R {
-        (codes[r], scales[r]) = (&x[r].codes[..blocks * per_block], &x[r].blocks[..blocks * per_block]);
-    }
-    let (mut sums, mut seconds, mut mins) = ([s.splat(0.0); R], [s.splat(0.0); R], [s.two([0.0; 2]); R]);
-    for (index, block) in row.chunks_exact(U::BYTES).enumerate() {
-        prefetch(s, block);
-        U::codes(
-            s,
-            block,
-            #[inline(always)]
-            |run, i, [first, second]| {
-                let run = index * per_block + run;
-                for r in 0..R {
-                    let [low, high] = halves(&codes[r][run]);
-                    let scale = s.mul_two(first, &scales[r][run]);
-                    let a = s.dot_codes(i[0], low);
-                    if U::HALVES {
-                        sums[r] = s.fma(s.float(a), s.splat_first(scale), sums[r]);
-                        let scale = s.mul_two(second, &scales[r][run]);
-                        let b = s.dot_codes(i[1], high);
-                        seconds[r] = s.fma(s.float(b), s.splat_first(scale), seconds[r]);
-                    } else {
-                        let a = s.more_codes(a, i[1], high);
-                        sums[r] = s.fma(s.float(a), s.splat_first(scale), sums[r]);
-                    }
-                    if U::MINS {
-                        mins[r] = s.add_two(mins[r], scale);
-                    }
-                }
-            },
-        );
-    }
-    let mut dots = [0.0; R];
-    for r in 0..R {
-        dots[r] = s.sum(s.add(sums[r], seconds[r])) + s.values(mins[r])[1];
-    }
-    dots
+fn quads<S: Simd>(s: S, block: &[u8], at: usize) -> S::Quads {
+    s.quads(block[16 * at..].first_chunk().expect("a block of sixteen rows is longer"))
+}
+
+/// The IEEE half of sixteen rows at byte `at` of their blocks.
+#[inline(always)]
+fn halves<S: Simd>(s: S, block: &[u8], at: usize) -> S::Lanes {
+    s.lanes_half(block[16 * at..].first_chunk().expect("a block of sixteen rows is longer"))
 }
 
 #[inline(always)]
-fn halves(codes: &[[i16; 2]; 16]) -> &[[i16; 16]; 2] {
-    bytemuck::cast_ref(codes)
+fn high<S: Simd>(s: S, quads: S::Quads) -> S::Quads {
+    s.quads_right::<4>(quads)
 }
 
-/// The scale of a block that begins with it, without a min.
 #[inline(always)]
-fn one_half<S: Simd>(s: S, block: &[u8]) -> S::T {
-    s.two_halves(u32::from(u16::from_le_bytes([block[0], block[1]])))
+fn low<S: Simd>(s: S, quads: S::Quads) -> S::Quads {
+    s.quads_and(quads, 15)
+}
+
+/// Sixteen bytes from `at` on: the low nibbles, then the high ones.
+#[inline(always)]
+fn nibbles<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
+    let [a, b, c, d] = [0, 4, 8, 12].map(
+        #[inline(always)]
+        |i| quads(s, block, at + i),
+    );
+    [low(s, a), low(s, b), low(s, c), low(s, d), high(s, a), high(s, b), high(s, c), high(s, d)]
+}
+
+/// The nibbles of the sixteen bytes from `at` on under the bits of the word before.
+#[inline(always)]
+fn five_bits<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
+    let (mut codes, fifths) = (nibbles(s, block, at), quads(s, block, at - 4));
+    for (i, code) in codes.iter_mut().enumerate() {
+        *code = s.quads_or(*code, s.quads_left::<4>(s.quads_bits(fifths, 4 * i)));
+    }
+    codes
+}
+
+#[inline(always)]
+fn scaled<S: Simd>(codes: [S::Quads; 8], scales: S::Lanes, mins: S::Lanes) -> Weights<S> {
+    Weights { codes, scales: [scales; 2], mins }
 }
 
 impl Codes for Q4_0 {
+    const UNITS: &'static [(usize, usize)] = &[(2, 1), (4, 4)];
+    const CODE: Code = Code { bits: 4, offset: 8 };
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
-        let [low, high] = nibbles(s, sixteen(block, 2));
-        take(0, [s.minus(s.wide(low), 8), s.minus(s.wide(high), 8)], [one_half(s, block); 2]);
+    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+        scaled(nibbles(s, block, 2), halves(s, block, 0), s.no_lanes())
     }
 }
 
 impl Codes for Q4_1 {
+    const UNITS: &'static [(usize, usize)] = &[(2, 2), (4, 4)];
+    const CODE: Code = Code { bits: 4, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
-        let [low, high] = nibbles(s, sixteen(block, 4));
-        take(0, [s.wide(low), s.wide(high)], [s.two_halves(word(block, 0)); 2]);
+    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+        scaled(nibbles(s, block, 4), halves(s, block, 0), halves(s, block, 2))
     }
 }
 
 impl Codes for Q5_0 {
+    const UNITS: &'static [(usize, usize)] = &[(2, 1), (4, 5)];
+    const CODE: Code = Code { bits: 5, offset: 16 };
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
-        let [low, high] = five_bits(s, word(block, 2), sixteen(block, 6));
-        take(0, [s.minus(s.wide(low), 16), s.minus(s.wide(high), 16)], [one_half(s, block); 2]);
+    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+        scaled(five_bits(s, block, 6), halves(s, block, 0), s.no_lanes())
     }
 }
 
 impl Codes for Q5_1 {
+    const UNITS: &'static [(usize, usize)] = &[(2, 2), (4, 5)];
+    const CODE: Code = Code { bits: 5, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
-        let [low, high] = five_bits(s, word(block, 4), sixteen(block, 8));
-        take(0, [s.wide(low), s.wide(high)], [s.two_halves(word(block, 0)); 2]);
+    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+        scaled(five_bits(s, block, 8), halves(s, block, 0), halves(s, block, 2))
     }
 }
 
 impl Codes for Q8_0 {
+    const UNITS: &'static [(usize, usize)] = &[(2, 1), (4, 8)];
+    const CODE: Code = Code { bits: 8, offset: 0 };
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
-        let (a, b) = (s.bytes(sixteen(block, 2)), s.bytes(sixteen(block, 18)));
-        take(0, [s.wide_signed(a), s.wide_signed(b)], [one_half(s, block); 2]);
+    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+        let codes = [0, 1, 2, 3, 4, 5, 6, 7].map(
+            #[inline(always)]
+            |i| quads(s, block, 2 + 4 * i),
+        );
+        scaled(codes, halves(s, block, 0), s.no_lanes())
     }
 }
 
 impl Codes for Q4K {
+    const UNITS: &'static [(usize, usize)] = &[(2, 2), (4, 35)];
+    const CODE: Code = Code { bits: 4, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
-        let (d, dmin) = (half(s, block, 0), half(s, block, 2));
-        let (scales, mins) = scales_and_mins(block);
-        for pair in 0..4 {
-            let [a, b] = nibbles(s, sixteen(block, 16 + 32 * pair));
-            let [c, e] = nibbles(s, sixteen(block, 32 + 32 * pair));
-            for (run, low, high) in [(2 * pair, a, c), (2 * pair + 1, b, e)] {
-                let (scale, min) = (d * f32::from(scales[run]), -dmin * f32::from(mins[run]));
-                take(run, [s.wide(low), s.wide(high)], [s.two([scale, min]); 2]);
-            }
-        }
+    fn weights<S: Simd>(s: S, block: &[u8], run: usize) -> Weights<S> {
+        let codes = [0, 1, 2, 3, 4, 5, 6, 7].map(
+            #[inline(always)]
+            |i| {
+                let bytes = quads(s, block, 16 + 32 * (run / 2) + 4 * i);
+                if run.is_multiple_of(2) { low(s, bytes) } else { high(s, bytes) }
+            },
+        );
+        // The layout of `unit::scales_and_mins`.
+        let (a, b) = (quads(s, block, 4), quads(s, block, 8));
+        let (scales, mins) = if run < 4 {
+            (s.quads_and(a, 63), s.quads_and(b, 63))
+        } else {
+            let (c, top) = (
+                quads(s, block, 12),
+                [a, b].map(
+                    #[inline(always)]
+                    |top| s.quads_and(s.quads_right::<2>(top), 0x30),
+                ),
+            );
+            (s.quads_or(low(s, c), top[0]), s.quads_or(high(s, c), top[1]))
+        };
+        let (d, dmin) = (halves(s, block, 0), halves(s, block, 2));
+        let scales = s.lanes_mul(d, s.quads_byte(scales, run % 4));
+        let mins = s.lanes_mul(dmin, s.quads_byte(mins, run % 4));
+        scaled(codes, scales, s.add_times(s.no_lanes(), mins, -1.0))
     }
 }
 
 impl Codes for Q6K {
+    const UNITS: &'static [(usize, usize)] = &[(4, 48), (1, 16), (2, 1)];
+    const CODE: Code = Code { bits: 6, offset: 32 };
     const HALVES: bool = true;
     #[inline(always)]
-    fn codes<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::I; 2], [S::T; 2])) {
-        let d = half(s, block, 208);
-        for run in 0..8 {
-            let (low, high) = (six_bits(s, block, run, 0), six_bits(s, block, run, 16));
-            let scales = &block[192 + 2 * run..];
-            let scale = |at: usize| s.two([d * f32::from(scales[at].cast_signed()), 0.0]);
-            take(run, [s.minus(s.wide(low), 32), s.minus(s.wide(high), 32)], [scale(0), scale(1)]);
-        }
+    fn weights<S: Simd>(s: S, block: &[u8], run: usize) -> Weights<S> {
+        let (side, quarter) = (run / 4, run % 4);
+        let codes = [0, 1, 2, 3, 4, 5, 6, 7].map(
+            #[inline(always)]
+            |i| {
+                let bytes = quads(s, block, 64 * side + 32 * (quarter % 2) + 4 * i);
+                let nibbles = if quarter < 2 { low(s, bytes) } else { high(s, bytes) };
+                let bytes = quads(s, block, 128 + 32 * side + 4 * i);
+                let bits = match quarter {
+                    0 => bytes,
+                    1 => s.quads_right::<2>(bytes),
+                    2 => s.quads_right::<4>(bytes),
+                    _ => s.quads_right::<6>(bytes),
+                };
+                s.quads_or(nibbles, s.quads_left::<4>(s.quads_and(bits, 3)))
+            },
+        );
+        let d = halves(s, block, 208);
+        let scales = [0, 1].map(
+            #[inline(always)]
+            |half| {
+                let bytes = block[16 * (192 + 2 * run + half)..].first_chunk();
+                s.lanes_mul(d, s.lanes_signed(bytes.expect("a block of sixteen rows is longer")))
+            },
+        );
+        Weights { codes, scales, mins: s.no_lanes() }
     }
 }
 
@@ -217,11 +275,6 @@ macro_rules! with_codes {
 }
 pub(super) use with_codes;
 
-/// Whether products with this format can be taken in codes.
-pub(super) fn has_codes(format: crate::quant::Format) -> bool {
-    with_codes!(format, _U => true, else false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,19 +283,21 @@ mod tests {
     fn rounding_is_within_half_a_step_and_keeps_what_is_no_number() {
         let mut x = crate::base::Seed::new(9).vector(96, 3.0);
         x[40] = 1000.0;
+        x[41] = -1000.0;
         x[64..].fill(0.0);
         let mut rounded = Rounded::default();
         rounded.set(&x);
         for (i, &x) in x.iter().enumerate() {
-            let block = rounded.blocks[i / 32];
-            let back = f32::from(rounded.codes[i / 32].as_flattened()[i % 32]) * block[0];
-            assert!((back - x).abs() <= 0.5001 * block[0], "{x} became {back}");
+            let (block, run) = (rounded.blocks[i / 32], rounded.runs[i / 32]);
+            let [high, low] = [run.high, run.low].map(|part| f32::from(part.as_flattened()[i % 32]));
+            let back = (256.0 * high + low) * block.scale;
+            assert!((back - x).abs() <= 0.5001 * block.scale, "{x} became {back}");
         }
-        assert_eq!(rounded.blocks[2][0], 0.0);
+        assert_eq!(rounded.blocks[2].scale, 0.0);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[70] = bad;
             rounded.set(&x);
-            assert!(rounded.blocks[2][0].is_nan());
+            assert!(rounded.blocks[2].scale.is_nan());
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What computes: threads, their instructions, and scratch that is kept between calls.
 
 use crate::error::Result;
+use crate::quant::Matrix;
 
 use super::CpuOptions;
 use super::codes::Rounded;
+use super::packed::Packed;
 use super::pool::Pool;
 use super::simd::Isa;
 
@@ -14,8 +16,8 @@ pub(super) struct Cores {
     pub(super) isa: Isa,
     /// Whether activations stay f32.
     pub(super) exact: bool,
-    /// Activations as the product kernel wants them.
-    pub(super) packed: Vec<f32>,
+    /// Activations as the product of floats wants them.
+    pub(super) panels: Vec<f32>,
     /// Rows of activations, rounded.
     pub(super) rounded: Vec<Rounded>,
 }
@@ -24,7 +26,15 @@ impl Cores {
     pub(super) fn new(options: CpuOptions, isa: Isa) -> Result<Self> {
         let offered = || std::thread::available_parallelism().map_or(1, usize::from);
         let pool = Pool::new(options.threads.unwrap_or_else(offered))?;
-        Ok(Self { pool, isa, exact: options.exact, packed: Vec::new(), rounded: Vec::new() })
+        Ok(Self { pool, isa, exact: options.exact, panels: Vec::new(), rounded: Vec::new() })
+    }
+
+    /// The matrix in the order of products in codes, if there are any.
+    ///
+    /// # Errors
+    /// [`crate::Kind::OutOfMemory`].
+    pub(super) fn pack(&mut self, matrix: &Matrix) -> Result<Option<Packed>> {
+        if self.exact { Ok(None) } else { Packed::new(&mut self.pool, matrix) }
     }
 }
 

@@ -8,14 +8,21 @@ use crate::plan::Step;
 
 use super::attend::Cache;
 use super::cores::Cores;
+use super::packed::Packed;
 use super::{attend, best, product, rows};
 
-/// Computes a step.
-pub(super) fn run(cores: &mut Cores, step: &Step, call: Call, args: &mut [Arg<'_>]) -> Result<()> {
+/// Computes a step; `packed` is its matrix in the CPU's order, where it has one.
+pub(super) fn run(
+    cores: &mut Cores,
+    step: &Step,
+    call: Call,
+    packed: Option<&Packed>,
+    args: &mut [Arg<'_>],
+) -> Result<()> {
     let (params, form) = (step.params.as_slice(), step.form);
     match (step.kernel, args) {
         (KernelId::Matvec | KernelId::Matmul, [Arg::F32(x), Arg::Matrix(matrix), Arg::F32Mut(y)]) => {
-            product::product(cores, &pod_read_unaligned(params), call, form, x, matrix, y)
+            product::product(cores, &pod_read_unaligned(params), call, form, x, matrix, packed, y)
         }
         (
             KernelId::Attend,

@@ -1,15 +1,15 @@
 //! The CPU backend: the same plans, computed by the caller's thread and a few helpers inside `submit`.
 //!
-//! Matrices stay in the bytes of the file. A step runs its fast implementation where there is one, else its
+//! Matrices of formats with codes are packed while loading, the others stay in the bytes of the file. A step runs its fast implementation where there is one, else its
 //! twin. A written argument is taken out of its place for the time of the call, so that no two arguments can
 //! be the same memory.
 
 mod attend;
 mod best;
-mod code_tiles;
 mod codes;
 mod cores;
 mod fast;
+mod packed;
 mod pool;
 mod product;
 mod rows;
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cores::Cores;
+use packed::Packed;
 use simd::Isa;
 
 use super::{Backend, Caps, Program, Progress, RESULTS, Status, Ticket};
@@ -55,7 +56,8 @@ pub struct Cpu {
 /// An item of the store.
 #[derive(Debug)]
 enum Slot {
-    Matrix(Matrix),
+    /// In file order, and in the CPU's where products are taken in codes.
+    Matrix(Matrix, Option<Packed>),
     Vector(Arc<[f32]>),
     State(Vec<u32>),
 }
@@ -128,7 +130,7 @@ impl Backend for Cpu {
         let mut done = 0;
         for (_, item) in store.items() {
             self.items.push(match item {
-                Item::Matrix(matrix) => Slot::Matrix(matrix.clone()),
+                Item::Matrix(matrix) => Slot::Matrix(matrix.clone(), self.cores.pack(matrix)?),
                 Item::Vector { values, .. } => Slot::Vector(values.clone()),
                 Item::State { name, words } => {
                     Slot::State(zeroes(*words).map_err(|error| error.at(format!("state {name}")))?)
@@ -218,7 +220,7 @@ impl Cpu {
         let kernel = step.home();
         let fits = |(operand, kind): (&Operand, &ArgKind)| match operand {
             Operand::Item(id) => match self.items.get(id.index()) {
-                Some(Slot::Matrix(_)) => *kind == ArgKind::Matrix,
+                Some(Slot::Matrix(..)) => *kind == ArgKind::Matrix,
                 Some(Slot::Vector(_)) => *kind == ArgKind::F32,
                 Some(Slot::State(_)) => *kind != ArgKind::Matrix,
                 None => false,
@@ -252,7 +254,8 @@ fn run(cores: &mut Cores, step: &Step, call: Call, items: &mut [Slot], ready: &m
             None => shared(operand, kind, items, ready),
         });
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| fast::run(cores, step, call, &mut args)));
+    let packed = step.args.iter().find_map(|&operand| packed(operand, items));
+    let outcome = catch_unwind(AssertUnwindSafe(|| fast::run(cores, step, call, packed, &mut args)));
     drop(args);
 
     for (&operand, taken) in step.args.iter().zip(taken) {
@@ -295,7 +298,7 @@ fn written(kind: ArgKind, words: &mut [u32]) -> Arg<'_> {
 fn shared<'a>(operand: Operand, kind: ArgKind, items: &'a [Slot], ready: &'a Ready) -> Arg<'a> {
     let words = match operand {
         Operand::Item(id) => match &items[id.index()] {
-            Slot::Matrix(matrix) => return Arg::Matrix(matrix),
+            Slot::Matrix(matrix, _) => return Arg::Matrix(matrix),
             Slot::Vector(values) => return Arg::F32(values),
             Slot::State(words) => words.as_slice(),
         },
@@ -307,6 +310,17 @@ fn shared<'a>(operand: Operand, kind: ArgKind, items: &'a [Slot], ready: &'a Rea
     match kind {
         ArgKind::F32 => Arg::F32(bytemuck::cast_slice(words)),
         _ => Arg::U32(words),
+    }
+}
+
+/// The matrix in the CPU's order, where it is one and has it.
+fn packed(operand: Operand, items: &[Slot]) -> Option<&Packed> {
+    match operand {
+        Operand::Item(id) => match &items[id.index()] {
+            Slot::Matrix(_, packed) => packed.as_ref(),
+            Slot::Vector(_) | Slot::State(_) => None,
+        },
+        Operand::Temp(_) => None,
     }
 }
 

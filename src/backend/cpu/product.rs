@@ -7,9 +7,9 @@ use crate::kernel::matvec::Params;
 use crate::kernel::{Call, Epilogue, Form};
 use crate::quant::Matrix;
 
-use super::code_tiles;
-use super::codes::{self, Rounded, has_codes, with_codes};
+use super::codes::{Codes, Rounded, with_codes};
 use super::cores::{Columns, Cores};
+use super::packed::{GROUP, Packed};
 use super::simd::{Isa, Simd, dispatch};
 use super::tiles;
 use super::unit::{Unit, decode, prefetch, with_unit};
@@ -18,8 +18,12 @@ use super::unit::{Unit, decode, prefetch, with_unit};
 const FEW_ROWS: usize = 6;
 /// A product of fewer weights is not worth waking anybody: some 2 µs.
 const SMALL: usize = 1 << 14;
+/// Bytes of weights that stay in a thread's cache while all rows pass.
+const KEPT: usize = 256 << 10;
 
-/// y = W·x, or y += W·x; x is `(rows, x_stride)`, y is `(rows, y_stride)` from column `y_offset` on.
+/// y = W·x, or y += W·x; x is `(rows, x_stride)`, y is `(rows, y_stride)` from column `y_offset` on. Where the matrix
+/// is packed, the activations are rounded.
+#[allow(clippy::too_many_arguments, reason = "the arguments of the kernel, and the matrix in two orders")]
 pub(super) fn product(
     cores: &mut Cores,
     p: &Params,
@@ -27,47 +31,45 @@ pub(super) fn product(
     form: Form,
     x: &[f32],
     matrix: &Matrix,
+    packed: Option<&Packed>,
     y: &mut [f32],
 ) -> Result<()> {
     let (rows, k, n) = (call.rows as usize, p.k as usize, p.n as usize);
     let x: Vec<&[f32]> = (0..rows).map(|r| &x[r * p.x_stride as usize..][..k]).collect();
     let y_shape = [rows, p.y_stride as usize];
-    let rounds = !cores.exact && has_codes(matrix.format());
-    if rounds {
+    let y_offset = p.y_offset as usize;
+    let pieces = if n * k < SMALL { 1 } else { 8 * cores.pool.threads() };
+    if let Some(packed) = packed {
         round(cores, &x)?;
-    }
-    let Cores { pool, isa, rounded, .. } = &mut *cores;
-    let (isa, rounded) = (*isa, if rounds { &rounded[..rows] } else { &[] });
-    if rows > FEW_ROWS {
-        if rounds {
-            return code_tiles::product(pool, isa, rounded, matrix, form.epilogue, |step| {
-                Columns::of(y, y_shape, p.y_offset as usize, n, step)
-            });
-        }
-        return tiles::product(cores, &x, matrix, form.epilogue, |step| {
-            Columns::of(y, y_shape, p.y_offset as usize, n, step)
+        let Cores { pool, isa, rounded, .. } = cores;
+        let most = (KEPT / (GROUP * matrix.row_bytes())).max(1);
+        let step = n.div_ceil(pieces * GROUP).min(most) * GROUP;
+        return pool.each(Columns::of(y, y_shape, y_offset, n, step), |(first, mut y)| {
+            dispatch!(*isa, s => with_codes!(
+                matrix.format(),
+                U => in_codes::<_, U>(s, packed, first, &rounded[..rows], form.epilogue, &mut y),
+                else unreachable!("only what has codes is packed")
+            ));
         });
     }
-    let inputs = Inputs { floats: x, rounded };
-    let pieces = if n * k < SMALL { 1 } else { 8 * pool.threads() };
-    let work = Columns::of(y, y_shape, p.y_offset as usize, n, n.div_ceil(pieces));
-    pool.each(work, |(first, mut y)| {
-        for (four, y) in y.chunks_mut(4).enumerate() {
+    if rows > FEW_ROWS {
+        return tiles::product(cores, &x, matrix, form.epilogue, |step| {
+            Columns::of(y, y_shape, y_offset, n, step)
+        });
+    }
+    let isa = cores.isa;
+    let work = Columns::of(y, y_shape, y_offset, n, n.div_ceil(pieces));
+    cores.pool.each(work, |(first, mut y)| {
+        for (x, y) in x.chunks(4).zip(y.chunks_mut(4)) {
             let outputs = Outputs { matrix, first, epilogue: form.epilogue };
             match y.len() {
-                1 => few::<1>(isa, outputs, &inputs, 4 * four, y),
-                2 => few::<2>(isa, outputs, &inputs, 4 * four, y),
-                3 => few::<3>(isa, outputs, &inputs, 4 * four, y),
-                _ => few::<4>(isa, outputs, &inputs, 4 * four, y),
+                1 => few::<1>(isa, outputs, x, y),
+                2 => few::<2>(isa, outputs, x, y),
+                3 => few::<3>(isa, outputs, x, y),
+                _ => few::<4>(isa, outputs, x, y),
             }
         }
     })
-}
-
-/// Rows of activations, and rounded where the product is taken in codes.
-struct Inputs<'a> {
-    floats: Vec<&'a [f32]>,
-    rounded: &'a [Rounded],
 }
 
 /// Rounds rows of activations.
@@ -78,6 +80,94 @@ fn round(cores: &mut Cores, x: &[&[f32]]) -> Result<()> {
     pool.each(x.iter().zip(rounded), |(x, rounded)| dispatch!(isa, _s => rounded.set(x)))
 }
 
+/// Outputs `first ..` of a packed matrix, as many as `y` has columns; `first` begins a group.
+#[inline(always)]
+fn in_codes<S: Simd, U: Codes>(
+    s: S,
+    packed: &Packed,
+    first: usize,
+    x: &[Rounded],
+    epilogue: Option<Epilogue>,
+    y: &mut [&mut [f32]],
+) {
+    let (mut x, mut y) = (x, y);
+    while !x.is_empty() {
+        let rows = match x.len() {
+            16.. if S::WIDE => tiles_of::<S, U, 16>(s, packed, first, x, epilogue, y),
+            4.. => tiles_of::<S, U, 4>(s, packed, first, x, epilogue, y),
+            2.. => tiles_of::<S, U, 2>(s, packed, first, x, epilogue, y),
+            _ => tiles_of::<S, U, 1>(s, packed, first, x, epilogue, y),
+        };
+        (x, y) = (&x[rows..], &mut y[rows..]);
+    }
+}
+
+/// The first `R` rows of `x` with each group; returns `R`.
+#[inline(always)]
+fn tiles_of<S: Simd, U: Codes, const R: usize>(
+    s: S,
+    packed: &Packed,
+    first: usize,
+    x: &[Rounded],
+    epilogue: Option<Epilogue>,
+    y: &mut [&mut [f32]],
+) -> usize {
+    let x: [&Rounded; R] = std::array::from_fn(
+        #[inline(always)]
+        |r| &x[r],
+    );
+    let columns = (0..y[0].len()).step_by(GROUP);
+    for (column, group) in columns.zip(packed.groups(first / GROUP)) {
+        let dots = tile::<S, U, R>(s, group, x);
+        for (y, dots) in y.iter_mut().zip(dots) {
+            for (y, dot) in y[column..].iter_mut().zip(dots) {
+                *y = finish(epilogue, *y, dot);
+            }
+        }
+    }
+    R
+}
+
+/// Sixteen rows of weights times `R` rows of activations. A sum is taken in the same order whatever `R` is.
+#[inline(always)]
+fn tile<S: Simd, U: Codes, const R: usize>(s: S, group: &[u8], x: [&Rounded; R]) -> [[f32; GROUP]; R] {
+    let per_block = U::LEN / 32;
+    let runs = group.len() / (GROUP * U::BYTES) * per_block;
+    let (mut numbers, mut blocks) = ([&x[0].runs[..0]; R], [&x[0].blocks[..0]; R]);
+    for r in 0..R {
+        (numbers[r], blocks[r]) = (&x[r].runs[..runs], &x[r].blocks[..runs]);
+    }
+    let mut sums = [s.no_lanes(); R];
+    for (index, block) in group.chunks_exact(GROUP * U::BYTES).enumerate() {
+        prefetch(s, block);
+        for run in 0..per_block {
+            let (weights, at) = (U::weights(s, block, run), index * per_block + run);
+            for r in 0..R {
+                let (x, of) = (&numbers[r][at], &blocks[r][at]);
+                if U::HALVES {
+                    for half in 0..2 {
+                        let codes = &weights.codes[4 * half..];
+                        let dots = s.dot_quads::<4>(codes, x, 4 * half, U::CODE, of.sums[half]);
+                        sums[r] = s.add_scaled(sums[r], dots, weights.scales[half], of.scale);
+                    }
+                } else {
+                    let all = of.sums[0] + of.sums[1];
+                    let dots = s.dot_quads::<8>(&weights.codes, x, 0, U::CODE, all);
+                    sums[r] = s.add_scaled(sums[r], dots, weights.scales[0], of.scale);
+                }
+                if U::MINS {
+                    sums[r] = s.add_times(sums[r], weights.mins, of.total);
+                }
+            }
+        }
+    }
+    let mut dots = [[0.0; GROUP]; R];
+    for r in 0..R {
+        s.store_lanes(sums[r], &mut dots[r]);
+    }
+    dots
+}
+
 /// Outputs `first ..` of the matrix.
 #[derive(Clone, Copy)]
 struct Outputs<'a> {
@@ -86,18 +176,10 @@ struct Outputs<'a> {
     epilogue: Option<Epilogue>,
 }
 
-/// The outputs of rows `at .. at + R`.
-fn few<const R: usize>(isa: Isa, outputs: Outputs<'_>, inputs: &Inputs<'_>, at: usize, y: &mut [&mut [f32]]) {
+/// The outputs of `R` rows.
+fn few<const R: usize>(isa: Isa, outputs: Outputs<'_>, x: &[&[f32]], y: &mut [&mut [f32]]) {
     let (matrix, format) = (outputs.matrix, outputs.matrix.format());
-    if !inputs.rounded.is_empty() {
-        let x: [&Rounded; R] = std::array::from_fn(|r| &inputs.rounded[at + r]);
-        return dispatch!(isa, s => with_codes!(
-            format,
-            U => outputs.each(y, #[inline(always)] |row| codes::dot::<_, U, R>(s, row, x)),
-            else unreachable!("rounded only where the format has codes")
-        ));
-    }
-    let x: [&[f32]; R] = std::array::from_fn(|r| inputs.floats[at + r]);
+    let x: [&[f32]; R] = std::array::from_fn(|r| x[r]);
     dispatch!(isa, s => with_unit!(
         format,
         U => outputs.each(y, #[inline(always)] |row| dot::<_, U, R>(s, matrix, row, x)),

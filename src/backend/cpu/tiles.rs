@@ -31,16 +31,16 @@ pub(super) fn product<'y>(
     columns: impl FnOnce(usize) -> Columns<'y>,
 ) -> Result<()> {
     let (k, panels) = (matrix.cols(), x.len().div_ceil(8));
-    let Cores { pool, isa, packed, .. } = cores;
-    packed.resize((panels * k * 8).max(packed.len()), 0.0);
-    let packed = &mut packed[..panels * k * 8];
-    pool.each(x.chunks(8).zip(packed.chunks_exact_mut(8 * k)), |(x, panel)| pack(x, panel))?;
+    let Cores { pool, isa, panels: turned, .. } = cores;
+    turned.resize((panels * k * 8).max(turned.len()), 0.0);
+    let turned = &mut turned[..panels * k * 8];
+    pool.each(x.chunks(8).zip(turned.chunks_exact_mut(8 * k)), |(x, panel)| turn(x, panel))?;
 
     let depth = DEPTH.next_multiple_of(matrix.format().block_len());
     let scratch = || (vec![0.0; OUTPUTS * depth], vec![[0.0; 8]; OUTPUTS * panels]);
-    let (isa, packed) = (*isa, packed.as_chunks::<8>().0);
+    let (isa, turned) = (*isa, turned.as_chunks::<8>().0);
     pool.each_with(columns(OUTPUTS), scratch, |(weights, sums), (first, mut y)| {
-        dispatch!(isa, s => piece(s, matrix, first, y[0].len(), packed, weights, sums));
+        dispatch!(isa, s => piece(s, matrix, first, y[0].len(), turned, weights, sums));
         for (r, y) in y.iter_mut().enumerate() {
             for (j, y) in y.iter_mut().enumerate() {
                 *y = finish(epilogue, *y, sums[j * panels + r / 8][r % 8]);
@@ -50,7 +50,7 @@ pub(super) fn product<'y>(
 }
 
 /// Transposes up to 8 rows; the rows that are not there are zero.
-fn pack(x: &[&[f32]], panel: &mut [f32]) {
+fn turn(x: &[&[f32]], panel: &mut [f32]) {
     for (column, out) in panel.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         *out = std::array::from_fn(|r| x.get(r).map_or(0.0, |x| x[column]));
     }
@@ -63,7 +63,7 @@ fn piece<S: Simd>(
     matrix: &Matrix,
     first: usize,
     outputs: usize,
-    packed: &[[f32; 8]],
+    turned: &[[f32; 8]],
     weights: &mut [f32],
     sums: &mut [[f32; 8]],
 ) {
@@ -76,7 +76,7 @@ fn piece<S: Simd>(
             let bytes = &row[bytes_at(from)..bytes_at(from + len)];
             decode(s, matrix.format(), bytes, &mut weights[j * depth..][..len]);
         }
-        let panel = |panel: usize| &packed[panel * k + from..][..len];
+        let panel = |panel: usize| &turned[panel * k + from..][..len];
         for pair in (0..panels).step_by(2) {
             for j in (0..outputs).step_by(TILE) {
                 let mut w: [&[f32]; TILE] = [&[]; TILE];

@@ -56,7 +56,7 @@ pub(super) fn product(seed: &mut Seed, matrix: &Matrix, rows: usize, epilogue: E
     }
 }
 
-/// Allows what rounding activations to 16 bits may change: each by half of max |x| / 32767, so a product by that
+/// Allows what rounding activations to 16 bits may change: each by half of max |x| / 32639, so a product by that
 /// times Σ|w|.
 pub(super) fn allow_rounding(case: &mut Case, matrix: &Matrix) {
     let Data::F32(x) = &case.args[0] else { panic!("a product's first argument is x") };
@@ -66,7 +66,7 @@ pub(super) fn allow_rounding(case: &mut Case, matrix: &Matrix) {
         matrix.decode_row(row, &mut weights);
         weights.iter().map(|w| w.abs()).sum::<f32>()
     });
-    case.tolerance.0 += sums.fold(0.0, f32::max) * most / 65534.0;
+    case.tolerance.0 += sums.fold(0.0, f32::max) * most / 65278.0;
 }
 
 fn products(format: Format) -> Vec<Case> {

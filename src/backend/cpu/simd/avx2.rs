@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Pairs, Simd};
+use super::{Code, Run, Simd};
 
 /// The proof that AVX2, FMA and F16C are there.
 #[derive(Clone, Copy, Debug)]
@@ -34,26 +34,6 @@ pub(super) use avx2;
 #[target_feature(enable = "avx2,fma,f16c")]
 fn compiled<R>(f: impl FnOnce() -> R) -> R {
     f()
-}
-
-/// Rows of eight become columns.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn transpose8(rows: [__m256i; 8]) -> [__m256i; 8] {
-    let [a, b, c, d, e, f, g, h] = rows;
-    let two = |a, b| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)];
-    let four = |[a, b]: [__m256i; 2], [c, d]: [__m256i; 2]| {
-        [
-            _mm256_unpacklo_epi64(a, c),
-            _mm256_unpackhi_epi64(a, c),
-            _mm256_unpacklo_epi64(b, d),
-            _mm256_unpackhi_epi64(b, d),
-        ]
-    };
-    let (top, bottom) = (four(two(a, b), two(c, d)), four(two(e, f), two(g, h)));
-    let low = |i: usize| _mm256_permute2x128_si256::<0x20>(top[i], bottom[i]);
-    let high = |i: usize| _mm256_permute2x128_si256::<0x31>(top[i], bottom[i]);
-    [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
 }
 
 /// In both halves, the sums of the half's four lanes of each.
@@ -210,70 +190,6 @@ macro_rules! eights {
                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(b))),
             ])
         }
-        #[inline(always)]
-        fn wide(self, b: __m128i) -> __m256i {
-            avx2!(_mm256_cvtepu8_epi16(b))
-        }
-        #[inline(always)]
-        fn wide_signed(self, b: __m128i) -> __m256i {
-            avx2!(_mm256_cvtepi8_epi16(b))
-        }
-        #[inline(always)]
-        fn minus(self, i: __m256i, less: i16) -> __m256i {
-            avx2!(_mm256_sub_epi16(i, _mm256_set1_epi16(less)))
-        }
-        #[inline(always)]
-        fn dot_codes(self, i: __m256i, x: &[i16; 16]) -> __m256i {
-            avx2!(_mm256_madd_epi16(i, _mm256_loadu_si256(x.as_ptr().cast())))
-        }
-        #[inline(always)]
-        fn two(self, values: [f32; 2]) -> __m128 {
-            avx2!(_mm_castpd_ps(_mm_load_sd(values.as_ptr().cast())))
-        }
-        #[inline(always)]
-        fn two_halves(self, bits: u32) -> __m128 {
-            avx2!(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.cast_signed())))
-        }
-        #[inline(always)]
-        fn mul_two(self, a: __m128, b: &[f32; 2]) -> __m128 {
-            avx2!(_mm_mul_ps(a, self.two(*b)))
-        }
-        #[inline(always)]
-        fn add_two(self, a: __m128, b: __m128) -> __m128 {
-            avx2!(_mm_add_ps(a, b))
-        }
-        #[inline(always)]
-        fn splat_first(self, two: __m128) -> __m256 {
-            avx2!(_mm256_broadcastss_ps(two))
-        }
-        #[inline(always)]
-        fn values(self, two: __m128) -> [f32; 2] {
-            avx2!([_mm_cvtss_f32(two), _mm_cvtss_f32(_mm_movehdup_ps(two))])
-        }
-        #[inline(always)]
-        fn float(self, d: __m256i) -> __m256 {
-            avx2!(_mm256_cvtepi32_ps(d))
-        }
-        #[inline(always)]
-        fn store_codes(self, i: [__m256i; 2], codes: &mut [[i16; 2]; 16]) {
-            let (halves, _) = codes.as_chunks_mut::<8>();
-            avx2!(_mm256_storeu_si256(halves[0].as_mut_ptr().cast(), i[0]));
-            avx2!(_mm256_storeu_si256(halves[1].as_mut_ptr().cast(), i[1]));
-        }
-        #[inline(always)]
-        fn transpose(self, from: &Pairs, to: &mut Pairs) {
-            for (row, column) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
-                let mut eight = [avx2!(_mm256_setzero_si256()); 8];
-                for (i, eight) in eight.iter_mut().enumerate() {
-                    let from: &[[i16; 2]; 8] = from[row + i][column..].first_chunk().expect("8 of 16");
-                    *eight = avx2!(_mm256_loadu_si256(from.as_ptr().cast()));
-                }
-                for (i, eight) in avx2!(transpose8(eight)).into_iter().enumerate() {
-                    let to: &mut [[i16; 2]; 8] = to[column + i][row..].first_chunk_mut().expect("8 of 16");
-                    avx2!(_mm256_storeu_si256(to.as_mut_ptr().cast(), eight));
-                }
-            }
-        }
     };
 }
 pub(super) use eights;
@@ -281,13 +197,9 @@ pub(super) use eights;
 impl Simd for Avx2 {
     type V = __m256;
     type B = __m128i;
-    type I = __m256i;
-    type D = __m256i;
-    type T = __m128;
     type Lanes = [__m256; 2];
     type Sums = [__m256i; 2];
-    type Pairs = [__m256i; 2];
-    type Pair = __m256i;
+    type Quads = [__m256i; 2];
 
     eights!();
 
@@ -296,38 +208,126 @@ impl Simd for Avx2 {
         avx2!(compiled(f))
     }
     #[inline(always)]
-    fn more_codes(self, d: __m256i, i: __m256i, x: &[i16; 16]) -> __m256i {
-        avx2!(_mm256_add_epi32(d, self.dot_codes(i, x)))
-    }
-    #[inline(always)]
-    fn pairs(self, codes: &[[i16; 2]; 16]) -> [__m256i; 2] {
-        let (halves, _) = codes.as_chunks::<8>();
-        let load = |half: &[[i16; 2]; 8]| avx2!(_mm256_loadu_si256(half.as_ptr().cast()));
+    fn quads(self, bytes: &[u8; 64]) -> [__m256i; 2] {
+        let (halves, _) = bytes.as_chunks::<32>();
+        let load = |half: &[u8; 32]| avx2!(_mm256_loadu_si256(half.as_ptr().cast()));
         [load(&halves[0]), load(&halves[1])]
     }
     #[inline(always)]
-    fn pair(self, codes: [i16; 2]) -> __m256i {
-        avx2!(_mm256_set1_epi32(bytemuck::cast(codes)))
+    fn quads_and(self, q: [__m256i; 2], mask: u8) -> [__m256i; 2] {
+        let mask = avx2!(_mm256_set1_epi8(mask.cast_signed()));
+        avx2!([_mm256_and_si256(q[0], mask), _mm256_and_si256(q[1], mask)])
     }
     #[inline(always)]
-    fn no_sums(self) -> [__m256i; 2] {
-        avx2!([_mm256_setzero_si256(); 2])
+    fn quads_or(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        avx2!([_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])])
     }
     #[inline(always)]
-    fn add_dots(self, sums: [__m256i; 2], w: [__m256i; 2], x: __m256i) -> [__m256i; 2] {
-        avx2!([
-            _mm256_add_epi32(sums[0], _mm256_madd_epi16(w[0], x)),
-            _mm256_add_epi32(sums[1], _mm256_madd_epi16(w[1], x)),
-        ])
+    fn quads_left<const N: i32>(self, q: [__m256i; 2]) -> [__m256i; 2] {
+        avx2!([_mm256_slli_epi16::<N>(q[0]), _mm256_slli_epi16::<N>(q[1])])
+    }
+    #[inline(always)]
+    fn quads_right<const N: i32>(self, q: [__m256i; 2]) -> [__m256i; 2] {
+        let shifted = avx2!([_mm256_srli_epi16::<N>(q[0]), _mm256_srli_epi16::<N>(q[1])]);
+        self.quads_and(shifted, 0xff >> N)
+    }
+    #[inline(always)]
+    fn quads_bits(self, q: [__m256i; 2], at: usize) -> [__m256i; 2] {
+        let (byte, bit) =
+            ((at / 8) as i32 * 0x0101_0101, if at % 8 == 0 { 0x0804_0201 } else { 0x8040_2010u32 });
+        let bits = |q: __m256i| {
+            avx2!({
+                let lanes = _mm256_setr_epi32(
+                    0,
+                    0x0404_0404,
+                    0x0808_0808,
+                    0x0c0c_0c0c,
+                    0,
+                    0x0404_0404,
+                    0x0808_0808,
+                    0x0c0c_0c0c,
+                );
+                let bytes = _mm256_shuffle_epi8(q, _mm256_add_epi32(lanes, _mm256_set1_epi32(byte)));
+                let bit = _mm256_set1_epi32(bit.cast_signed());
+                let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+                _mm256_and_si256(set, _mm256_set1_epi8(1))
+            })
+        };
+        [bits(q[0]), bits(q[1])]
+    }
+    #[inline(always)]
+    fn quads_byte(self, q: [__m256i; 2], at: usize) -> [__m256; 2] {
+        let byte = |q: __m256i| {
+            avx2!({
+                let shifted = _mm256_srl_epi32(q, _mm_cvtsi32_si128(8 * at as i32));
+                _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(0xff)))
+            })
+        };
+        [byte(q[0]), byte(q[1])]
+    }
+    #[inline(always)]
+    fn dot_quads<const N: usize>(
+        self,
+        w: &[[__m256i; 2]],
+        x: &Run,
+        at: usize,
+        codes: Code,
+        sum: i32,
+    ) -> [__m256i; 2] {
+        let start = sum.wrapping_mul(-codes.offset);
+        let mut sums = avx2!([_mm256_set1_epi32(start); 2]);
+        if codes.bits == 8 {
+            for i in 0..N {
+                let x = avx2!(words(quad(x.high[at + i]), quad(x.low[at + i])));
+                for half in 0..2 {
+                    let [even, odd] = avx2!(signed_words(w[i][half]));
+                    avx2!({
+                        sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(even, x[0]));
+                        sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(odd, x[1]));
+                    });
+                }
+            }
+            return sums;
+        }
+        // So many products of two bytes, twice 2^bits · 128 at most, fit in 16 bits.
+        let span = 1 << (7 - codes.bits.clamp(4, 6));
+        for half in 0..2 {
+            let mut high = avx2!(_mm256_setzero_si256());
+            for from in (0..N).step_by(span) {
+                let mut pairs = avx2!([_mm256_setzero_si256(); 2]);
+                for i in from..N.min(from + span) {
+                    avx2!({
+                        let (h, l) = (quad(x.high[at + i]), quad(x.low[at + i]));
+                        pairs[0] = _mm256_add_epi16(pairs[0], _mm256_maddubs_epi16(w[i][half], h));
+                        pairs[1] = _mm256_add_epi16(pairs[1], _mm256_maddubs_epi16(w[i][half], l));
+                    });
+                }
+                avx2!({
+                    let ones = _mm256_set1_epi16(1);
+                    high = _mm256_add_epi32(high, _mm256_madd_epi16(pairs[0], ones));
+                    sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(pairs[1], ones));
+                });
+            }
+            sums[half] = avx2!(_mm256_add_epi32(sums[half], _mm256_slli_epi32::<8>(high)));
+        }
+        sums
     }
     #[inline(always)]
     fn no_lanes(self) -> [__m256; 2] {
         [self.splat(0.0); 2]
     }
     #[inline(always)]
-    fn lanes(self, values: &[f32; 16]) -> [__m256; 2] {
-        let (eights, _) = values.as_chunks::<8>();
-        [self.load(&eights[0]), self.load(&eights[1])]
+    fn lanes_half(self, bytes: &[u8; 32]) -> [__m256; 2] {
+        let (eights, _) = bytes.as_chunks::<16>();
+        [self.half(&eights[0]), self.half(&eights[1])]
+    }
+    #[inline(always)]
+    fn lanes_signed(self, bytes: &[u8; 16]) -> [__m256; 2] {
+        self.signed(self.bytes(bytes))
+    }
+    #[inline(always)]
+    fn lanes_mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
     }
     #[inline(always)]
     fn store_lanes(self, lanes: [__m256; 2], values: &mut [f32; 16]) {
@@ -338,9 +338,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn add_scaled(self, to: [__m256; 2], sums: [__m256i; 2], scales: [__m256; 2], x: f32) -> [__m256; 2] {
         let x = self.splat(x);
+        let float = |sums: __m256i| avx2!(_mm256_cvtepi32_ps(sums));
         [
-            self.fma(self.float(sums[0]), self.mul(scales[0], x), to[0]),
-            self.fma(self.float(sums[1]), self.mul(scales[1], x), to[1]),
+            self.fma(float(sums[0]), self.mul(scales[0], x), to[0]),
+            self.fma(float(sums[1]), self.mul(scales[1], x), to[1]),
         ]
     }
     #[inline(always)]
@@ -348,4 +349,29 @@ impl Simd for Avx2 {
         let x = self.splat(x);
         [self.fma(a[0], x, to[0]), self.fma(a[1], x, to[1])]
     }
+}
+
+/// Four bytes in each lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn quad(bytes: [i8; 4]) -> __m256i {
+    _mm256_set1_epi32(bytemuck::cast(bytes))
+}
+
+/// 256 · high + low of bytes 0 and 2 of each lane, and of bytes 1 and 3.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words(high: __m256i, low: __m256i) -> [__m256i; 2] {
+    let [even, odd] = signed_words(low);
+    [
+        _mm256_add_epi16(_mm256_slli_epi16::<8>(high), even),
+        _mm256_add_epi16(_mm256_and_si256(high, _mm256_set1_epi16(-256)), odd),
+    ]
+}
+
+/// Signed bytes 0 and 2 of each lane as words, and bytes 1 and 3.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed_words(bytes: __m256i) -> [__m256i; 2] {
+    [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
 }

@@ -19,8 +19,26 @@ pub(super) use avx512::Avx512;
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
 
-/// Sixteen by sixteen pairs of codes.
-pub(super) type Pairs = [[[i16; 2]; 16]; 16];
+/// 32 activations as whole numbers 256 · high + low in quads: both parts fit the dot products of bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(super) struct Run {
+    pub(super) high: [[i8; 4]; 8],
+    pub(super) low: [[i8; 4]; 8],
+}
+
+/// What the codes of weights are: unsigned numbers of so many bits, or signed ones of 8 bits with an offset of 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code {
+    pub(super) bits: u32,
+    /// The code of zero.
+    pub(super) offset: i32,
+}
+
+impl Run {
+    /// The largest number, either sign: 256 · 127 + 127.
+    pub(super) const MOST: i16 = 32639;
+}
 
 /// The instruction set that computes.
 #[derive(Clone, Copy, Debug)]
@@ -99,20 +117,15 @@ macro_rules! dispatch {
 }
 pub(super) use dispatch;
 
-/// Operations on eight f32 (`V`), on sixteen bytes (`B`) and on sixteen i16 (`I`) with sums in i32 (`D`).
+/// Operations on eight f32 (`V`), on sixteen bytes (`B`), and on sixteen lanes of one weight row each.
 pub(super) trait Simd: Copy + Send + Sync + 'static {
     type V: Copy + Send + Sync;
     type B: Copy;
-    type I: Copy;
-    type D: Copy;
-    /// Two f32.
-    type T: Copy;
-    /// Sixteen f32, sums in i32, and pairs of i16; and one pair for all sixteen.
+    /// Sixteen f32, sixteen sums in i32, and sixteen times four bytes.
     type Lanes: Copy;
     type Sums: Copy;
-    type Pairs: Copy;
-    type Pair: Copy;
-    /// Whether the registers hold six by twice sixteen sums.
+    type Quads: Copy;
+    /// Whether the registers hold sixteen `Lanes` and eight `Quads`.
     const WIDE: bool = false;
 
     /// Runs `f` compiled for these instructions; what `f` calls must be `#[inline(always)]`.
@@ -173,44 +186,35 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn unsigned(self, b: Self::B) -> [Self::V; 2];
     fn signed(self, b: Self::B) -> [Self::V; 2];
 
-    /// Sixteen unsigned bytes.
-    fn wide(self, b: Self::B) -> Self::I;
-    /// Sixteen signed bytes.
-    fn wide_signed(self, b: Self::B) -> Self::I;
-    /// Each element minus `less`.
-    fn minus(self, i: Self::I, less: i16) -> Self::I;
-    /// Products of the elements, in some order added up to the lanes of a sum.
-    fn dot_codes(self, i: Self::I, x: &[i16; 16]) -> Self::D;
-    /// The same, added to `d`.
-    fn more_codes(self, d: Self::D, i: Self::I, x: &[i16; 16]) -> Self::D;
-    /// The lanes as f32: their sum is what counts, not their order.
-    fn float(self, d: Self::D) -> Self::V;
-    fn two(self, values: [f32; 2]) -> Self::T;
-    /// Two IEEE halves, the lower first.
-    fn two_halves(self, bits: u32) -> Self::T;
-    fn mul_two(self, a: Self::T, b: &[f32; 2]) -> Self::T;
-    fn add_two(self, a: Self::T, b: Self::T) -> Self::T;
-    /// The first in each lane.
-    fn splat_first(self, two: Self::T) -> Self::V;
-    fn values(self, two: Self::T) -> [f32; 2];
+    /// Four bytes for each of sixteen lanes.
+    fn quads(self, bytes: &[u8; 64]) -> Self::Quads;
+    fn quads_and(self, q: Self::Quads, mask: u8) -> Self::Quads;
+    fn quads_or(self, a: Self::Quads, b: Self::Quads) -> Self::Quads;
+    /// Each byte shifted left by `N` bits; no bit is shifted out.
+    fn quads_left<const N: i32>(self, q: Self::Quads) -> Self::Quads;
+    /// Each byte shifted right by `N` bits.
+    fn quads_right<const N: i32>(self, q: Self::Quads) -> Self::Quads;
+    /// 1 in byte i of a lane where its bit `at + i` is set; `at` is a multiple of 4.
+    fn quads_bits(self, q: Self::Quads, at: usize) -> Self::Quads;
+    /// Byte `at` of each lane.
+    fn quads_byte(self, q: Self::Quads, at: usize) -> Self::Lanes;
+    /// Σ (code − offset) · x over the first `N` quads of weights and the activations from quad `at` of a run on;
+    /// `sum` is Σ x of these.
+    fn dot_quads<const N: usize>(
+        self,
+        w: &[Self::Quads],
+        x: &Run,
+        at: usize,
+        codes: Code,
+        sum: i32,
+    ) -> Self::Sums;
 
-    fn store_codes(self, i: [Self::I; 2], codes: &mut [[i16; 2]; 16]);
-    /// `to[b][a] = from[a][b]`
-    #[inline(always)]
-    fn transpose(self, from: &Pairs, to: &mut Pairs) {
-        for (b, to) in to.iter_mut().enumerate() {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = from[b];
-            }
-        }
-    }
-    fn pairs(self, codes: &[[i16; 2]; 16]) -> Self::Pairs;
-    fn pair(self, codes: [i16; 2]) -> Self::Pair;
-    fn no_sums(self) -> Self::Sums;
-    /// The dot product of each pair of `w` with `x`, added to its sum.
-    fn add_dots(self, sums: Self::Sums, w: Self::Pairs, x: Self::Pair) -> Self::Sums;
     fn no_lanes(self) -> Self::Lanes;
-    fn lanes(self, values: &[f32; 16]) -> Self::Lanes;
+    /// Sixteen IEEE halves.
+    fn lanes_half(self, bytes: &[u8; 32]) -> Self::Lanes;
+    /// Sixteen signed bytes.
+    fn lanes_signed(self, bytes: &[u8; 16]) -> Self::Lanes;
+    fn lanes_mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     fn store_lanes(self, lanes: Self::Lanes, values: &mut [f32; 16]);
     /// `to + sums · scales · x`
     fn add_scaled(self, to: Self::Lanes, sums: Self::Sums, scales: Self::Lanes, x: f32) -> Self::Lanes;
@@ -327,92 +331,123 @@ mod tests {
     }
 
     #[inline(always)]
-    fn code_dot<S: Simd>(s: S, bytes: &[u8; 16], x: &[i16; 16]) -> [f32; 3] {
-        let b = s.bytes(bytes);
-        let unsigned = s.dot_codes(s.wide(b), x);
-        let both = s.more_codes(unsigned, s.wide_signed(b), x);
-        let less = s.dot_codes(s.minus(s.wide(s.low(b)), 8), x);
-        [s.sum(s.float(unsigned)), s.sum(s.float(both)), s.sum(s.float(less))]
-    }
-
-    #[inline(always)]
-    fn twos<S: Simd>(s: S, bits: u32, by: [f32; 2]) -> [f32; 4] {
-        let two = s.add_two(s.two_halves(bits), s.two([1.0, -1.0]));
-        let [a, b] = s.values(s.mul_two(two, &by));
-        let mut first = [0.0; 8];
-        s.store(s.splat_first(two), &mut first);
-        [a, b, first[0], first[7]]
-    }
-
-    #[test]
-    fn pairs_of_floats_keep_their_order() {
-        for isa in Isa::all() {
-            // The halves 2 and 0.5.
-            let got = dispatch!(isa, s => twos(s, 0x3800_4000, [10.0, 100.0]));
-            assert_eq!(got, [30.0, -50.0, 3.0, 3.0], "{}", isa.name());
-        }
+    fn quads<S: Simd>(s: S, bytes: &[u8; 64]) -> Vec<[f32; 16]> {
+        let q = s.quads(bytes);
+        let low = s.quads_and(q, 15);
+        let mixed = s.quads_or(s.quads_left::<4>(s.quads_and(low, 3)), s.quads_right::<6>(q));
+        let all = [q, low, mixed, s.quads_right::<4>(q), s.quads_bits(q, 0), s.quads_bits(q, 20)];
+        let bytes = all.iter().flat_map(
+            #[inline(always)]
+            |&q| [0, 1, 2, 3].map(|at| s.quads_byte(q, at)),
+        );
+        let store = |lanes| {
+            let mut out = [0.0; 16];
+            s.store_lanes(lanes, &mut out);
+            out
+        };
+        bytes.map(store).collect()
     }
 
     #[test]
-    fn dots_of_codes_are_whole_numbers() {
-        let mut seed = Seed::new(4);
-        for round in 0..50 {
-            let bytes: [u8; 16] = std::array::from_fn(|_| seed.bits() as u8);
-            // At most 2²⁴ in all, so that f32 holds every sum.
-            let x: [i16; 16] =
-                std::array::from_fn(|_| if round == 0 { -2000 } else { (seed.bits() % 4001) as i16 - 2000 });
-            let sum = |code: &dyn Fn(u8) -> i32| -> i32 {
-                bytes.iter().zip(x).map(|(&b, x)| code(b) * i32::from(x)).sum()
-            };
-            let (unsigned, signed) = (sum(&i32::from), sum(&|b| i32::from(b.cast_signed())));
-            let expected =
-                [unsigned, unsigned + signed, sum(&|b| i32::from(b & 15) - 8)].map(|sum| sum as f32);
+    fn quads_mean_the_same_everywhere() {
+        let mut seed = Seed::new(7);
+        for _ in 0..50 {
+            let bytes: [u8; 64] = std::array::from_fn(|_| seed.bits() as u8);
+            let expected = quads(Portable, &bytes);
+            assert_eq!(expected[6][15], f32::from(bytes[62] & 15));
+            assert_eq!(expected[19][3], f32::from(bytes[12] >> 3 & 1));
+            assert_eq!(expected[20][5], f32::from(bytes[22] >> 4 & 1));
             for isa in Isa::all() {
-                assert_eq!(dispatch!(isa, s => code_dot(s, &bytes, &x)), expected, "{}", isa.name());
+                assert_eq!(dispatch!(isa, s => quads(s, &bytes)), expected, "{}", isa.name());
             }
         }
     }
 
-    /// The transposed square, and the sums of its first two rows of pairs times `x`, times 4 and 1 more.
     #[inline(always)]
-    fn pair_sums<S: Simd>(s: S, square: &Pairs, x: [[i16; 2]; 2]) -> ([f32; 16], Pairs) {
-        let mut turned = [[[0; 2]; 16]; 16];
-        s.transpose(square, &mut turned);
-        let mut sums = s.no_sums();
-        for (w, x) in turned.iter().zip(x) {
-            sums = s.add_dots(sums, s.pairs(w), s.pair(x));
-        }
+    fn lanes<S: Simd>(s: S, bytes: &[u8; 32]) -> [f32; 16] {
+        let (halves, signed) = (s.lanes_half(bytes), s.lanes_signed(bytes.first_chunk().unwrap()));
         let mut out = [0.0; 16];
-        let ones = s.lanes(&[1.0; 16]);
-        s.store_lanes(s.add_scaled(s.add_times(s.no_lanes(), ones, 1.0), sums, ones, 4.0), &mut out);
-        (out, turned)
+        s.store_lanes(s.add_times(s.lanes_mul(halves, signed), signed, -3.0), &mut out);
+        out
     }
 
     #[test]
-    fn tiles_of_codes_are_whole_numbers() {
-        let mut seed = Seed::new(6);
-        for round in 0..50 {
-            let code = |seed: &mut Seed| match round {
-                0 => 127,
-                1 => -128,
-                _ => i16::from(seed.bits() as i8),
-            };
-            let square: Pairs =
-                std::array::from_fn(|_| std::array::from_fn(|_| [code(&mut seed), code(&mut seed)]));
-            let x = match round {
-                0 | 1 => [[32767; 2], [-32767, 32767]],
-                _ => std::array::from_fn(|_| std::array::from_fn(|_| seed.bits() as i16 >> 3)),
-            };
-            let expected: [f32; 16] = std::array::from_fn(|output| {
-                let dot =
-                    |pair: usize, at: usize| i32::from(square[output][pair][at]) * i32::from(x[pair][at]);
-                let sum = dot(0, 0) + dot(0, 1) + dot(1, 0) + dot(1, 1);
-                sum as f32 * 4.0 + 1.0
+    fn lanes_mean_the_same_everywhere() {
+        let mut seed = Seed::new(10);
+        for _ in 0..50 {
+            // Halves that are numbers; products that are whole numbers of 2⁻²⁴ below 1.
+            let bytes: [u8; 32] =
+                std::array::from_fn(|i| seed.bits() as u8 & if i % 2 == 0 { 0xff } else { 0x83 });
+            let half = |i: usize| half::f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32();
+            let expected: [f32; 16] = std::array::from_fn(|i| {
+                let signed = f32::from(bytes[i].cast_signed());
+                half(i) * signed + signed * -3.0
             });
             for isa in Isa::all() {
-                let (sums, turned) = dispatch!(isa, s => pair_sums(s, &square, x));
-                assert_eq!(sums, expected, "{}", isa.name());
-                assert!((0..16).all(|a| (0..16).all(|b| turned[b][a] == square[a][b])), "{}", isa.name());
+                let got = dispatch!(isa, s => lanes(s, &bytes));
+                assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4), "{}", isa.name());
+            }
+        }
+    }
+
+    /// The sums of all quads, and of the last four of them, with a factor of 2⁻⁴.
+    #[inline(always)]
+    fn quad_dots<S: Simd>(s: S, w: &[[u8; 64]; 8], x: &Run, code: Code, sums: [i32; 2]) -> [[f32; 16]; 2] {
+        let w = w.map(
+            #[inline(always)]
+            |w| s.quads(&w),
+        );
+        let ones = s.lanes_half(&[0, 0x3c].repeat(16).try_into().unwrap());
+        let all = s.dot_quads::<8>(&w, x, 0, code, sums[0] + sums[1]);
+        let last = s.dot_quads::<4>(&w[4..], x, 4, code, sums[1]);
+        [all, last].map(
+            #[inline(always)]
+            |dots| {
+                let mut out = [0.0; 16];
+                s.store_lanes(s.add_scaled(s.no_lanes(), dots, ones, 0.0625), &mut out);
+                out
+            },
+        )
+    }
+
+    #[test]
+    fn dots_of_codes_are_whole_numbers() {
+        let mut seed = Seed::new(6);
+        let codes = [(4, 8), (4, 0), (5, 16), (6, 32), (8, 0)].map(|(bits, offset)| Code { bits, offset });
+        for (round, code) in (0..200).zip(codes.iter().copied().cycle()) {
+            // The extremes first: they must not saturate.
+            let most = [(1u32 << code.bits) - 1, 1 << (code.bits - 1)][usize::from(code.bits == 8)] as u8;
+            let weight = |seed: &mut Seed| if round < 20 { most } else { seed.bits() as u8 & most };
+            let w: [[u8; 64]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| weight(&mut seed)));
+            let number = |seed: &mut Seed| match round {
+                0..5 => Run::MOST,
+                5..10 => -Run::MOST,
+                10..15 => -128,
+                // The low byte at its least, the high one at its most.
+                15..20 => 32384,
+                _ => (seed.bits() as i16).clamp(-Run::MOST, Run::MOST),
+            };
+            let x: [[i16; 4]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| number(&mut seed)));
+            let run = Run {
+                high: x.map(|x| x.map(|x| ((x + 128) >> 8) as i8)),
+                low: x.map(|x| x.map(|x| x as i8)),
+            };
+            let sum = |quads: std::ops::Range<usize>| x[quads].iter().flatten().map(|&x| i32::from(x)).sum();
+            let dot = |lane: usize, first: usize| {
+                let mut dot = 0;
+                for quad in first..8 {
+                    for j in 0..4 {
+                        let byte = w[quad][4 * lane + j];
+                        let w = if code.bits == 8 { i32::from(byte.cast_signed()) } else { i32::from(byte) };
+                        dot += (w - code.offset) * i32::from(x[quad][j]);
+                    }
+                }
+                dot as f32 * 0.0625
+            };
+            let expected = [0, 4].map(|first| std::array::from_fn(|lane| dot(lane, first)));
+            for isa in Isa::all() {
+                let got = dispatch!(isa, s => quad_dots(s, &w, &run, code, [sum(0..4), sum(4..8)]));
+                assert_eq!(got, expected, "{}, {code:?}, round {round}", isa.name());
             }
         }
     }

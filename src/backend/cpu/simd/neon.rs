@@ -7,7 +7,7 @@ use std::arch::aarch64::*;
 
 use half::slice::HalfFloatSliceExt;
 
-use super::Simd;
+use super::{Code, Run, Simd};
 
 /// The proof that NEON is there.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +41,9 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
 impl Simd for Neon {
     type V = Eight;
     type B = uint8x16_t;
-    type I = (int16x8_t, int16x8_t);
-    type D = (int32x4_t, int32x4_t);
-    type T = float32x2_t;
     type Lanes = [Eight; 2];
     type Sums = [int32x4_t; 4];
-    /// The first codes of eight pairs, and the second, twice.
-    type Pairs = [int16x8x2_t; 2];
-    type Pair = [i16; 2];
+    type Quads = [uint8x16_t; 4];
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -189,116 +184,110 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
-    fn wide(self, b: uint8x16_t) -> Self::I {
-        neon!((
-            vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(b))),
-            vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(b)))
+    fn quads(self, bytes: &[u8; 64]) -> [uint8x16_t; 4] {
+        let (fours, _) = bytes.as_chunks::<16>();
+        [self.bytes(&fours[0]), self.bytes(&fours[1]), self.bytes(&fours[2]), self.bytes(&fours[3])]
+    }
+    #[inline(always)]
+    fn quads_and(self, [a, b, c, d]: [uint8x16_t; 4], mask: u8) -> [uint8x16_t; 4] {
+        [self.and(a, mask), self.and(b, mask), self.and(c, mask), self.and(d, mask)]
+    }
+    #[inline(always)]
+    fn quads_or(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        neon!([vorrq_u8(a[0], b[0]), vorrq_u8(a[1], b[1]), vorrq_u8(a[2], b[2]), vorrq_u8(a[3], b[3])])
+    }
+    #[inline(always)]
+    fn quads_left<const N: i32>(self, q: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        neon!(q.map(
+            #[inline(always)]
+            |q| vshlq_u8(q, vdupq_n_s8(N as i8))
         ))
     }
     #[inline(always)]
-    fn wide_signed(self, b: uint8x16_t) -> Self::I {
-        neon!({
-            let b = vreinterpretq_s8_u8(b);
-            (vmovl_s8(vget_low_s8(b)), vmovl_s8(vget_high_s8(b)))
-        })
+    fn quads_right<const N: i32>(self, [a, b, c, d]: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        [self.shift::<N>(a), self.shift::<N>(b), self.shift::<N>(c), self.shift::<N>(d)]
     }
     #[inline(always)]
-    fn minus(self, i: Self::I, less: i16) -> Self::I {
-        neon!((vsubq_s16(i.0, vdupq_n_s16(less)), vsubq_s16(i.1, vdupq_n_s16(less))))
-    }
-    #[inline(always)]
-    fn dot_codes(self, i: Self::I, x: &[i16; 16]) -> Self::D {
+    fn quads_bits(self, q: [uint8x16_t; 4], at: usize) -> [uint8x16_t; 4] {
+        let bit: u32 = if at % 8 == 0 { 0x0804_0201 } else { 0x8040_2010 };
         neon!({
-            let (a, b) = (vld1q_s16(x.as_ptr()), vld1q_s16(x[8..].as_ptr()));
-            let first = vmull_s16(vget_low_s16(i.0), vget_low_s16(a));
-            let second = vmull_s16(vget_high_s16(i.0), vget_high_s16(a));
-            (
-                vmlal_s16(first, vget_low_s16(i.1), vget_low_s16(b)),
-                vmlal_s16(second, vget_high_s16(i.1), vget_high_s16(b)),
+            let places: [u32; 4] = [0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c];
+            let byte = vdupq_n_u8((at / 8) as u8);
+            let places = vaddq_u8(vreinterpretq_u8_u32(vld1q_u32(places.as_ptr())), byte);
+            let bit = vreinterpretq_u8_u32(vdupq_n_u32(bit));
+            q.map(
+                #[inline(always)]
+                |q| vandq_u8(vtstq_u8(vqtbl1q_u8(q, places), bit), vdupq_n_u8(1)),
             )
         })
     }
     #[inline(always)]
-    fn more_codes(self, d: Self::D, i: Self::I, x: &[i16; 16]) -> Self::D {
+    fn quads_byte(self, [a, b, c, d]: [uint8x16_t; 4], at: usize) -> [Eight; 2] {
+        let four = |q: uint8x16_t| {
+            neon!({
+                let shifted = vshlq_u32(vreinterpretq_u32_u8(q), vdupq_n_s32(-8 * at as i32));
+                vcvtq_f32_u32(vandq_u32(shifted, vdupq_n_u32(0xff)))
+            })
+        };
+        [Eight(four(a), four(b)), Eight(four(c), four(d))]
+    }
+    #[inline(always)]
+    fn dot_quads<const N: usize>(
+        self,
+        w: &[[uint8x16_t; 4]],
+        x: &Run,
+        at: usize,
+        codes: Code,
+        sum: i32,
+    ) -> [int32x4_t; 4] {
+        // Products of each lane's four weights side by side, added up at the end.
+        let mut products = neon!([[vdupq_n_s32(0); 4]; 4]);
+        for i in 0..N {
+            let code = |j: usize| 256 * i16::from(x.high[at + i][j]) + i16::from(x.low[at + i][j]);
+            let codes = [code(0), code(1), code(2), code(3)];
+            neon!({
+                let x = vld1_s16(codes.as_ptr());
+                for four in 0..4 {
+                    let w = w[i][four];
+                    let (a, b) = if codes.bits == 8 {
+                        let w = vreinterpretq_s8_u8(w);
+                        (vmovl_s8(vget_low_s8(w)), vmovl_s8(vget_high_s8(w)))
+                    } else {
+                        let (a, b) = (vmovl_u8(vget_low_u8(w)), vmovl_u8(vget_high_u8(w)));
+                        (vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b))
+                    };
+                    let sums = &mut products[four];
+                    sums[0] = vmlal_s16(sums[0], vget_low_s16(a), x);
+                    sums[1] = vmlal_s16(sums[1], vget_high_s16(a), x);
+                    sums[2] = vmlal_s16(sums[2], vget_low_s16(b), x);
+                    sums[3] = vmlal_s16(sums[3], vget_high_s16(b), x);
+                }
+            });
+        }
         neon!({
-            let (a, b) = (vld1q_s16(x.as_ptr()), vld1q_s16(x[8..].as_ptr()));
-            let first = vmlal_s16(d.0, vget_low_s16(i.0), vget_low_s16(a));
-            let second = vmlal_s16(d.1, vget_high_s16(i.0), vget_high_s16(a));
-            (
-                vmlal_s16(first, vget_low_s16(i.1), vget_low_s16(b)),
-                vmlal_s16(second, vget_high_s16(i.1), vget_high_s16(b)),
+            let start = vdupq_n_s32(sum.wrapping_mul(-codes.offset));
+            products.map(
+                #[inline(always)]
+                |[a, b, c, d]| vaddq_s32(start, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))),
             )
         })
-    }
-    #[inline(always)]
-    fn two(self, values: [f32; 2]) -> float32x2_t {
-        neon!(vld1_f32(values.as_ptr()))
-    }
-    #[inline(always)]
-    fn two_halves(self, bits: u32) -> float32x2_t {
-        self.two([self.half_bits(bits as u16), self.half_bits((bits >> 16) as u16)])
-    }
-    #[inline(always)]
-    fn mul_two(self, a: float32x2_t, b: &[f32; 2]) -> float32x2_t {
-        neon!(vmul_f32(a, vld1_f32(b.as_ptr())))
-    }
-    #[inline(always)]
-    fn add_two(self, a: float32x2_t, b: float32x2_t) -> float32x2_t {
-        neon!(vadd_f32(a, b))
-    }
-    #[inline(always)]
-    fn splat_first(self, two: float32x2_t) -> Eight {
-        neon!(Eight(vdupq_lane_f32::<0>(two), vdupq_lane_f32::<0>(two)))
-    }
-    #[inline(always)]
-    fn values(self, two: float32x2_t) -> [f32; 2] {
-        neon!([vget_lane_f32::<0>(two), vget_lane_f32::<1>(two)])
-    }
-    #[inline(always)]
-    fn float(self, d: Self::D) -> Eight {
-        neon!(Eight(vcvtq_f32_s32(d.0), vcvtq_f32_s32(d.1)))
-    }
-    #[inline(always)]
-    fn store_codes(self, i: [Self::I; 2], codes: &mut [[i16; 2]; 16]) {
-        let (eights, _) = codes.as_flattened_mut().as_chunks_mut::<8>();
-        for (eight, i) in eights.iter_mut().zip([i[0].0, i[0].1, i[1].0, i[1].1]) {
-            neon!(vst1q_s16(eight.as_mut_ptr(), i));
-        }
-    }
-    #[inline(always)]
-    fn pairs(self, codes: &[[i16; 2]; 16]) -> Self::Pairs {
-        let (halves, _) = codes.as_flattened().as_chunks::<16>();
-        neon!([vld2q_s16(halves[0].as_ptr()), vld2q_s16(halves[1].as_ptr())])
-    }
-    #[inline(always)]
-    fn pair(self, codes: [i16; 2]) -> [i16; 2] {
-        codes
-    }
-    #[inline(always)]
-    fn no_sums(self) -> Self::Sums {
-        neon!([vdupq_n_s32(0); 4])
-    }
-    #[inline(always)]
-    fn add_dots(self, mut sums: Self::Sums, w: Self::Pairs, x: [i16; 2]) -> Self::Sums {
-        for half in 0..2 {
-            let int16x8x2_t(first, second) = w[half];
-            for (w, x) in [(first, x[0]), (second, x[1])] {
-                neon!({
-                    sums[2 * half] = vmlal_n_s16(sums[2 * half], vget_low_s16(w), x);
-                    sums[2 * half + 1] = vmlal_n_s16(sums[2 * half + 1], vget_high_s16(w), x);
-                });
-            }
-        }
-        sums
     }
     #[inline(always)]
     fn no_lanes(self) -> [Eight; 2] {
         [self.splat(0.0); 2]
     }
     #[inline(always)]
-    fn lanes(self, values: &[f32; 16]) -> [Eight; 2] {
-        let (eights, _) = values.as_chunks::<8>();
-        [self.load(&eights[0]), self.load(&eights[1])]
+    fn lanes_half(self, bytes: &[u8; 32]) -> [Eight; 2] {
+        let (eights, _) = bytes.as_chunks::<16>();
+        [self.half(&eights[0]), self.half(&eights[1])]
+    }
+    #[inline(always)]
+    fn lanes_signed(self, bytes: &[u8; 16]) -> [Eight; 2] {
+        self.signed(self.bytes(bytes))
+    }
+    #[inline(always)]
+    fn lanes_mul(self, a: [Eight; 2], b: [Eight; 2]) -> [Eight; 2] {
+        [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
     }
     #[inline(always)]
     fn store_lanes(self, lanes: [Eight; 2], values: &mut [f32; 16]) {
@@ -309,9 +298,10 @@ impl Simd for Neon {
     #[inline(always)]
     fn add_scaled(self, to: [Eight; 2], sums: Self::Sums, scales: [Eight; 2], x: f32) -> [Eight; 2] {
         let (x, [a, b, c, d]) = (self.splat(x), sums);
+        let float = |a, b| neon!(Eight(vcvtq_f32_s32(a), vcvtq_f32_s32(b)));
         [
-            self.fma(self.float((a, b)), self.mul(scales[0], x), to[0]),
-            self.fma(self.float((c, d)), self.mul(scales[1], x), to[1]),
+            self.fma(float(a, b), self.mul(scales[0], x), to[0]),
+            self.fma(float(c, d), self.mul(scales[1], x), to[1]),
         ]
     }
     #[inline(always)]

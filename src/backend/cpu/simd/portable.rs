@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::Simd;
+use super::{Code, Run, Simd};
 
 /// No proof is needed.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +40,9 @@ fn widen(bytes: [u8; 16], f: impl Fn(u8) -> f32) -> [[f32; 8]; 2] {
 impl Simd for Portable {
     type V = [f32; 8];
     type B = [u8; 16];
-    type I = [i16; 16];
-    type D = [i32; 8];
-    type T = [f32; 2];
     type Lanes = [f32; 16];
     type Sums = [i32; 16];
-    type Pairs = [[i16; 2]; 16];
-    type Pair = [i16; 2];
+    type Quads = [u8; 64];
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -164,82 +160,62 @@ impl Simd for Portable {
         widen(b, |b| f32::from(b.cast_signed()))
     }
     #[inline(always)]
-    fn wide(self, b: [u8; 16]) -> [i16; 16] {
-        b.map(i16::from)
+    fn quads(self, bytes: &[u8; 64]) -> [u8; 64] {
+        *bytes
     }
     #[inline(always)]
-    fn wide_signed(self, b: [u8; 16]) -> [i16; 16] {
-        b.map(|b| i16::from(b.cast_signed()))
+    fn quads_and(self, q: [u8; 64], mask: u8) -> [u8; 64] {
+        q.map(|q| q & mask)
     }
     #[inline(always)]
-    fn minus(self, i: [i16; 16], less: i16) -> [i16; 16] {
-        i.map(|i| i - less)
+    fn quads_or(self, mut a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a |= b);
+        a
     }
     #[inline(always)]
-    fn dot_codes(self, i: [i16; 16], x: &[i16; 16]) -> [i32; 8] {
-        let mut sums = [0; 8];
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            let term = |at: usize| i32::from(i[at]) * i32::from(x[at]);
-            *sum = term(2 * lane) + term(2 * lane + 1);
+    fn quads_left<const N: i32>(self, q: [u8; 64]) -> [u8; 64] {
+        q.map(|q| q << N)
+    }
+    #[inline(always)]
+    fn quads_right<const N: i32>(self, q: [u8; 64]) -> [u8; 64] {
+        q.map(|q| q >> N)
+    }
+    #[inline(always)]
+    fn quads_bits(self, q: [u8; 64], at: usize) -> [u8; 64] {
+        let mut bits = [0; 64];
+        for (bits, q) in bits.as_chunks_mut::<4>().0.iter_mut().zip(q.as_chunks::<4>().0) {
+            *bits = std::array::from_fn(
+                #[inline(always)]
+                |i| q[(at + i) / 8] >> ((at + i) % 8) & 1,
+            );
         }
-        sums
+        bits
     }
     #[inline(always)]
-    fn more_codes(self, d: [i32; 8], i: [i16; 16], x: &[i16; 16]) -> [i32; 8] {
-        let more = self.dot_codes(i, x);
+    fn quads_byte(self, q: [u8; 64], at: usize) -> [f32; 16] {
         std::array::from_fn(
             #[inline(always)]
-            |lane| d[lane] + more[lane],
+            |lane| f32::from(q[4 * lane + at]),
         )
     }
     #[inline(always)]
-    fn two(self, values: [f32; 2]) -> [f32; 2] {
-        values
-    }
-    #[inline(always)]
-    fn two_halves(self, bits: u32) -> [f32; 2] {
-        [self.half_bits(bits as u16), self.half_bits((bits >> 16) as u16)]
-    }
-    #[inline(always)]
-    fn mul_two(self, a: [f32; 2], b: &[f32; 2]) -> [f32; 2] {
-        [a[0] * b[0], a[1] * b[1]]
-    }
-    #[inline(always)]
-    fn add_two(self, a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
-        [a[0] + b[0], a[1] + b[1]]
-    }
-    #[inline(always)]
-    fn splat_first(self, two: [f32; 2]) -> [f32; 8] {
-        [two[0]; 8]
-    }
-    #[inline(always)]
-    fn values(self, two: [f32; 2]) -> [f32; 2] {
-        two
-    }
-    #[inline(always)]
-    fn float(self, d: [i32; 8]) -> [f32; 8] {
-        d.map(|d| d as f32)
-    }
-    #[inline(always)]
-    fn store_codes(self, i: [[i16; 16]; 2], codes: &mut [[i16; 2]; 16]) {
-        codes.as_flattened_mut().copy_from_slice(i.as_flattened());
-    }
-    #[inline(always)]
-    fn pairs(self, codes: &[[i16; 2]; 16]) -> [[i16; 2]; 16] {
-        *codes
-    }
-    #[inline(always)]
-    fn pair(self, codes: [i16; 2]) -> [i16; 2] {
-        codes
-    }
-    #[inline(always)]
-    fn no_sums(self) -> [i32; 16] {
-        [0; 16]
-    }
-    #[inline(always)]
-    fn add_dots(self, mut sums: [i32; 16], w: [[i16; 2]; 16], x: [i16; 2]) -> [i32; 16] {
-        for (sum, w) in sums.iter_mut().zip(w) {
-            *sum += i32::from(w[0]) * i32::from(x[0]) + i32::from(w[1]) * i32::from(x[1]);
+    fn dot_quads<const N: usize>(
+        self,
+        w: &[[u8; 64]],
+        x: &Run,
+        at: usize,
+        codes: Code,
+        sum: i32,
+    ) -> [i32; 16] {
+        let mut sums = [sum.wrapping_mul(-codes.offset); 16];
+        for (i, w) in w[..N].iter().enumerate() {
+            let (high, low) = (x.high[at + i], x.low[at + i]);
+            for (sum, w) in sums.iter_mut().zip(w.as_chunks::<4>().0) {
+                for j in 0..4 {
+                    let w = if codes.bits == 8 { i32::from(w[j].cast_signed()) } else { i32::from(w[j]) };
+                    *sum += w * (256 * i32::from(high[j]) + i32::from(low[j]));
+                }
+            }
         }
         sums
     }
@@ -248,8 +224,23 @@ impl Simd for Portable {
         [0.0; 16]
     }
     #[inline(always)]
-    fn lanes(self, values: &[f32; 16]) -> [f32; 16] {
-        *values
+    fn lanes_half(self, bytes: &[u8; 32]) -> [f32; 16] {
+        let (halves, _) = bytes.as_chunks::<2>();
+        std::array::from_fn(
+            #[inline(always)]
+            |i| self.half_bits(u16::from_le_bytes(halves[i])),
+        )
+    }
+    #[inline(always)]
+    fn lanes_signed(self, bytes: &[u8; 16]) -> [f32; 16] {
+        bytes.map(|byte| f32::from(byte.cast_signed()))
+    }
+    #[inline(always)]
+    fn lanes_mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(
+            #[inline(always)]
+            |i| a[i] * b[i],
+        )
     }
     #[inline(always)]
     fn store_lanes(self, lanes: [f32; 16], values: &mut [f32; 16]) {

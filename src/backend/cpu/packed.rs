@@ -1,0 +1,135 @@
+//! Weights in the order of the CPU: the rows of a group of sixteen side by side, so that a vector holds the same
+//! codes of sixteen outputs and no sum has to be taken across its lanes.
+//!
+//! Of each block of a group, every unit of the first row (a scale, four bytes of codes) is followed by that of the
+//! second, and so on: the unit of `size` bytes at byte `at` of the block of row `r` stands at byte
+//! `16·at + r·size` of the group's. No byte changes; rows that the last group lacks are zero. The bytes of the file
+//! are read once and given back to the system.
+
+use memmap2::MmapMut;
+
+use crate::error::{Error, Kind, Result};
+use crate::quant::Matrix;
+
+use super::codes::{Codes, with_codes};
+use super::pool::Pool;
+use super::product::rows;
+
+/// Rows of a group.
+pub(super) const GROUP: usize = 16;
+/// Groups that a thread packs at once.
+const PIECE: usize = 4;
+
+/// A matrix in groups.
+#[derive(Debug)]
+pub(super) struct Packed {
+    group_bytes: usize,
+    bytes: MmapMut,
+}
+
+impl Packed {
+    /// Packs a matrix, or `None` where its format has no codes.
+    ///
+    /// # Errors
+    /// [`Kind::OutOfMemory`].
+    pub(super) fn new(pool: &mut Pool, matrix: &Matrix) -> Result<Option<Self>> {
+        with_codes!(matrix.format(), U => Self::of::<U>(pool, matrix).map(Some), else Ok(None))
+    }
+
+    fn of<U: Codes>(pool: &mut Pool, matrix: &Matrix) -> Result<Self> {
+        let group_bytes = GROUP * matrix.row_bytes();
+        let all = matrix.rows().div_ceil(GROUP) * group_bytes;
+        let mut bytes = MmapMut::map_anon(all)
+            .map_err(|error| Error::new(Kind::OutOfMemory, format!("no memory for {all} bytes: {error}")))?;
+        // Fewer, larger pages where the system has them; none is no failure.
+        #[cfg(target_os = "linux")]
+        let _ = bytes.advise(memmap2::Advice::HugePage);
+        let pieces = bytes.chunks_mut(PIECE * group_bytes).enumerate();
+        pool.each(pieces, |(piece, bytes)| {
+            for (group, bytes) in bytes.chunks_exact_mut(group_bytes).enumerate() {
+                let first = (piece * PIECE + group) * GROUP;
+                for (row, from) in rows(matrix, first..matrix.rows().min(first + GROUP)).enumerate() {
+                    pack::<U>(row, from, bytes);
+                }
+            }
+        })?;
+        for (_, part) in matrix.parts() {
+            part.release();
+        }
+        Ok(Self { group_bytes, bytes })
+    }
+
+    /// The groups from `first` on, in order.
+    pub(super) fn groups(&self, first: usize) -> impl Iterator<Item = &[u8]> {
+        self.bytes[first * self.group_bytes..].chunks_exact(self.group_bytes)
+    }
+}
+
+/// Puts row `row` of a group in its places.
+fn pack<U: Codes>(row: usize, from: &[u8], group: &mut [u8]) {
+    for (from, to) in from.chunks_exact(U::BYTES).zip(group.chunks_exact_mut(GROUP * U::BYTES)) {
+        let mut at = 0;
+        for &(size, count) in U::UNITS {
+            let (units, end) = (&from[at..], at + size * count);
+            let to = &mut to[GROUP * at..GROUP * end];
+            match size {
+                4 => place::<4>(row, units, to),
+                2 => place::<2>(row, units, to),
+                _ => place::<1>(row, units, to),
+            }
+            at = end;
+        }
+    }
+}
+
+#[inline(always)]
+fn place<const SIZE: usize>(row: usize, units: &[u8], to: &mut [u8]) {
+    for (unit, to) in units.as_chunks::<SIZE>().0.iter().zip(to.chunks_exact_mut(GROUP * SIZE)) {
+        to[SIZE * row..][..SIZE].copy_from_slice(unit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Seed;
+    use crate::quant::Format;
+
+    #[test]
+    fn every_byte_has_its_place() {
+        let mut pool = Pool::new(2).unwrap();
+        let mut seed = Seed::new(8);
+        for &format in Format::ALL {
+            let (count, cols) = (37, 2 * format.block_len());
+            let bytes = format.encode(&seed.vector(count * cols, 1.0));
+            let matrix = Matrix::new("w", format, count, cols, bytes.into()).unwrap();
+            let Some(packed) = Packed::new(&mut pool, &matrix).unwrap() else {
+                assert_eq!(format.block_len(), 1, "{format} has no codes");
+                continue;
+            };
+            let (block, mut seen) = (format.block_bytes(), 0);
+            for (index, group) in packed.groups(0).enumerate() {
+                let mut units = Vec::new();
+                let kinds = with_codes!(format, U => U::UNITS, else unreachable!("it has codes"));
+                for &(size, count) in kinds {
+                    let at = units.last().map_or(0, |&(at, size)| at + size);
+                    units.extend((0..count).map(|i| (at + i * size, size)));
+                }
+                assert_eq!(units.last().map(|(at, size)| at + size), Some(block), "{format}");
+                for row in 0..GROUP {
+                    let mut back = vec![0; 2 * block];
+                    for (back, group) in back.chunks_mut(block).zip(group.chunks(GROUP * block)) {
+                        for &(at, size) in &units {
+                            back[at..at + size].copy_from_slice(&group[GROUP * at + row * size..][..size]);
+                        }
+                    }
+                    let row = GROUP * index + row;
+                    let expected = if row < count { matrix.row(row).to_vec() } else { vec![0; 2 * block] };
+                    assert_eq!(back, expected, "{format}, row {row}");
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, 48);
+        }
+    }
+}
