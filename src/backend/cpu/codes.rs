@@ -9,21 +9,10 @@
 use super::simd::{Code, Run, Simd};
 use super::unit::{Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit};
 
-/// A row of activations, rounded: `x[i] ≈ number[i] · scale` in blocks of 32.
+/// A row of activations, rounded, in blocks of 32.
 #[derive(Debug, Default)]
 pub(super) struct Rounded {
     pub(super) runs: Vec<Run>,
-    pub(super) blocks: Vec<Block>,
-}
-
-/// What is known of a block's numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    pub(super) scale: f32,
-    /// Σ numbers · scale.
-    pub(super) total: f32,
-    /// Σ numbers of each half.
-    pub(super) sums: [i32; 2],
 }
 
 impl Rounded {
@@ -31,8 +20,7 @@ impl Rounded {
     #[inline(always)]
     pub(super) fn set(&mut self, x: &[f32]) {
         let (blocks, _) = x.as_chunks::<32>();
-        self.runs.resize(blocks.len(), Run { high: [[0; 4]; 8], low: [[0; 4]; 8] });
-        self.blocks.clear();
+        self.runs.resize(blocks.len(), Run::default());
         for (x, run) in blocks.iter().zip(&mut self.runs) {
             // The bits of numbers without sign are in their order, infinity and NaN behind.
             let mut most = 0;
@@ -41,16 +29,27 @@ impl Rounded {
             }
             let most = f32::from_bits(most);
             let inverse = if most > 0.0 { f32::from(Run::MOST) / most } else { 0.0 };
-            let mut sums = [0i32; 2];
+            // One loop for each array: so each becomes vector instructions.
+            let mut numbers = [0i16; 32];
+            for i in 0..32 {
+                numbers[i] = nearest(x[i] * inverse);
+            }
             let (high, low) = (run.high.as_flattened_mut(), run.low.as_flattened_mut());
             for i in 0..32 {
-                let number = nearest(x[i] * inverse);
-                // Its lowest byte is signed, so half of a high unit is rounded up.
-                (high[i], low[i]) = ((number.wrapping_add(128) >> 8) as i8, number as i8);
-                sums[i / 16] += i32::from(number);
+                low[i] = numbers[i] as i8;
             }
-            let scale = if most.is_finite() { most / f32::from(Run::MOST) } else { f32::NAN };
-            self.blocks.push(Block { scale, total: (sums[0] + sums[1]) as f32 * scale, sums });
+            for i in 0..32 {
+                // The low byte is signed, so half of a high unit is rounded up.
+                high[i] = (numbers[i].wrapping_add(128) >> 8) as i8;
+            }
+            let mut sums = [0i32; 2];
+            for i in 0..16 {
+                sums[0] += i32::from(numbers[i]);
+                sums[1] += i32::from(numbers[16 + i]);
+            }
+            run.sums = sums;
+            run.scale = if most.is_finite() { most / f32::from(Run::MOST) } else { f32::NAN };
+            run.total = (sums[0] + sums[1]) as f32 * run.scale;
         }
     }
 }
@@ -65,16 +64,25 @@ fn nearest(x: f32) -> i16 {
 ///
 /// Its blocks are read from groups of sixteen rows ([`super::packed`]), sixteen rows at a time.
 pub(super) trait Codes: Unit {
-    /// What a block consists of, in file order: units of so many bytes, and how many of them.
-    const UNITS: &'static [(usize, usize)];
+    /// What a block consists of, in the order in which a group holds it, which is that of use: memory gives most to
+    /// those who read on.
+    const UNITS: &'static [Units];
     /// The numbers that stand for weights.
     const CODE: Code;
     /// Whether the two halves of a run have scales of their own.
     const HALVES: bool = false;
     /// Whether a min is ever other than zero.
     const MINS: bool = false;
-    /// Run `run` of a block of a group.
-    fn weights<S: Simd>(s: S, block: &[u8], run: usize) -> Weights<S>;
+    /// Run `RUN` of a block of a group.
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S>;
+}
+
+/// Units of a block that stand side by side: `count` of `size` bytes from byte `at` of the file's block on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Units {
+    pub(super) at: usize,
+    pub(super) size: usize,
+    pub(super) count: usize,
 }
 
 /// A run of 32 weights of sixteen rows.
@@ -85,13 +93,13 @@ pub(super) struct Weights<S: Simd> {
     pub(super) mins: S::Lanes,
 }
 
-/// The four bytes of sixteen rows at byte `at` of their blocks.
+/// The four bytes of sixteen rows that stand behind `at` bytes of each.
 #[inline(always)]
 fn quads<S: Simd>(s: S, block: &[u8], at: usize) -> S::Quads {
     s.quads(block[16 * at..].first_chunk().expect("a block of sixteen rows is longer"))
 }
 
-/// The IEEE half of sixteen rows at byte `at` of their blocks.
+/// The IEEE half of sixteen rows that stands behind `at` bytes of each.
 #[inline(always)]
 fn halves<S: Simd>(s: S, block: &[u8], at: usize) -> S::Lanes {
     s.lanes_half(block[16 * at..].first_chunk().expect("a block of sixteen rows is longer"))
@@ -107,22 +115,23 @@ fn low<S: Simd>(s: S, quads: S::Quads) -> S::Quads {
     s.quads_and(quads, 15)
 }
 
-/// Sixteen bytes from `at` on: the low nibbles, then the high ones.
+/// Sixteen bytes behind `at`: the low nibbles, then the high ones.
 #[inline(always)]
 fn nibbles<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
-    let [a, b, c, d] = [0, 4, 8, 12].map(
-        #[inline(always)]
-        |i| quads(s, block, at + i),
-    );
-    [low(s, a), low(s, b), low(s, c), low(s, d), high(s, a), high(s, b), high(s, c), high(s, d)]
+    let mut codes = [quads(s, block, at); 8];
+    for i in 0..4 {
+        let bytes = quads(s, block, at + 4 * i);
+        (codes[i], codes[4 + i]) = (low(s, bytes), high(s, bytes));
+    }
+    codes
 }
 
-/// The nibbles of the sixteen bytes from `at` on under the bits of the word before.
+/// The nibbles of the sixteen bytes behind `at` under the bits of the word before.
 #[inline(always)]
 fn five_bits<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
     let (mut codes, fifths) = (nibbles(s, block, at), quads(s, block, at - 4));
-    for (i, code) in codes.iter_mut().enumerate() {
-        *code = s.quads_or(*code, s.quads_left::<4>(s.quads_bits(fifths, 4 * i)));
+    for i in 0..8 {
+        codes[i] = s.quads_or(codes[i], s.quads_left::<4>(s.quads_bits(fifths, 4 * i)));
     }
     codes
 }
@@ -133,122 +142,128 @@ fn scaled<S: Simd>(codes: [S::Quads; 8], scales: S::Lanes, mins: S::Lanes) -> We
 }
 
 impl Codes for Q4_0 {
-    const UNITS: &'static [(usize, usize)] = &[(2, 1), (4, 4)];
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 1 }, Units { at: 2, size: 4, count: 4 }];
     const CODE: Code = Code { bits: 4, offset: 8 };
     #[inline(always)]
-    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
         scaled(nibbles(s, block, 2), halves(s, block, 0), s.no_lanes())
     }
 }
 
 impl Codes for Q4_1 {
-    const UNITS: &'static [(usize, usize)] = &[(2, 2), (4, 4)];
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 2 }, Units { at: 4, size: 4, count: 4 }];
     const CODE: Code = Code { bits: 4, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
-    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
         scaled(nibbles(s, block, 4), halves(s, block, 0), halves(s, block, 2))
     }
 }
 
 impl Codes for Q5_0 {
-    const UNITS: &'static [(usize, usize)] = &[(2, 1), (4, 5)];
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 1 }, Units { at: 2, size: 4, count: 5 }];
     const CODE: Code = Code { bits: 5, offset: 16 };
     #[inline(always)]
-    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
         scaled(five_bits(s, block, 6), halves(s, block, 0), s.no_lanes())
     }
 }
 
 impl Codes for Q5_1 {
-    const UNITS: &'static [(usize, usize)] = &[(2, 2), (4, 5)];
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 2 }, Units { at: 4, size: 4, count: 5 }];
     const CODE: Code = Code { bits: 5, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
-    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
         scaled(five_bits(s, block, 8), halves(s, block, 0), halves(s, block, 2))
     }
 }
 
 impl Codes for Q8_0 {
-    const UNITS: &'static [(usize, usize)] = &[(2, 1), (4, 8)];
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 1 }, Units { at: 2, size: 4, count: 8 }];
     const CODE: Code = Code { bits: 8, offset: 0 };
     #[inline(always)]
-    fn weights<S: Simd>(s: S, block: &[u8], _run: usize) -> Weights<S> {
-        let codes = [0, 1, 2, 3, 4, 5, 6, 7].map(
-            #[inline(always)]
-            |i| quads(s, block, 2 + 4 * i),
-        );
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        let mut codes = [quads(s, block, 2); 8];
+        for i in 1..8 {
+            codes[i] = quads(s, block, 2 + 4 * i);
+        }
         scaled(codes, halves(s, block, 0), s.no_lanes())
     }
 }
 
 impl Codes for Q4K {
-    const UNITS: &'static [(usize, usize)] = &[(2, 2), (4, 35)];
+    const UNITS: &'static [Units] =
+        &[Units { at: 0, size: 2, count: 2 }, Units { at: 4, size: 4, count: 35 }];
     const CODE: Code = Code { bits: 4, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
-    fn weights<S: Simd>(s: S, block: &[u8], run: usize) -> Weights<S> {
-        let codes = [0, 1, 2, 3, 4, 5, 6, 7].map(
-            #[inline(always)]
-            |i| {
-                let bytes = quads(s, block, 16 + 32 * (run / 2) + 4 * i);
-                if run.is_multiple_of(2) { low(s, bytes) } else { high(s, bytes) }
-            },
-        );
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        let mut codes = [quads(s, block, 16 + 32 * (RUN / 2)); 8];
+        for i in 0..8 {
+            let bytes = quads(s, block, 16 + 32 * (RUN / 2) + 4 * i);
+            codes[i] = if RUN.is_multiple_of(2) { low(s, bytes) } else { high(s, bytes) };
+        }
         // The layout of `unit::scales_and_mins`.
         let (a, b) = (quads(s, block, 4), quads(s, block, 8));
-        let (scales, mins) = if run < 4 {
+        let (scales, mins) = if RUN < 4 {
             (s.quads_and(a, 63), s.quads_and(b, 63))
         } else {
-            let (c, top) = (
-                quads(s, block, 12),
-                [a, b].map(
-                    #[inline(always)]
-                    |top| s.quads_and(s.quads_right::<2>(top), 0x30),
-                ),
-            );
-            (s.quads_or(low(s, c), top[0]), s.quads_or(high(s, c), top[1]))
+            let c = quads(s, block, 12);
+            let (a, b) = (s.quads_right::<2>(a), s.quads_right::<2>(b));
+            (s.quads_or(low(s, c), s.quads_and(a, 0x30)), s.quads_or(high(s, c), s.quads_and(b, 0x30)))
         };
         let (d, dmin) = (halves(s, block, 0), halves(s, block, 2));
-        let scales = s.lanes_mul(d, s.quads_byte(scales, run % 4));
-        let mins = s.lanes_mul(dmin, s.quads_byte(mins, run % 4));
+        let scales = s.lanes_mul(d, s.quads_byte(scales, RUN % 4));
+        let mins = s.lanes_mul(dmin, s.quads_byte(mins, RUN % 4));
         scaled(codes, scales, s.add_times(s.no_lanes(), mins, -1.0))
     }
 }
 
 impl Codes for Q6K {
-    const UNITS: &'static [(usize, usize)] = &[(4, 48), (1, 16), (2, 1)];
+    const UNITS: &'static [Units] = &six_bit_units();
     const CODE: Code = Code { bits: 6, offset: 32 };
     const HALVES: bool = true;
     #[inline(always)]
-    fn weights<S: Simd>(s: S, block: &[u8], run: usize) -> Weights<S> {
-        let (side, quarter) = (run / 4, run % 4);
-        let codes = [0, 1, 2, 3, 4, 5, 6, 7].map(
-            #[inline(always)]
-            |i| {
-                let bytes = quads(s, block, 64 * side + 32 * (quarter % 2) + 4 * i);
-                let nibbles = if quarter < 2 { low(s, bytes) } else { high(s, bytes) };
-                let bytes = quads(s, block, 128 + 32 * side + 4 * i);
-                let bits = match quarter {
-                    0 => bytes,
-                    1 => s.quads_right::<2>(bytes),
-                    2 => s.quads_right::<4>(bytes),
-                    _ => s.quads_right::<6>(bytes),
-                };
-                s.quads_or(nibbles, s.quads_left::<4>(s.quads_and(bits, 3)))
-            },
-        );
-        let d = halves(s, block, 208);
-        let scales = [0, 1].map(
-            #[inline(always)]
-            |half| {
-                let bytes = block[16 * (192 + 2 * run + half)..].first_chunk();
-                s.lanes_mul(d, s.lanes_signed(bytes.expect("a block of sixteen rows is longer")))
-            },
-        );
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        let (side, quarter) = (RUN / 4, RUN % 4);
+        let side = 18 + 96 * side;
+        let mut codes = [quads(s, block, side); 8];
+        for i in 0..8 {
+            let bytes = quads(s, block, side + 12 * i + 8 * (quarter % 2));
+            let nibbles = if quarter < 2 { low(s, bytes) } else { high(s, bytes) };
+            let bytes = quads(s, block, side + 12 * i + 4);
+            let bits = match quarter {
+                0 => bytes,
+                1 => s.quads_right::<2>(bytes),
+                2 => s.quads_right::<4>(bytes),
+                _ => s.quads_right::<6>(bytes),
+            };
+            codes[i] = s.quads_or(nibbles, s.quads_left::<4>(s.quads_and(bits, 3)));
+        }
+        let (d, bytes) = (halves(s, block, 0), block[16 * (2 + 2 * RUN)..].as_chunks::<16>().0);
+        let scales = [s.lanes_mul(d, s.lanes_signed(&bytes[0])), s.lanes_mul(d, s.lanes_signed(&bytes[1]))];
         Weights { codes, scales, mins: s.no_lanes() }
     }
+}
+
+/// The scales; then for each four places of a quarter the low bits of two quarters with the high bits of all four
+/// between.
+const fn six_bit_units() -> [Units; 50] {
+    let mut units = [Units { at: 208, size: 2, count: 1 }; 50];
+    units[1] = Units { at: 192, size: 1, count: 16 };
+    let mut i = 0;
+    while i < 16 {
+        let (side, place) = (i / 8, 4 * (i % 8));
+        let at = [64 * side + place, 128 + 32 * side + place, 64 * side + 32 + place];
+        let mut part = 0;
+        while part < 3 {
+            units[2 + 3 * i + part] = Units { at: at[part], size: 4, count: 1 };
+            part += 1;
+        }
+        i += 1;
+    }
+    units
 }
 
 /// `with_codes!(format, U => for a format with codes, else otherwise)`.
@@ -288,16 +303,16 @@ mod tests {
         let mut rounded = Rounded::default();
         rounded.set(&x);
         for (i, &x) in x.iter().enumerate() {
-            let (block, run) = (rounded.blocks[i / 32], rounded.runs[i / 32]);
+            let run = rounded.runs[i / 32];
             let [high, low] = [run.high, run.low].map(|part| f32::from(part.as_flattened()[i % 32]));
-            let back = (256.0 * high + low) * block.scale;
-            assert!((back - x).abs() <= 0.5001 * block.scale, "{x} became {back}");
+            let back = (256.0 * high + low) * run.scale;
+            assert!((back - x).abs() <= 0.5001 * run.scale, "{x} became {back}");
         }
-        assert_eq!(rounded.blocks[2].scale, 0.0);
+        assert_eq!(rounded.runs[2].scale, 0.0);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[70] = bad;
             rounded.set(&x);
-            assert!(rounded.blocks[2].scale.is_nan());
+            assert!(rounded.runs[2].scale.is_nan());
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod attend;
 mod best;
+#[allow(clippy::needless_range_loop, reason = "arrays of registers are walked side by side, unrolled")]
 mod codes;
 mod cores;
 mod fast;
@@ -13,6 +14,7 @@ mod packed;
 mod pool;
 mod product;
 mod rows;
+#[allow(clippy::needless_range_loop, reason = "arrays of registers are walked side by side, unrolled")]
 mod simd;
 mod tiles;
 mod unit;

@@ -2,9 +2,8 @@
 //! codes of sixteen outputs and no sum has to be taken across its lanes.
 //!
 //! Of each block of a group, every unit of the first row (a scale, four bytes of codes) is followed by that of the
-//! second, and so on: the unit of `size` bytes at byte `at` of the block of row `r` stands at byte
-//! `16·at + r·size` of the group's. No byte changes; rows that the last group lacks are zero. The bytes of the file
-//! are read once and given back to the system.
+//! second, and so on; units are in the order in which products use them ([`Codes::UNITS`]). No byte changes; rows
+//! that the last group lacks are zero. The bytes of the file are read once and given back to the system.
 
 use memmap2::MmapMut;
 
@@ -68,22 +67,23 @@ impl Packed {
 /// Puts row `row` of a group in its places.
 fn pack<U: Codes>(row: usize, from: &[u8], group: &mut [u8]) {
     for (from, to) in from.chunks_exact(U::BYTES).zip(group.chunks_exact_mut(GROUP * U::BYTES)) {
-        let mut at = 0;
-        for &(size, count) in U::UNITS {
-            let (units, end) = (&from[at..], at + size * count);
-            let to = &mut to[GROUP * at..GROUP * end];
-            match size {
-                4 => place::<4>(row, units, to),
-                2 => place::<2>(row, units, to),
-                _ => place::<1>(row, units, to),
+        let mut to = to;
+        for units in U::UNITS {
+            let len = units.size * units.count;
+            let (place, rest) = to.split_at_mut(GROUP * len);
+            let from = &from[units.at..units.at + len];
+            match units.size {
+                4 => put::<4>(row, from, place),
+                2 => put::<2>(row, from, place),
+                _ => put::<1>(row, from, place),
             }
-            at = end;
+            to = rest;
         }
     }
 }
 
 #[inline(always)]
-fn place<const SIZE: usize>(row: usize, units: &[u8], to: &mut [u8]) {
+fn put<const SIZE: usize>(row: usize, units: &[u8], to: &mut [u8]) {
     for (unit, to) in units.as_chunks::<SIZE>().0.iter().zip(to.chunks_exact_mut(GROUP * SIZE)) {
         to[SIZE * row..][..SIZE].copy_from_slice(unit);
     }
@@ -91,6 +91,7 @@ fn place<const SIZE: usize>(row: usize, units: &[u8], to: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::codes::Units;
     use super::*;
     use crate::base::Seed;
     use crate::quant::Format;
@@ -109,18 +110,18 @@ mod tests {
             };
             let (block, mut seen) = (format.block_bytes(), 0);
             for (index, group) in packed.groups(0).enumerate() {
-                let mut units = Vec::new();
                 let kinds = with_codes!(format, U => U::UNITS, else unreachable!("it has codes"));
-                for &(size, count) in kinds {
-                    let at = units.last().map_or(0, |&(at, size)| at + size);
-                    units.extend((0..count).map(|i| (at + i * size, size)));
-                }
-                assert_eq!(units.last().map(|(at, size)| at + size), Some(block), "{format}");
+                let one = |units: &Units, i: usize| (units.at + i * units.size, units.size);
+                let units: Vec<(usize, usize)> =
+                    kinds.iter().flat_map(|units| (0..units.count).map(move |i| one(units, i))).collect();
+                assert_eq!(units.iter().map(|(_, size)| size).sum::<usize>(), block, "{format}");
                 for row in 0..GROUP {
                     let mut back = vec![0; 2 * block];
                     for (back, group) in back.chunks_mut(block).zip(group.chunks(GROUP * block)) {
+                        let mut group = group;
                         for &(at, size) in &units {
-                            back[at..at + size].copy_from_slice(&group[GROUP * at + row * size..][..size]);
+                            back[at..at + size].copy_from_slice(&group[row * size..][..size]);
+                            group = &group[GROUP * size..];
                         }
                     }
                     let row = GROUP * index + row;

@@ -10,7 +10,7 @@ use crate::quant::Matrix;
 use super::codes::{Codes, Rounded, with_codes};
 use super::cores::{Columns, Cores};
 use super::packed::{GROUP, Packed};
-use super::simd::{Isa, Simd, dispatch};
+use super::simd::{Isa, Run, Simd, dispatch};
 use super::tiles;
 use super::unit::{Unit, decode, prefetch, with_unit};
 
@@ -18,8 +18,12 @@ use super::unit::{Unit, decode, prefetch, with_unit};
 const FEW_ROWS: usize = 6;
 /// A product of fewer weights is not worth waking anybody: some 2 µs.
 const SMALL: usize = 1 << 14;
+/// Pieces of a product that a thread takes, where it is large enough.
+const PIECES: usize = 8;
 /// Bytes of weights that stay in a thread's cache while all rows pass.
 const KEPT: usize = 256 << 10;
+/// Bytes of weights that are read in one go: memory gives more to those who stay on their way.
+const STRETCH: usize = 512 << 10;
 
 /// y = W·x, or y += W·x; x is `(rows, x_stride)`, y is `(rows, y_stride)` from column `y_offset` on. Where the matrix
 /// is packed, the activations are rounded.
@@ -38,12 +42,10 @@ pub(super) fn product(
     let x: Vec<&[f32]> = (0..rows).map(|r| &x[r * p.x_stride as usize..][..k]).collect();
     let y_shape = [rows, p.y_stride as usize];
     let y_offset = p.y_offset as usize;
-    let pieces = if n * k < SMALL { 1 } else { 8 * cores.pool.threads() };
     if let Some(packed) = packed {
         round(cores, &x)?;
         let Cores { pool, isa, rounded, .. } = cores;
-        let most = (KEPT / (GROUP * matrix.row_bytes())).max(1);
-        let step = n.div_ceil(pieces * GROUP).min(most) * GROUP;
+        let step = GROUP * groups_at_once(n, GROUP * matrix.row_bytes(), rows, pool.threads());
         return pool.each(Columns::of(y, y_shape, y_offset, n, step), |(first, mut y)| {
             dispatch!(*isa, s => with_codes!(
                 matrix.format(),
@@ -58,6 +60,7 @@ pub(super) fn product(
         });
     }
     let isa = cores.isa;
+    let pieces = if n * k < SMALL { 1 } else { PIECES * cores.pool.threads() };
     let work = Columns::of(y, y_shape, y_offset, n, n.div_ceil(pieces));
     cores.pool.each(work, |(first, mut y)| {
         for (x, y) in x.chunks(4).zip(y.chunks_mut(4)) {
@@ -70,6 +73,46 @@ pub(super) fn product(
             }
         }
     })
+}
+
+/// Groups of `bytes` that a thread takes at once, of a matrix of `n` rows.
+fn groups_at_once(n: usize, bytes: usize, rows: usize, threads: usize) -> usize {
+    let groups = n.div_ceil(GROUP);
+    if rows > 4 {
+        return groups.div_ceil(PIECES * threads).min((KEPT / bytes).max(1));
+    }
+    let pieces = match groups * bytes {
+        0..SMALL => 1,
+        all => threads * (all / (STRETCH * threads)).clamp(1, PIECES),
+    };
+    groups.div_ceil(pieces)
+}
+
+/// Adds the products of run `RUN` of a block, the `at + RUN`-th of each row.
+#[inline(always)]
+fn add_run<S: Simd, U: Codes, const R: usize, const RUN: usize>(
+    s: S,
+    block: &[u8],
+    numbers: &[&[Run]; R],
+    at: usize,
+    sums: &mut [S::Lanes; R],
+) {
+    let weights = U::weights::<S, RUN>(s, block);
+    for r in 0..R {
+        let x = &numbers[r][at + RUN];
+        if U::HALVES {
+            let first = s.dot_quads::<4>(&weights.codes, x, 0, U::CODE);
+            let second = s.dot_quads::<4>(&weights.codes[4..], x, 4, U::CODE);
+            sums[r] = s.add_scaled(sums[r], first, weights.scales[0], x.scale);
+            sums[r] = s.add_scaled(sums[r], second, weights.scales[1], x.scale);
+        } else {
+            let dots = s.dot_quads::<8>(&weights.codes, x, 0, U::CODE);
+            sums[r] = s.add_scaled(sums[r], dots, weights.scales[0], x.scale);
+        }
+        if U::MINS {
+            sums[r] = s.add_times(sums[r], weights.mins, x.total);
+        }
+    }
 }
 
 /// Rounds rows of activations.
@@ -131,34 +174,23 @@ fn tiles_of<S: Simd, U: Codes, const R: usize>(
 /// Sixteen rows of weights times `R` rows of activations. A sum is taken in the same order whatever `R` is.
 #[inline(always)]
 fn tile<S: Simd, U: Codes, const R: usize>(s: S, group: &[u8], x: [&Rounded; R]) -> [[f32; GROUP]; R] {
-    let per_block = U::LEN / 32;
-    let runs = group.len() / (GROUP * U::BYTES) * per_block;
-    let (mut numbers, mut blocks) = ([&x[0].runs[..0]; R], [&x[0].blocks[..0]; R]);
+    let runs = group.len() / (GROUP * U::BYTES) * (U::LEN / 32);
+    let mut numbers = [&x[0].runs[..0]; R];
     for r in 0..R {
-        (numbers[r], blocks[r]) = (&x[r].runs[..runs], &x[r].blocks[..runs]);
+        numbers[r] = &x[r].runs[..runs];
     }
     let mut sums = [s.no_lanes(); R];
     for (index, block) in group.chunks_exact(GROUP * U::BYTES).enumerate() {
-        prefetch(s, block);
-        for run in 0..per_block {
-            let (weights, at) = (U::weights(s, block, run), index * per_block + run);
-            for r in 0..R {
-                let (x, of) = (&numbers[r][at], &blocks[r][at]);
-                if U::HALVES {
-                    for half in 0..2 {
-                        let codes = &weights.codes[4 * half..];
-                        let dots = s.dot_quads::<4>(codes, x, 4 * half, U::CODE, of.sums[half]);
-                        sums[r] = s.add_scaled(sums[r], dots, weights.scales[half], of.scale);
-                    }
-                } else {
-                    let all = of.sums[0] + of.sums[1];
-                    let dots = s.dot_quads::<8>(&weights.codes, x, 0, U::CODE, all);
-                    sums[r] = s.add_scaled(sums[r], dots, weights.scales[0], of.scale);
-                }
-                if U::MINS {
-                    sums[r] = s.add_times(sums[r], weights.mins, of.total);
-                }
-            }
+        let at = index * (U::LEN / 32);
+        add_run::<S, U, R, 0>(s, block, &numbers, at, &mut sums);
+        if U::LEN == 256 {
+            add_run::<S, U, R, 1>(s, block, &numbers, at, &mut sums);
+            add_run::<S, U, R, 2>(s, block, &numbers, at, &mut sums);
+            add_run::<S, U, R, 3>(s, block, &numbers, at, &mut sums);
+            add_run::<S, U, R, 4>(s, block, &numbers, at, &mut sums);
+            add_run::<S, U, R, 5>(s, block, &numbers, at, &mut sums);
+            add_run::<S, U, R, 6>(s, block, &numbers, at, &mut sums);
+            add_run::<S, U, R, 7>(s, block, &numbers, at, &mut sums);
         }
     }
     let mut dots = [[0.0; GROUP]; R];

@@ -234,7 +234,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn quads_bits(self, q: [__m256i; 2], at: usize) -> [__m256i; 2] {
         let (byte, bit) =
-            ((at / 8) as i32 * 0x0101_0101, if at % 8 == 0 { 0x0804_0201 } else { 0x8040_2010u32 });
+            ((at / 8) as i32 * 0x0101_0101, if at.is_multiple_of(8) { 0x0804_0201 } else { 0x8040_2010u32 });
         let bits = |q: __m256i| {
             avx2!({
                 let lanes = _mm256_setr_epi32(
@@ -266,15 +266,8 @@ impl Simd for Avx2 {
         [byte(q[0]), byte(q[1])]
     }
     #[inline(always)]
-    fn dot_quads<const N: usize>(
-        self,
-        w: &[[__m256i; 2]],
-        x: &Run,
-        at: usize,
-        codes: Code,
-        sum: i32,
-    ) -> [__m256i; 2] {
-        let start = sum.wrapping_mul(-codes.offset);
+    fn dot_quads<const N: usize>(self, w: &[[__m256i; 2]], x: &Run, at: usize, codes: Code) -> [__m256i; 2] {
+        let start = x.sum::<N>(at).wrapping_mul(-codes.offset);
         let mut sums = avx2!([_mm256_set1_epi32(start); 2]);
         if codes.bits == 8 {
             for i in 0..N {

@@ -70,7 +70,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn quads_bits(self, q: __m512i, at: usize) -> __m512i {
         let (byte, bit) =
-            ((at / 8) as i32 * 0x0101_0101, if at % 8 == 0 { 0x0804_0201 } else { 0x8040_2010u32 });
+            ((at / 8) as i32 * 0x0101_0101, if at.is_multiple_of(8) { 0x0804_0201 } else { 0x8040_2010u32 });
         avx2!({
             let lanes = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
             let bytes = _mm512_shuffle_epi8(q, _mm512_add_epi32(lanes, _mm512_set1_epi32(byte)));
@@ -86,19 +86,26 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
-    fn dot_quads<const N: usize>(self, w: &[__m512i], x: &Run, at: usize, codes: Code, sum: i32) -> __m512i {
+    fn dot_quads<const N: usize>(self, w: &[__m512i], x: &Run, at: usize, codes: Code) -> __m512i {
         // The instruction takes unsigned weights.
         let (flip, offset) = if codes.bits == 8 { (-128, 128) } else { (0, codes.offset) };
-        let mut low = avx2!(_mm512_set1_epi32(sum.wrapping_mul(-offset)));
-        let mut high = avx2!(_mm512_setzero_si512());
+        let mut low =
+            avx2!([_mm512_set1_epi32(x.sum::<N>(at).wrapping_mul(-offset)), _mm512_setzero_si512()]);
+        let mut high = avx2!([_mm512_setzero_si512(); 2]);
+        // Two sums each: an instruction takes its sum some cycles after the last one gave it.
         for i in 0..N {
             avx2!({
                 let w = _mm512_xor_si512(w[i], _mm512_set1_epi8(flip));
-                high = _mm512_dpbusd_epi32(high, w, _mm512_set1_epi32(bytemuck::cast(x.high[at + i])));
-                low = _mm512_dpbusd_epi32(low, w, _mm512_set1_epi32(bytemuck::cast(x.low[at + i])));
+                high[i % 2] =
+                    _mm512_dpbusd_epi32(high[i % 2], w, _mm512_set1_epi32(bytemuck::cast(x.high[at + i])));
+                low[i % 2] =
+                    _mm512_dpbusd_epi32(low[i % 2], w, _mm512_set1_epi32(bytemuck::cast(x.low[at + i])));
             });
         }
-        avx2!(_mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)))
+        avx2!({
+            let (low, high) = (_mm512_add_epi32(low[0], low[1]), _mm512_add_epi32(high[0], high[1]));
+            _mm512_add_epi32(low, _mm512_slli_epi32::<8>(high))
+        })
     }
     #[inline(always)]
     fn no_lanes(self) -> __m512 {

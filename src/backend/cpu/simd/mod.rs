@@ -19,12 +19,17 @@ pub(super) use avx512::Avx512;
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
 
-/// 32 activations as whole numbers 256 · high + low in quads: both parts fit the dot products of bytes.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
+/// 32 activations as whole numbers 256 · high + low, times a scale. Both parts are in quads and fit the dot products of
+/// bytes.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Run {
     pub(super) high: [[i8; 4]; 8],
     pub(super) low: [[i8; 4]; 8],
+    pub(super) scale: f32,
+    /// Σ numbers · scale.
+    pub(super) total: f32,
+    /// Σ numbers of each half.
+    pub(super) sums: [i32; 2],
 }
 
 /// What the codes of weights are: unsigned numbers of so many bits, or signed ones of 8 bits with an offset of 0.
@@ -38,6 +43,12 @@ pub(super) struct Code {
 impl Run {
     /// The largest number, either sign: 256 · 127 + 127.
     pub(super) const MOST: i16 = 32639;
+
+    /// Σ numbers of `N` quads from `at` on: all, or one half.
+    #[inline(always)]
+    fn sum<const N: usize>(&self, at: usize) -> i32 {
+        if N == 8 { self.sums[0] + self.sums[1] } else { self.sums[at / 4] }
+    }
 }
 
 /// The instruction set that computes.
@@ -198,16 +209,9 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn quads_bits(self, q: Self::Quads, at: usize) -> Self::Quads;
     /// Byte `at` of each lane.
     fn quads_byte(self, q: Self::Quads, at: usize) -> Self::Lanes;
-    /// Σ (code − offset) · x over the first `N` quads of weights and the activations from quad `at` of a run on;
-    /// `sum` is Σ x of these.
-    fn dot_quads<const N: usize>(
-        self,
-        w: &[Self::Quads],
-        x: &Run,
-        at: usize,
-        codes: Code,
-        sum: i32,
-    ) -> Self::Sums;
+    /// Σ (code − offset) · number over the first `N` quads of weights and the activations from quad `at` of a run on:
+    /// all eight, or four.
+    fn dot_quads<const N: usize>(self, w: &[Self::Quads], x: &Run, at: usize, codes: Code) -> Self::Sums;
 
     fn no_lanes(self) -> Self::Lanes;
     /// Sixteen IEEE halves.
@@ -392,14 +396,14 @@ mod tests {
 
     /// The sums of all quads, and of the last four of them, with a factor of 2⁻⁴.
     #[inline(always)]
-    fn quad_dots<S: Simd>(s: S, w: &[[u8; 64]; 8], x: &Run, code: Code, sums: [i32; 2]) -> [[f32; 16]; 2] {
+    fn quad_dots<S: Simd>(s: S, w: &[[u8; 64]; 8], x: &Run, code: Code) -> [[f32; 16]; 2] {
         let w = w.map(
             #[inline(always)]
             |w| s.quads(&w),
         );
         let ones = s.lanes_half(&[0, 0x3c].repeat(16).try_into().unwrap());
-        let all = s.dot_quads::<8>(&w, x, 0, code, sums[0] + sums[1]);
-        let last = s.dot_quads::<4>(&w[4..], x, 4, code, sums[1]);
+        let all = s.dot_quads::<8>(&w, x, 0, code);
+        let last = s.dot_quads::<4>(&w[4..], x, 4, code);
         [all, last].map(
             #[inline(always)]
             |dots| {
@@ -428,11 +432,13 @@ mod tests {
                 _ => (seed.bits() as i16).clamp(-Run::MOST, Run::MOST),
             };
             let x: [[i16; 4]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| number(&mut seed)));
+            let sum = |quads: std::ops::Range<usize>| x[quads].iter().flatten().map(|&x| i32::from(x)).sum();
             let run = Run {
                 high: x.map(|x| x.map(|x| ((x + 128) >> 8) as i8)),
                 low: x.map(|x| x.map(|x| x as i8)),
+                sums: [sum(0..4), sum(4..8)],
+                ..Run::default()
             };
-            let sum = |quads: std::ops::Range<usize>| x[quads].iter().flatten().map(|&x| i32::from(x)).sum();
             let dot = |lane: usize, first: usize| {
                 let mut dot = 0;
                 for quad in first..8 {
@@ -446,7 +452,7 @@ mod tests {
             };
             let expected = [0, 4].map(|first| std::array::from_fn(|lane| dot(lane, first)));
             for isa in Isa::all() {
-                let got = dispatch!(isa, s => quad_dots(s, &w, &run, code, [sum(0..4), sum(4..8)]));
+                let got = dispatch!(isa, s => quad_dots(s, &w, &run, code));
                 assert_eq!(got, expected, "{}, {code:?}, round {round}", isa.name());
             }
         }

@@ -197,11 +197,11 @@ impl Simd for Neon {
         neon!([vorrq_u8(a[0], b[0]), vorrq_u8(a[1], b[1]), vorrq_u8(a[2], b[2]), vorrq_u8(a[3], b[3])])
     }
     #[inline(always)]
-    fn quads_left<const N: i32>(self, q: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-        neon!(q.map(
-            #[inline(always)]
-            |q| vshlq_u8(q, vdupq_n_s8(N as i8))
-        ))
+    fn quads_left<const N: i32>(self, [a, b, c, d]: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        neon!({
+            let by = vdupq_n_s8(N as i8);
+            [vshlq_u8(a, by), vshlq_u8(b, by), vshlq_u8(c, by), vshlq_u8(d, by)]
+        })
     }
     #[inline(always)]
     fn quads_right<const N: i32>(self, [a, b, c, d]: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
@@ -209,16 +209,17 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn quads_bits(self, q: [uint8x16_t; 4], at: usize) -> [uint8x16_t; 4] {
-        let bit: u32 = if at % 8 == 0 { 0x0804_0201 } else { 0x8040_2010 };
+        let bit: u32 = if at.is_multiple_of(8) { 0x0804_0201 } else { 0x8040_2010 };
         neon!({
             let places: [u32; 4] = [0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c];
             let byte = vdupq_n_u8((at / 8) as u8);
             let places = vaddq_u8(vreinterpretq_u8_u32(vld1q_u32(places.as_ptr())), byte);
             let bit = vreinterpretq_u8_u32(vdupq_n_u32(bit));
-            q.map(
-                #[inline(always)]
-                |q| vandq_u8(vtstq_u8(vqtbl1q_u8(q, places), bit), vdupq_n_u8(1)),
-            )
+            let mut bits = q;
+            for i in 0..4 {
+                bits[i] = vandq_u8(vtstq_u8(vqtbl1q_u8(q[i], places), bit), vdupq_n_u8(1));
+            }
+            bits
         })
     }
     #[inline(always)]
@@ -238,15 +239,14 @@ impl Simd for Neon {
         x: &Run,
         at: usize,
         codes: Code,
-        sum: i32,
     ) -> [int32x4_t; 4] {
         // Products of each lane's four weights side by side, added up at the end.
         let mut products = neon!([[vdupq_n_s32(0); 4]; 4]);
         for i in 0..N {
-            let code = |j: usize| 256 * i16::from(x.high[at + i][j]) + i16::from(x.low[at + i][j]);
-            let codes = [code(0), code(1), code(2), code(3)];
+            let number = |j: usize| 256 * i16::from(x.high[at + i][j]) + i16::from(x.low[at + i][j]);
+            let numbers = [number(0), number(1), number(2), number(3)];
             neon!({
-                let x = vld1_s16(codes.as_ptr());
+                let x = vld1_s16(numbers.as_ptr());
                 for four in 0..4 {
                     let w = w[i][four];
                     let (a, b) = if codes.bits == 8 {
@@ -265,11 +265,13 @@ impl Simd for Neon {
             });
         }
         neon!({
-            let start = vdupq_n_s32(sum.wrapping_mul(-codes.offset));
-            products.map(
-                #[inline(always)]
-                |[a, b, c, d]| vaddq_s32(start, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))),
-            )
+            let start = vdupq_n_s32(x.sum::<N>(at).wrapping_mul(-codes.offset));
+            let mut sums = [start; 4];
+            for four in 0..4 {
+                let [a, b, c, d] = products[four];
+                sums[four] = vaddq_s32(start, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+            }
+            sums
         })
     }
     #[inline(always)]

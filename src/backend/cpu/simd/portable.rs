@@ -199,15 +199,8 @@ impl Simd for Portable {
         )
     }
     #[inline(always)]
-    fn dot_quads<const N: usize>(
-        self,
-        w: &[[u8; 64]],
-        x: &Run,
-        at: usize,
-        codes: Code,
-        sum: i32,
-    ) -> [i32; 16] {
-        let mut sums = [sum.wrapping_mul(-codes.offset); 16];
+    fn dot_quads<const N: usize>(self, w: &[[u8; 64]], x: &Run, at: usize, codes: Code) -> [i32; 16] {
+        let mut sums = [x.sum::<N>(at).wrapping_mul(-codes.offset); 16];
         for (i, w) in w[..N].iter().enumerate() {
             let (high, low) = (x.high[at + i], x.low[at + i]);
             for (sum, w) in sums.iter_mut().zip(w.as_chunks::<4>().0) {
