@@ -2,7 +2,11 @@
 //! of query head h: causal attention with grouped queries (Ainslie et al. 2023, arXiv 2305.13245), one pass with
 //! a running maximum (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
 //!
-//! A row sees the keys of its own sequence up to its own position, those of earlier rows of the same call included.
+//! A row sees the keys of its own sequence up to its own position, those of earlier rows of the same call included. The
+//! best variant is for many rows: it computes tiles of queries by keys, and fetches keys and values once for all query
+//! heads that share them. On a GPU, plans of few rows have `attend_split` and `attend_join` instead.
+
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -41,18 +45,36 @@ impl Home for Attend {
     const ID: KernelId = KernelId::Attend;
     const ARGS: &'static [ArgKind] =
         &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::U32, ArgKind::U32, ArgKind::F32Mut];
-    const VARIANTS: &'static [Variant] = &[Variant {
-        name: "plain",
-        fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/attend.wgsl"))],
-        needs: Needs::NOTHING,
-    }];
+    const VARIANTS: &'static [Variant] = &[
+        Variant {
+            name: "tile",
+            fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/attend_tile.wgsl"))],
+            needs: Needs::NOTHING,
+        },
+        Variant {
+            name: "plain",
+            fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/attend.wgsl"))],
+            needs: Needs::NOTHING,
+        },
+    ];
 
-    fn overrides(p: &Params, _variant: &Variant) -> Overrides {
-        vec![("PAIRS", f64::from(p.head_dim / 2))]
+    fn suits(p: &Params, variant: &Variant) -> bool {
+        let vectors = [p.head_dim, p.q_stride, p.q_offset].iter().all(|n| n.is_multiple_of(4));
+        variant.name == "plain" || vectors && p.head_dim <= 128
     }
 
-    fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
-        [p.heads, call.rows, 1]
+    fn overrides(p: &Params, variant: &Variant) -> Overrides {
+        match variant.name {
+            "tile" => vec![("FOURS", f64::from(p.head_dim / 4)), ("HEADS", f64::from(heads_of_group(p)))],
+            _ => vec![("PAIRS", f64::from(p.head_dim / 2))],
+        }
+    }
+
+    fn grid(p: &Params, call: Call, variant: &Variant) -> [u32; 3] {
+        match variant.name {
+            "tile" => [groups(p), call.rows.div_ceil(32 / heads_of_group(p)), 1],
+            _ => [p.heads, call.rows, 1],
+        }
     }
 
     fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
@@ -61,37 +83,10 @@ impl Home for Attend {
         else {
             unreachable!("checked by the caller")
         };
-        let kv = form.kv.unwrap_or(KvType::F32);
-        let head_dim = p.head_dim as usize;
-        for (r, row) in rows.chunks_exact(ROW_WORDS).take(call.rows as usize).enumerate() {
-            for head in 0..p.heads {
-                let kv_head = head / (p.heads / p.kv_heads);
-                let at =
-                    |t: u32| kv_at(pages, p.pages_per_sequence, row[2], t, kv_head, p.kv_heads, p.head_dim);
-                let q = &q[r * p.q_stride as usize + p.q_offset as usize + head as usize * head_dim..]
-                    [..head_dim];
-                let score = |t: u32| {
-                    let dot: f64 = q
-                        .iter()
-                        .enumerate()
-                        .map(|(i, &q)| f64::from(q) * f64::from(kv.get(keys, at(t) + i)))
-                        .sum();
-                    dot * f64::from(p.scale)
-                };
-                let scores: Vec<f64> = (0..=row[1]).map(score).collect();
-                let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                let y = &mut y[(r * p.heads as usize + head as usize) * head_dim..][..head_dim];
-                for (i, y) in y.iter_mut().enumerate() {
-                    let sum: f64 = weights
-                        .iter()
-                        .zip(0..)
-                        .map(|(weight, t)| weight * f64::from(kv.get(values, at(t) + i)))
-                        .sum();
-                    *y = (sum / total) as f32;
-                }
-            }
+        let look = Look { p, form, rows, pages, q, keys, values };
+        for (row, head, y) in look.heads_of(call, y) {
+            let (mean, _) = look.over(row, head, 0..rows[row * ROW_WORDS + 1] + 1);
+            y.iter_mut().zip(mean).for_each(|(y, mean)| *y = mean as f32);
         }
     }
 
@@ -103,32 +98,129 @@ impl Home for Attend {
     }
 
     fn cases() -> Vec<Case> {
-        let shape = |heads, kv_heads, head_dim| Params {
-            q_stride: (heads + 2 * kv_heads) * head_dim,
-            q_offset: 0,
-            heads,
-            kv_heads,
-            head_dim,
-            pages_per_sequence: 4,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-        };
-        let aside = |params: Params| Params { q_stride: params.q_stride + 5, q_offset: 3, ..params };
         let shapes = [
-            (shape(2, 1, 8), vec![(0, 2)]),
+            (shape(2, 2, 8), vec![(0, 2)]),
             (shape(1, 1, 2), vec![(0, 0)]),
             (shape(2, 2, 8), vec![(0, 30), (0, 31), (0, 32), (0, 33)]),
-            (aside(shape(3, 1, 80)), vec![(1, 63), (0, 5), (2, 64)]),
+            (aside(shape(3, 1, 80), 5, 3), vec![(1, 63), (0, 5), (2, 64)]),
             (shape(9, 3, 64), vec![(1, 100)]),
-            (aside(shape(6, 2, 128)), vec![(1, 127), (0, 31)]),
+            (aside(shape(6, 2, 128), 5, 3), vec![(1, 127), (0, 31)]),
             (shape(2, 1, 256), vec![(0, 33)]),
+            // Tiles that end with rows, with sequences, with keys; more query heads than a workgroup takes.
+            (shape(2, 2, 8), run(0, 0, 65)),
+            (aside(shape(6, 2, 80), 4, 8), run(1, 22, 23)),
+            (shape(8, 2, 64), [run(0, 14, 3), run(2, 47, 2), run(1, 0, 7)].concat()),
+            (shape(15, 1, 96), [run(0, 31, 3), run(1, 15, 2)].concat()),
+            (shape(2, 2, 128), [run(2, 60, 6), run(0, 3, 1)].concat()),
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
         [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
     }
 }
 
-/// Rows of sequences at positions; keys and values that no row may see are NaN.
+/// Query heads that a workgroup takes of those that share a KV head: all of them, or about as many in each of several.
+pub(super) fn heads_of_group(p: &Params) -> u32 {
+    let heads = p.heads / p.kv_heads;
+    heads.div_ceil(heads.div_ceil(if p.head_dim <= 128 { 8 } else { 4 }))
+}
+
+/// Groups of query heads.
+pub(super) fn groups(p: &Params) -> u32 {
+    p.kv_heads * (p.heads / p.kv_heads).div_ceil(heads_of_group(p))
+}
+
+/// What the twins of attention read.
+pub(super) struct Look<'a> {
+    pub(super) p: &'a Params,
+    pub(super) form: Form,
+    pub(super) rows: &'a [u32],
+    pub(super) pages: &'a [u32],
+    pub(super) q: &'a [f32],
+    pub(super) keys: &'a [u32],
+    pub(super) values: &'a [u32],
+}
+
+impl Look<'_> {
+    /// Each row, head, and the result's elements for both.
+    pub(super) fn heads_of<'y>(
+        &self,
+        call: Call,
+        y: &'y mut [f32],
+    ) -> impl Iterator<Item = (usize, u32, &'y mut [f32])> {
+        let heads = self.p.heads as usize;
+        let each = y.chunks_exact_mut(self.p.head_dim as usize).take(call.rows as usize * heads);
+        each.enumerate().map(move |(at, y)| (at / heads, (at % heads) as u32, y))
+    }
+
+    /// The mean of the values at `places`, weighted by the exponentials of their scores, and the logarithm of the sum
+    /// of these.
+    pub(super) fn over(&self, row: usize, head: u32, places: Range<u32>) -> (Vec<f64>, f64) {
+        let Self { p, form, rows, pages, q, keys, values } = self;
+        let kv = form.kv.unwrap_or(KvType::F32);
+        let (head_dim, kv_head) = (p.head_dim as usize, head / (p.heads / p.kv_heads));
+        let sequence = rows[row * ROW_WORDS + 2];
+        let at = |t| kv_at(pages, p.pages_per_sequence, sequence, t, kv_head, p.kv_heads, p.head_dim);
+        let q =
+            &q[row * p.q_stride as usize + p.q_offset as usize + head as usize * head_dim..][..head_dim];
+        let score = |t: u32| {
+            let products =
+                q.iter().enumerate().map(|(i, &q)| f64::from(q) * f64::from(kv.get(keys, at(t) + i)));
+            products.sum::<f64>() * f64::from(p.scale)
+        };
+        let scores: Vec<f64> = places.clone().map(score).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let sum = |i: usize| -> f64 {
+            let each = weights.iter().zip(places.clone());
+            each.map(|(weight, t)| weight * f64::from(kv.get(values, at(t) + i))).sum()
+        };
+        ((0..head_dim).map(|i| sum(i) / total).collect(), largest + total.ln())
+    }
+}
+
+pub(super) fn shape(heads: u32, kv_heads: u32, head_dim: u32) -> Params {
+    Params {
+        q_stride: (heads + 2 * kv_heads) * head_dim,
+        q_offset: 0,
+        heads,
+        kv_heads,
+        head_dim,
+        pages_per_sequence: 4,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+    }
+}
+
+/// The same with `spare` elements more to a row, `offset` of them before the queries.
+pub(super) fn aside(params: Params, spare: u32, offset: u32) -> Params {
+    Params { q_stride: params.q_stride + spare, q_offset: offset, ..params }
+}
+
+/// `count` rows of a sequence from a position on.
+pub(super) fn run(sequence: u32, first: u32, count: u32) -> Vec<(u32, u32)> {
+    (first..first + count).map(|position| (sequence, position)).collect()
+}
+
 fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
+    let made = made_up(kv, params, places);
+    let Params { heads, kv_heads, head_dim, q_offset, .. } = params;
+    let name = format!("{heads} heads of {head_dim} on {kv_heads} from {q_offset}, {}", made.places);
+    Case::of::<Attend>(name, params, made.call, made.form, made.args, made.tolerance)
+}
+
+/// What the cases of attention are about.
+pub(super) struct MadeUp {
+    pub(super) call: Call,
+    pub(super) form: Form,
+    /// Those of [`Attend`].
+    pub(super) args: Vec<Data>,
+    /// For means of values, and for logarithms of sums.
+    pub(super) tolerance: Tolerance,
+    pub(super) places: String,
+}
+
+/// Rows of sequences at positions; keys and values that no row may see are NaN.
+pub(super) fn made_up(kv: KvType, params: Params, places: &[(u32, u32)]) -> MadeUp {
     let mut seed = Seed::new(9);
     let Params { heads, kv_heads, head_dim, pages_per_sequence, scale, .. } = params;
     let pages = made::pages(&mut seed, 3, pages_per_sequence);
@@ -160,12 +252,15 @@ fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
     let q_norm =
         q.windows(head_dim as usize).map(|q| made::largest_norm(q, q.len(), q.len())).fold(0.0, f32::max);
     let kv_len = 1 + places.iter().map(|place| place.1).max().unwrap_or(0);
-    // An error of a score is a relative error of its weight, exp adds 3 + 2|x| units of e^x ≤ 1, each page rescales
-    // once; errors of weights move the mean of the values by at most twice themselves; the sums over keys add theirs.
+    // An error of a score is a relative error of its weight, exp adds 3 + 2|x| units of e^x ≤ 1, each tile of 16 keys or
+    // more rescales once; errors of weights move the mean of the values by at most twice themselves; the sums over
+    // keys add theirs. They move the logarithm of the sum of weights by as much as values of 1, and it is rounded with
+    // the largest score.
     let of_weights =
-        Tolerance::dot(k_norm, q_norm * scale).and(Tolerance::roundings(5 + kv_len.div_ceil(PAGE), 1.0));
+        Tolerance::dot(k_norm, q_norm * scale).and(Tolerance::roundings(5 + kv_len.div_ceil(16), 1.0));
     let of_sums = Tolerance::roundings(8 + kv_len.isqrt(), 1.0);
-    let tolerance = Tolerance((2.0 * of_weights.0 + of_sums.0) * v_largest);
+    let of_logarithm = Tolerance::roundings(2, k_norm * q_norm * scale + (kv_len as f32).ln());
+    let tolerance = Tolerance((2.0 * of_weights.0 + of_sums.0) * v_largest.max(1.0)).and(of_logarithm);
     let rows: Vec<_> = places.iter().map(|&(sequence, position)| [9, position, sequence]).collect();
     let y = seed.vector(rows.len() * (heads * head_dim) as usize, 1.0);
     let args = vec![
@@ -176,7 +271,7 @@ fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
         Data::U32(values),
         Data::F32(y),
     ];
-    let name = format!("{heads} heads of {head_dim} on {kv_heads}, {places:?}");
     let call = Call { rows: rows.len() as u32, kv_len };
-    Case::of::<Attend>(name, params, call, Form { kv: Some(kv), ..Form::default() }, args, tolerance)
+    let name = format!("{} rows at {:?}", places.len(), &places[..places.len().min(4)]);
+    MadeUp { call, form: Form { kv: Some(kv), ..Form::default() }, args, tolerance, places: name }
 }

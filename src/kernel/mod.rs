@@ -236,7 +236,7 @@ pub trait Home: 'static {
     fn overrides(_params: &Self::Params, _variant: &Variant) -> Overrides {
         Vec::new()
     }
-    /// Workgroups, each dimension at most 65535.
+    /// Workgroups, each dimension at most 65535; 0 where a call has nothing to do.
     fn grid(params: &Self::Params, call: Call, variant: &Variant) -> [u32; 3];
     /// The meaning, on the host: f32 with sums in f64.
     fn twin(params: &Self::Params, call: Call, form: Form, args: &mut [Arg<'_>]);
@@ -299,7 +299,7 @@ impl Kernel {
         (self.overrides)(params, variant)
     }
 
-    /// Workgroups.
+    /// Workgroups; 0 where a call has nothing to do.
     pub fn grid(&self, params: &[u8], call: Call, variant: &Variant) -> [u32; 3] {
         (self.grid)(params, call, variant)
     }
@@ -374,6 +374,10 @@ kernels! {
     RopeKv => rope_kv,
     /// Causal softmax attention over the pages of a sequence.
     Attend => attend,
+    /// The same for few rows, over pieces of the keys.
+    AttendSplit => attend_split,
+    /// What belongs to the pieces, put together.
+    AttendJoin => attend_join,
     /// silu(gate) · up.
     Swiglu => swiglu,
     /// Gathers the rows whose logits are wanted.

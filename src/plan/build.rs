@@ -26,8 +26,8 @@ impl<'a> Builder<'a> {
         Self { plan: Plan { result: Some(state), ..self.plan }, ..self }
     }
 
-    /// From now on, a step is joined with the one before it where a kernel is both. What the first writes must then
-    /// be read by the second alone.
+    /// From now on, a step is joined with the one before it where a kernel is both, and attention of few rows is split
+    /// over its keys. What the first of two that are joined writes must be read by the second alone.
     pub fn fused(self) -> Self {
         Self { is_fused: true, ..self }
     }
@@ -60,7 +60,16 @@ impl<'a> Builder<'a> {
             args: args.to_vec(),
         };
         self.check(&step).map_err(|error| error.at(format!("{} of {}", step.label, step.home().name)))?;
-        let last = self.plan.steps.last_mut().filter(|_| self.is_fused);
+        if !self.is_fused {
+            self.plan.steps.push(step);
+            return Ok(());
+        }
+        if let Some((width, both)) = fuse::split(&step, self.plan.max_of(extent)) {
+            let parts = self.temp(&format!("{}.parts", step.label), extent, width);
+            self.plan.steps.extend(both(parts));
+            return Ok(());
+        }
+        let last = self.plan.steps.last_mut();
         let joined = last.and_then(|last| fuse::join(last, &step).map(|joined| *last = joined));
         if joined.is_none() {
             self.plan.steps.push(step);

@@ -1,11 +1,12 @@
-//! Steps that a GPU computes as one: fewer dispatches, and less of the memory between them.
+//! Steps that a GPU computes as one: fewer dispatches, and less of the memory between them. And one that it computes as
+//! two, to have work for all of it.
 //!
 //! A pair of neighbouring steps is joined where a kernel exists that is both. What the first wrote for the second alone
 //! is then never written: [`join`] is only for plans in which nothing else reads it.
 
 use crate::kernel::{
-    Epilogue, Form, Home, KernelId, MatvecSwiglu, PickNorm, RopeKv, kv_write, matvec, pick, rms_norm, rope,
-    rope_kv, swiglu,
+    AttendJoin, AttendSplit, Epilogue, Form, Home, KernelId, MatvecSwiglu, PickNorm, RopeKv, attend,
+    attend_join, attend_split, kv_write, matvec, pick, rms_norm, rope, rope_kv, swiglu,
 };
 
 use super::{Operand, Step};
@@ -21,6 +22,34 @@ pub(super) fn join(first: &Step, second: &Step) -> Option<Step> {
         (KernelId::Pick, KernelId::RmsNorm) => picked_norm(first, second),
         _ => None,
     }
+}
+
+/// Rows of a plan up to which keys are split among workgroups; with more there are enough of these.
+const FEW: u32 = 8;
+
+/// The two steps that are `step` in a plan of up to `max_rows` rows, if there are such, and the width of the temp between
+/// them.
+pub(super) fn split(step: &Step, max_rows: u32) -> Option<(usize, impl FnOnce(Operand) -> [Step; 2])> {
+    let &[rows, pages, q, keys, values, y] = step.args.as_slice() else { return None };
+    if step.kernel != KernelId::Attend || max_rows > FEW {
+        return None;
+    }
+    let params: attend::Params = bytemuck::pod_read_unaligned(&step.params);
+    let attend::Params { heads, head_dim, .. } = params;
+    let step = step.clone();
+    Some((attend_split::width(&params), move |parts| {
+        let args = vec![rows, pages, q, keys, values, y, parts];
+        let split = Step { kernel: AttendSplit::ID, args, ..step };
+        let joined = Step {
+            label: format!("{}.join", split.label),
+            kernel: AttendJoin::ID,
+            params: bytemuck::bytes_of(&attend_join::Params { heads, head_dim }).to_vec(),
+            form: Form::default(),
+            extent: split.extent,
+            args: vec![rows, parts, y],
+        };
+        [split, joined]
+    }))
 }
 
 fn gated_product(product: &Step, gate: &Step) -> Option<Step> {
@@ -80,7 +109,7 @@ fn step<H: Home>(first: &Step, second: &Step, params: H::Params, form: Form, arg
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{KvType, KvWrite, Matvec, Pick, RmsNorm, Rope, Swiglu};
+    use crate::kernel::{Attend, Call, KvType, KvWrite, Matvec, Pick, RmsNorm, Rope, Swiglu};
     use crate::plan::{Builder, Extent, Item, Plan, Store};
     use crate::quant::{Format, Matrix};
 
@@ -163,5 +192,43 @@ mod tests {
         assert_eq!(kernels(&plan(true, 4, Epilogue::Add, 1))[..2], [KernelId::Matvec, KernelId::Swiglu]);
         assert_eq!(kernels(&plan(true, 4, Epilogue::Store, 2))[1..3], [KernelId::Rope, KernelId::KvWrite]);
         assert_eq!(kernels(&plan(true, 2, Epilogue::Store, 1))[3..], [KernelId::Pick, KernelId::RmsNorm]);
+    }
+
+    #[test]
+    fn attention_of_few_rows_is_split_over_its_keys() {
+        let plan = |is_fused, max_rows| {
+            let mut store = Store::default();
+            let states = ["rows", "pages", "keys", "values"].map(|name| store.add_state(name, 64));
+            let [rows, pages, keys, values] = states.map(Operand::Item);
+            let builder = Builder::new(&store, "plan", max_rows, 1);
+            let mut b = if is_fused { builder.fused() } else { builder };
+            let [q, y] = ["q", "y"].map(|name| b.temp(name, Extent::Tokens, 8));
+            let params = attend::Params {
+                q_stride: 8,
+                q_offset: 0,
+                heads: 2,
+                kv_heads: 1,
+                head_dim: 4,
+                pages_per_sequence: 40,
+                scale: 0.5,
+            };
+            let kv = Form { kv: Some(KvType::F16), ..Form::default() };
+            let args = [rows, pages, q, keys, values, y];
+            b.step::<Attend>("a.attend", Extent::Tokens, kv, params, &args).unwrap();
+            b.finish()
+        };
+        assert_eq!(kernels(&plan(false, 4)), [KernelId::Attend]);
+        assert_eq!(kernels(&plan(true, 256)), [KernelId::Attend]);
+        let split = plan(true, 4);
+        assert_eq!(kernels(&split), [KernelId::AttendSplit, KernelId::AttendJoin]);
+        let [first, second] = &split.steps[..] else { panic!("{split:?}") };
+        assert_eq!((first.args[6], first.args[5]), (second.args[1], second.args[2]));
+        assert_eq!(split.temps[2].width, 3 * 2 * 5, "three splits of 40 pages, two heads");
+        // With the keys of one split the second has nothing to do.
+        let groups = |kv_len| {
+            let home = second.home();
+            home.grid(&second.params, Call { rows: 1, kv_len }, &home.variants[0])
+        };
+        assert_eq!((groups(512), groups(513)), ([0; 3], [1, 1, 1]));
     }
 }

@@ -30,8 +30,7 @@ pub(super) fn steps(
         let mut dispatches = 0;
         for (op, step) in ready.ops[steps.clone()].iter().zip(&ready.plan.steps[steps]) {
             if let Some(call) = step.call(inputs) {
-                encode(&mut pass, op, step, call, &mut bound)?;
-                dispatches += 1;
+                dispatches += encode(&mut pass, op, step, call, &mut bound)?;
             }
         }
         drop(pass);
@@ -56,7 +55,7 @@ pub(super) fn timed(
     device.scoped(&ready.plan.name, || {
         let mut encoder = device.raw.create_command_encoder(&Default::default());
         let ops = ready.ops[steps.clone()].iter().zip(&ready.plan.steps[steps]);
-        let mut stamp = 0;
+        let (mut stamp, mut dispatches) = (0, 0);
         for (op, step, call) in ops.filter_map(|(op, step)| Some((op, step, step.call(inputs)?))) {
             let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
                 query_set: stamps,
@@ -65,11 +64,11 @@ pub(super) fn timed(
             });
             let mut pass =
                 encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-            encode(&mut pass, op, step, call, &mut None)?;
+            dispatches += encode(&mut pass, op, step, call, &mut None)?;
             stamp += 2;
         }
         encoder.resolve_query_set(stamps, 0..stamp, ticks, 0);
-        device.meter.submitted(u64::from(stamp / 2));
+        device.meter.submitted(dispatches);
         Ok(device.queue.submit([encoder.finish()]))
     })?
 }
@@ -98,14 +97,18 @@ pub(super) fn writes(device: &Device) -> Result<SubmissionIndex> {
     })
 }
 
+/// The dispatches that the step takes: one, or none where the call has nothing to do.
 fn encode<'a>(
     pass: &mut ComputePass<'_>,
     op: &'a Op,
     step: &Step,
     call: Call,
     bound: &mut Option<&'a wgpu::ComputePipeline>,
-) -> Result<()> {
+) -> Result<u64> {
     let [x, y, z] = step.home().grid(&step.params, call, op.variant);
+    if x.min(y).min(z) == 0 {
+        return Ok(0);
+    }
     if x.max(y).max(z) > MAX_GROUPS {
         return Err(Error::internal(format!(
             "{x} × {y} × {z} workgroups where {MAX_GROUPS} are allowed in a dimension"
@@ -125,5 +128,5 @@ fn encode<'a>(
     pass.set_bind_group(0, &op.bindings, &[]);
     pass.set_immediates(0, &immediates[..end]);
     pass.dispatch_workgroups(x, y, z);
-    Ok(())
+    Ok(1)
 }

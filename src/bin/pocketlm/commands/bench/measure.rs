@@ -258,7 +258,7 @@ fn bytes_of_a_token(lowered: &Lowered, kv_len: u32) -> f64 {
     let of_step = |step: &pocketlm::plan::Step| -> f64 {
         let weights: f64 = step.args.iter().map(|operand| bytes_of(operand, step.kernel)).sum();
         match step.call(inputs) {
-            Some(call) if step.kernel == KernelId::Attend => {
+            Some(call) if matches!(step.kernel, KernelId::Attend | KernelId::AttendSplit) => {
                 weights + step.home().work(&step.params, call, step.form).bytes
             }
             _ => weights,
