@@ -160,8 +160,7 @@ impl Look<'_> {
         let (head_dim, kv_head) = (p.head_dim as usize, head / (p.heads / p.kv_heads));
         let sequence = rows[row * ROW_WORDS + 2];
         let at = |t| kv_at(pages, p.pages_per_sequence, sequence, t, kv_head, p.kv_heads, p.head_dim);
-        let q =
-            &q[row * p.q_stride as usize + p.q_offset as usize + head as usize * head_dim..][..head_dim];
+        let q = &q[row * p.q_stride as usize + p.q_offset as usize + head as usize * head_dim..][..head_dim];
         let score = |t: u32| {
             let products =
                 q.iter().enumerate().map(|(i, &q)| f64::from(q) * f64::from(kv.get(keys, at(t) + i)));

@@ -8,8 +8,8 @@
 //! once, parts stays as it was, and there is nothing to join: then a layer is decoded in 8 dispatches, else in 9.
 
 use super::{
-    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, KvType, Needs, Overrides, PAGE, ROW_WORDS,
-    Variant, Work, attend,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, KvType, Needs, Overrides, PAGE,
+    ROW_WORDS, Variant, Work, attend,
 };
 use crate::base::Seed;
 
@@ -162,7 +162,10 @@ mod tests {
         for pages_per_sequence in [1, 16, 17, 100, 4000] {
             let params = Params { pages_per_sequence, ..shape(1, 1, 2) };
             for kv_len in (1..=PAGE * pages_per_sequence).step_by(31) {
-                assert!(splits(kv_len) as usize * 3 <= width(&params), "{kv_len} of {pages_per_sequence} pages");
+                assert!(
+                    splits(kv_len) as usize * 3 <= width(&params),
+                    "{kv_len} of {pages_per_sequence} pages"
+                );
                 assert!(splits(kv_len) <= MOST && (splits(kv_len) > 1 || kv_len <= PAGE * USUAL));
             }
         }
