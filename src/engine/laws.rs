@@ -18,7 +18,7 @@ use crate::format::Checkpoint;
 use crate::kernel::{KvType, ROW_WORDS};
 use crate::model::{Blueprint, LowerOptions, Weights, lower};
 use crate::plan::{Inputs, ItemId, Plan, Store};
-use crate::sample::{Chain, Filter, MinP, Temperature, TopK, TopP};
+use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
 
 /// What the device does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,7 +267,9 @@ fn any_order_of_events_tells_the_same_stories() {
     let mut seed = Seed::new(31);
     let prompts: [&[u32]; 4] =
         [STORY, &[1, 410, 300], &[1], &[1, 403, 407, 261, 378, 403, 407, 261, 378, 299, 300]];
-    let chains = [greedy(), seeded(1), seeded(2), greedy()];
+    let penalty = Filter::RepeatPenalty(RepeatPenalty { penalty: 1.2, last: 20 });
+    let penalised = Chain::new(vec![penalty], true, 0).unwrap();
+    let chains = [greedy(), seeded(1), seeded(2), penalised];
     let alone: Vec<Vec<u32>> = prompts
         .iter()
         .zip(&chains)

@@ -88,7 +88,8 @@ impl Engine {
         self.load_checkpoint(|| Checkpoint::from_bytes(name, bytes), options, &mut progress)
     }
 
-    /// Moves the sessions of all models for about `budget`: at least one slice where there is work.
+    /// Moves the sessions of all models for about `budget`: at least one slice where there is work. By what tokens
+    /// took lately, a device has then done what it was given.
     ///
     /// # Errors
     /// None of a single session, those are in its stream; only what befalls a device as a whole.
