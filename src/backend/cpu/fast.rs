@@ -40,7 +40,7 @@ pub(super) fn run(
             Ok(())
         }
         (KernelId::Embed, [Arg::U32(rows), Arg::Matrix(matrix), Arg::F32Mut(x)]) => {
-            rows::embed(cores, &pod_read_unaligned(params), call, rows, matrix, x)
+            rows::embed(cores, &pod_read_unaligned(params), call, rows, matrix, packed, x)
         }
         (KernelId::RmsNorm, [Arg::F32(x), Arg::F32(gain), Arg::F32Mut(y)]) => {
             rows::rms_norm(cores, &pod_read_unaligned(params), call, x, gain, y)

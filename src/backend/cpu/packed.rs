@@ -8,7 +8,7 @@
 use memmap2::MmapMut;
 
 use crate::error::{Error, Kind, Result};
-use crate::quant::Matrix;
+use crate::quant::{Format, Matrix};
 
 use super::codes::{Codes, with_codes};
 use super::pool::Pool;
@@ -58,6 +58,12 @@ impl Packed {
         Ok(Self { group_bytes, bytes })
     }
 
+    /// Row `row` as the file has it; `bytes` are as many.
+    pub(super) fn row(&self, format: Format, row: usize, bytes: &mut [u8]) {
+        let group = &self.bytes[row / GROUP * self.group_bytes..][..self.group_bytes];
+        with_codes!(format, U => unpack::<U>(row % GROUP, group, bytes), else unreachable!("only what has codes is packed"));
+    }
+
     /// The groups from `first` on, in order.
     pub(super) fn groups(&self, first: usize) -> impl Iterator<Item = &[u8]> {
         self.bytes[first * self.group_bytes..].chunks_exact(self.group_bytes)
@@ -82,6 +88,22 @@ fn pack<U: Codes>(row: usize, from: &[u8], group: &mut [u8]) {
     }
 }
 
+/// Takes row `row` of a group from its places.
+fn unpack<U: Codes>(row: usize, group: &[u8], to: &mut [u8]) {
+    for (from, to) in group.chunks_exact(GROUP * U::BYTES).zip(to.chunks_exact_mut(U::BYTES)) {
+        let mut from = from;
+        for units in U::UNITS {
+            let (places, rest) = from.split_at(GROUP * units.size * units.count);
+            let to = &mut to[units.at..][..units.size * units.count];
+            for (unit, place) in to.chunks_exact_mut(units.size).zip(places.chunks_exact(GROUP * units.size))
+            {
+                unit.copy_from_slice(&place[units.size * row..][..units.size]);
+            }
+            from = rest;
+        }
+    }
+}
+
 #[inline(always)]
 fn put<const SIZE: usize>(row: usize, units: &[u8], to: &mut [u8]) {
     for (unit, to) in units.as_chunks::<SIZE>().0.iter().zip(to.chunks_exact_mut(GROUP * SIZE)) {
@@ -91,10 +113,8 @@ fn put<const SIZE: usize>(row: usize, units: &[u8], to: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::codes::Units;
     use super::*;
     use crate::base::Seed;
-    use crate::quant::Format;
 
     #[test]
     fn every_byte_has_its_place() {
@@ -108,29 +128,20 @@ mod tests {
                 assert_eq!(format.block_len(), 1, "{format} has no codes");
                 continue;
             };
-            let (block, mut seen) = (format.block_bytes(), 0);
-            for (index, group) in packed.groups(0).enumerate() {
-                let kinds = with_codes!(format, U => U::UNITS, else unreachable!("it has codes"));
-                let one = |units: &Units, i: usize| (units.at + i * units.size, units.size);
-                let units: Vec<(usize, usize)> =
-                    kinds.iter().flat_map(|units| (0..units.count).map(move |i| one(units, i))).collect();
-                assert_eq!(units.iter().map(|(_, size)| size).sum::<usize>(), block, "{format}");
-                for row in 0..GROUP {
-                    let mut back = vec![0; 2 * block];
-                    for (back, group) in back.chunks_mut(block).zip(group.chunks(GROUP * block)) {
-                        let mut group = group;
-                        for &(at, size) in &units {
-                            back[at..at + size].copy_from_slice(&group[row * size..][..size]);
-                            group = &group[GROUP * size..];
-                        }
-                    }
-                    let row = GROUP * index + row;
-                    let expected = if row < count { matrix.row(row).to_vec() } else { vec![0; 2 * block] };
-                    assert_eq!(back, expected, "{format}, row {row}");
-                    seen += 1;
-                }
+            let group = packed.groups(1).next().unwrap();
+            // The first unit of the second block of row 17 is behind that of row 16.
+            let (block, size) = (format.block_bytes(), with_codes!(format, U => U::UNITS[0], else panic!()));
+            let place = &group[GROUP * block + size.size..][..size.size];
+            assert_eq!(place, &matrix.row(17)[block + size.at..][..size.size], "{format}");
+            let mut row = vec![0; matrix.row_bytes()];
+            for index in 0..48 {
+                packed.row(format, index, &mut row);
+                let expected = if index < count { matrix.row(index) } else { &vec![0; row.len()] };
+                assert_eq!(row, expected, "{format}, row {index}");
             }
-            assert_eq!(seen, 48);
+            let placed: usize =
+                with_codes!(format, U => U::UNITS, else panic!()).iter().map(|u| u.size * u.count).sum();
+            assert_eq!(placed, block, "{format}");
         }
     }
 }

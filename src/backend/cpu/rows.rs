@@ -8,6 +8,7 @@ use crate::kernel::{Call, Form, KvType, ROW_WORDS, embed, kv_at, kv_write, rms_n
 use crate::quant::Matrix;
 
 use super::cores::Cores;
+use super::packed::Packed;
 use super::simd::{Simd, dispatch};
 use super::unit::decode;
 
@@ -18,15 +19,25 @@ pub(super) fn embed(
     call: Call,
     rows: &[u32],
     matrix: &Matrix,
+    packed: Option<&Packed>,
     x: &mut [f32],
 ) -> Result<()> {
     let rows = rows.chunks_exact(ROW_WORDS).take(call.rows as usize);
-    let isa = cores.isa;
-    cores.pool.each(rows.zip(x.chunks_exact_mut(p.width as usize)), |(row, x)| {
+    let (isa, format) = (cores.isa, matrix.format());
+    let scratch = || vec![0; packed.map_or(0, |_| matrix.row_bytes())];
+    cores.pool.each_with(rows.zip(x.chunks_exact_mut(p.width as usize)), scratch, |bytes, (row, x)| {
         let token = row[0].wrapping_sub(p.first_token);
-        if token < p.tokens {
-            dispatch!(isa, s => decode(s, matrix.format(), matrix.row(token as usize), x));
+        if token >= p.tokens {
+            return;
         }
+        let bytes = match packed {
+            Some(packed) => {
+                packed.row(format, token as usize, bytes);
+                bytes
+            }
+            None => matrix.row(token as usize),
+        };
+        dispatch!(isa, s => decode(s, format, bytes, x));
     })
 }
 
