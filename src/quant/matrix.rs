@@ -121,6 +121,11 @@ impl Matrix {
             .map(move |part| (part.first_row..part.first_row + part.bytes.len() / row_bytes, &part.bytes))
     }
 
+    /// Tells the system that the bytes are not needed for a while, as [`Bytes::release`] does.
+    pub fn release(&self) {
+        self.parts.iter().for_each(|part| part.bytes.release());
+    }
+
     /// The bytes of row `row` in file order.
     ///
     /// # Panics

@@ -52,9 +52,7 @@ impl Packed {
                 }
             }
         })?;
-        for (_, part) in matrix.parts() {
-            part.release();
-        }
+        matrix.release();
         Ok(Self { group_bytes, bytes })
     }
 

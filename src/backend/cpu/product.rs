@@ -12,7 +12,7 @@ use super::cores::{Columns, Cores};
 use super::packed::{GROUP, Packed};
 use super::simd::{Isa, Run, Simd, dispatch};
 use super::tiles;
-use super::unit::{Unit, decode, prefetch, with_unit};
+use super::unit::{Unit, decode, with_unit};
 
 /// Up to so many rows, decoding each weight for every few rows costs less than transposing the rows.
 const FEW_ROWS: usize = 6;
@@ -269,7 +269,6 @@ fn dot<S: Simd, U: Unit, const R: usize>(s: S, matrix: &Matrix, row: &[u8], x: [
     }
     let mut sums = [[s.splat(0.0); 4]; R];
     for (index, block) in blocks.chunks_exact(U::BYTES).enumerate() {
-        prefetch(s, block);
         U::decode(
             s,
             block,

@@ -74,16 +74,6 @@ fn decode_units<S: Simd, U: Unit>(s: S, format: Format, bytes: &[u8], out: &mut 
     }
 }
 
-/// Asks for the weights that come a while after `block`: processors look ahead only within a page of memory.
-#[inline(always)]
-pub(super) fn prefetch<S: Simd>(s: S, block: &[u8]) {
-    const AHEAD: usize = 1024;
-    const LINE: usize = 64;
-    for at in (0..block.len()).step_by(LINE) {
-        s.prefetch(block, AHEAD + at);
-    }
-}
-
 /// Bytes `at .. at + 16`.
 #[inline(always)]
 pub(super) fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {

@@ -138,6 +138,7 @@ impl Upload<'_> {
                 let codes = device.buffer(matrix.name(), rows.codes_bytes, constant)?;
                 let scales = device.buffer(matrix.name(), rows.scales_bytes, constant)?;
                 self.matrix(matrix, &rows, &codes, &scales)?;
+                matrix.release();
                 Ok(Resident::Matrix { codes, scales })
             }
             Item::Vector { name, values } => {

@@ -49,10 +49,6 @@ pub(super) fn four_sums(a: __m256, b: __m256, c: __m256, d: __m256) -> __m256 {
 macro_rules! eights {
     () => {
         #[inline(always)]
-        fn prefetch(self, bytes: &[u8], ahead: usize) {
-            avx2!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(ahead).cast()))
-        }
-        #[inline(always)]
         fn splat(self, value: f32) -> __m256 {
             avx2!(_mm256_set1_ps(value))
         }

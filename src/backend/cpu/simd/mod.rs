@@ -142,10 +142,6 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     /// Runs `f` compiled for these instructions; what `f` calls must be `#[inline(always)]`.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
 
-    /// Asks for the memory `ahead` bytes behind the beginning of `bytes`, which may be no memory at all.
-    #[inline(always)]
-    fn prefetch(self, _bytes: &[u8], _ahead: usize) {}
-
     fn splat(self, value: f32) -> Self::V;
     fn load(self, values: &[f32; 8]) -> Self::V;
     fn store(self, v: Self::V, values: &mut [f32; 8]);
