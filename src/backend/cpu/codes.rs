@@ -93,6 +93,19 @@ pub(super) struct Weights<S: Simd> {
     pub(super) mins: S::Lanes,
 }
 
+/// `eight!(i => expression)`: the expression for i from 0 to 7, in registers: a loop may be left one, in memory.
+macro_rules! eight {
+    ($i:ident => $body:expr) => {
+        eight!($i $body; 0 1 2 3 4 5 6 7)
+    };
+    ($i:ident $body:expr; $($number:literal)*) => {
+        [$({
+            let $i: usize = $number;
+            $body
+        }),*]
+    };
+}
+
 /// The four bytes of sixteen rows that stand behind `at` bytes of each.
 #[inline(always)]
 fn quads<S: Simd>(s: S, block: &[u8], at: usize) -> S::Quads {
@@ -118,22 +131,17 @@ fn low<S: Simd>(s: S, quads: S::Quads) -> S::Quads {
 /// Sixteen bytes behind `at`: the low nibbles, then the high ones.
 #[inline(always)]
 fn nibbles<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
-    let mut codes = [quads(s, block, at); 8];
-    for i in 0..4 {
-        let bytes = quads(s, block, at + 4 * i);
-        (codes[i], codes[4 + i]) = (low(s, bytes), high(s, bytes));
-    }
-    codes
+    eight!(i => {
+        let bytes = quads(s, block, at + 4 * (i % 4));
+        if i < 4 { low(s, bytes) } else { high(s, bytes) }
+    })
 }
 
 /// The nibbles of the sixteen bytes behind `at` under the bits of the word before.
 #[inline(always)]
 fn five_bits<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
-    let (mut codes, fifths) = (nibbles(s, block, at), quads(s, block, at - 4));
-    for i in 0..8 {
-        codes[i] = s.quads_or(codes[i], s.quads_left::<4>(s.quads_bits(fifths, 4 * i)));
-    }
-    codes
+    let (codes, fifths) = (nibbles(s, block, at), quads(s, block, at - 4));
+    eight!(i => s.quads_or(codes[i], s.quads_left::<4>(s.quads_bits(fifths, 4 * i))))
 }
 
 #[inline(always)]
@@ -184,10 +192,7 @@ impl Codes for Q8_0 {
     const CODE: Code = Code { bits: 8, offset: 0 };
     #[inline(always)]
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
-        let mut codes = [quads(s, block, 2); 8];
-        for i in 1..8 {
-            codes[i] = quads(s, block, 2 + 4 * i);
-        }
+        let codes = eight!(i => quads(s, block, 2 + 4 * i));
         scaled(codes, halves(s, block, 0), s.no_lanes())
     }
 }
@@ -199,11 +204,10 @@ impl Codes for Q4K {
     const MINS: bool = true;
     #[inline(always)]
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
-        let mut codes = [quads(s, block, 16 + 32 * (RUN / 2)); 8];
-        for i in 0..8 {
+        let codes = eight!(i => {
             let bytes = quads(s, block, 16 + 32 * (RUN / 2) + 4 * i);
-            codes[i] = if RUN.is_multiple_of(2) { low(s, bytes) } else { high(s, bytes) };
-        }
+            if RUN.is_multiple_of(2) { low(s, bytes) } else { high(s, bytes) }
+        });
         // The layout of `unit::scales_and_mins`.
         let (a, b) = (quads(s, block, 4), quads(s, block, 8));
         let (scales, mins) = if RUN < 4 {
@@ -221,49 +225,39 @@ impl Codes for Q4K {
 }
 
 impl Codes for Q6K {
-    const UNITS: &'static [Units] = &six_bit_units();
+    /// The scales; then of each side the low bits of two quarters, the high bits of all, the low bits of the others.
+    const UNITS: &'static [Units] = &[
+        Units { at: 208, size: 2, count: 1 },
+        Units { at: 192, size: 1, count: 16 },
+        Units { at: 0, size: 4, count: 8 },
+        Units { at: 128, size: 4, count: 8 },
+        Units { at: 32, size: 4, count: 8 },
+        Units { at: 64, size: 4, count: 8 },
+        Units { at: 160, size: 4, count: 8 },
+        Units { at: 96, size: 4, count: 8 },
+    ];
     const CODE: Code = Code { bits: 6, offset: 32 };
     const HALVES: bool = true;
     #[inline(always)]
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
         let (side, quarter) = (RUN / 4, RUN % 4);
         let side = 18 + 96 * side;
-        let mut codes = [quads(s, block, side); 8];
-        for i in 0..8 {
-            let bytes = quads(s, block, side + 12 * i + 8 * (quarter % 2));
+        let codes = eight!(i => {
+            let bytes = quads(s, block, side + 64 * (quarter % 2) + 4 * i);
             let nibbles = if quarter < 2 { low(s, bytes) } else { high(s, bytes) };
-            let bytes = quads(s, block, side + 12 * i + 4);
+            let bytes = quads(s, block, side + 32 + 4 * i);
             let bits = match quarter {
                 0 => bytes,
                 1 => s.quads_right::<2>(bytes),
                 2 => s.quads_right::<4>(bytes),
                 _ => s.quads_right::<6>(bytes),
             };
-            codes[i] = s.quads_or(nibbles, s.quads_left::<4>(s.quads_and(bits, 3)));
-        }
+            s.quads_or(nibbles, s.quads_left::<4>(s.quads_and(bits, 3)))
+        });
         let (d, bytes) = (halves(s, block, 0), block[16 * (2 + 2 * RUN)..].as_chunks::<16>().0);
         let scales = [s.lanes_mul(d, s.lanes_signed(&bytes[0])), s.lanes_mul(d, s.lanes_signed(&bytes[1]))];
         Weights { codes, scales, mins: s.no_lanes() }
     }
-}
-
-/// The scales; then for each four places of a quarter the low bits of two quarters with the high bits of all four
-/// between.
-const fn six_bit_units() -> [Units; 50] {
-    let mut units = [Units { at: 208, size: 2, count: 1 }; 50];
-    units[1] = Units { at: 192, size: 1, count: 16 };
-    let mut i = 0;
-    while i < 16 {
-        let (side, place) = (i / 8, 4 * (i % 8));
-        let at = [64 * side + place, 128 + 32 * side + place, 64 * side + 32 + place];
-        let mut part = 0;
-        while part < 3 {
-            units[2 + 3 * i + part] = Units { at: at[part], size: 4, count: 1 };
-            part += 1;
-        }
-        i += 1;
-    }
-    units
 }
 
 /// `with_codes!(format, U => for a format with codes, else otherwise)`.

@@ -1,5 +1,6 @@
 //! `matvec` and `matmul`: y = W·x for a few rows by dot products, for many in tiles.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -97,6 +98,9 @@ fn add_run<S: Simd, U: Codes, const R: usize, const RUN: usize>(
     at: usize,
     sums: &mut [S::Lanes; R],
 ) {
+    // The runs of a large block stay apart: the compiler would mix their reads, which memory does not foresee, and
+    // run out of registers.
+    let (block, sums) = if U::LEN > 32 { black_box((block, sums)) } else { (block, sums) };
     let weights = U::weights::<S, RUN>(s, block);
     for r in 0..R {
         let x = &numbers[r][at + RUN];
