@@ -103,10 +103,14 @@ const RESULTS: usize = 64;
 /// Bytes uploaded and bytes in all, while loading; an error from it stops the load.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
-/// The seven verbs. Every error is typed: a lost device is [`crate::Kind::DeviceLost`], never a panic.
+/// The seven verbs, and a hint. Every error is typed: a lost device is [`crate::Kind::DeviceLost`], never a panic.
 pub trait Backend: Send {
     /// What the device is and can.
     fn caps(&self) -> &Caps;
+
+    /// The plans that will be prepared over what is loaded next: a backend may begin with them while it loads. A hint:
+    /// other plans, or none, may follow.
+    fn expect(&mut self, _plans: &[Arc<Plan>]) {}
 
     /// Takes the store: weights to the device, states zeroed. What was loaded and prepared before is gone.
     ///

@@ -38,9 +38,11 @@ pub struct LoadProgress {
 pub enum LoadStage {
     /// Reading names, shapes and settings.
     Reading,
+    /// Starting the device.
+    Opening,
     /// Moving weights to the device.
     Uploading,
-    /// Making the device's programs.
+    /// Making what is left of the device's programs.
     Compiling,
 }
 
@@ -64,6 +66,7 @@ pub(super) fn load(
     if let Some(tokenizer) = &tokenizer {
         fits(tokenizer, &blueprint).map_err(in_file)?;
     }
+    tell(LoadStage::Opening, 0.0)?;
     let opened = device::open(engine)?;
     let mut backend = opened.backend;
     let Caps { max_matrix_bytes, fuses: fused, .. } = *backend.caps();
@@ -71,6 +74,7 @@ pub(super) fn load(
     let lowered = lower(&blueprint, &weights, chosen)?;
 
     tell(LoadStage::Uploading, 0.0)?;
+    backend.expect(&[lowered.decode.plan.clone(), lowered.prefill.plan.clone()]);
     backend.load(&lowered.store, &mut |done, total| {
         tell(LoadStage::Uploading, done as f32 / total.max(1) as f32)
     })?;

@@ -28,6 +28,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/backend/cpu/pool.rs",
     "src/backend/cpu/simd/avx2.rs",
     "src/backend/cpu/simd/neon.rs",
+    "src/backend/wgpu/cache.rs",
     "src/backend/wgpu/pipelines.rs",
     "src/base/bytes.rs",
 ];

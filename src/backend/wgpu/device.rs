@@ -74,7 +74,8 @@ pub struct Options {
     pub plain_wgsl: bool,
     /// Use the variant of this name in kernels that have it.
     pub variant: Option<String>,
-    /// The folder that keeps which variants are fastest; what is not known there is measured when a plan is made ready.
+    /// The folder that keeps which variants are fastest, and what the driver compiled where it hands that out; variants
+    /// that are not known there are measured when a plan is made ready.
     pub tuning: Option<PathBuf>,
 }
 
@@ -119,6 +120,7 @@ impl Device {
         info.spirv &= !(options.plain_wgsl || options.checked || options.floor);
         let mut optional = Features::TIMESTAMP_QUERY | Features::SUBGROUP | Features::SHADER_F16;
         optional.set(Features::PASSTHROUGH_SHADERS, info.spirv);
+        optional.set(Features::PIPELINE_CACHE, options.tuning.is_some());
         let (features, limits) = if options.floor {
             info.has = Needs::default();
             info.timestamps = false;

@@ -41,7 +41,7 @@ impl Gpu {
     }
 
     /// The variants that a step may take, the usual one first. The plainest is for steps that no other suits.
-    fn candidates(&self, step: &Step) -> Vec<&'static Variant> {
+    pub(super) fn candidates(&self, step: &Step) -> Vec<&'static Variant> {
         let suits = |variant: &Variant| step.home().suits(&step.params, variant);
         let mut found = pipelines::runnable(step.kernel, suits, self.device.info.has, &self.excluded);
         if found.len() > 1 {

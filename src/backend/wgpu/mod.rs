@@ -1,9 +1,12 @@
 //! The GPU: kernels in WGSL on Vulkan, Metal and DX12, through wgpu.
 //!
 //! Nothing starts before [`devices`] or [`Gpu::open`] is called. `device` finds, opens and loses; `upload` and
-//! `readback` move bytes; `ring` hands out results while the device goes on; `spirv` writes shaders for Vulkan; `pipelines` compiles; `program` binds; `submit` alone
-//! submits; `tune` keeps what `measure` finds out about variants.
+//! `readback` move bytes; `ring` hands out results while the device goes on; `spirv` writes shaders for Vulkan;
+//! `pipelines` compiles, `ahead` of the need while weights upload, and `cache` keeps what the driver made of it; `program`
+//! binds; `submit` alone submits; `tune` keeps what `measure` finds out about variants.
 
+mod ahead;
+mod cache;
 mod device;
 mod measure;
 mod pipelines;
@@ -17,10 +20,11 @@ mod tune;
 mod upload;
 
 use std::collections::VecDeque;
+use std::mem::take;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use wgpu::PollType;
@@ -47,9 +51,10 @@ const AHEAD: usize = 3;
 pub struct Gpu {
     caps: Caps,
     device: Arc<Device>,
-    pipelines: Arc<Mutex<Pipelines>>,
+    pipelines: Arc<Pipelines>,
     excluded: Excluded,
     tuning: Tuning,
+    expected: Vec<Arc<Plan>>,
     items: Vec<Resident>,
     programs: Vec<Ready>,
     readback: Readback,
@@ -104,8 +109,9 @@ impl Gpu {
         // A variant that was asked for is not up for choice.
         let folder = device.options.tuning.clone().filter(|_| device.options.variant.is_none());
         let picks = folder.as_ref().map_or_else(Picks::default, |folder| Picks::read(folder, &device.info));
+        let pipelines = Pipelines::new(&device, folder.as_deref())?;
         let tuning = Tuning { picks, folder, spent: Duration::ZERO };
-        Ok(Self::over(Arc::new(device), Arc::default(), Excluded::new(), tuning))
+        Ok(Self::over(Arc::new(device), Arc::new(pipelines), Excluded::new(), tuning))
     }
 
     /// A second backend over the same device, for a second model: nothing is loaded in it, and nothing that is
@@ -163,12 +169,7 @@ impl Gpu {
         self.device.destroy();
     }
 
-    fn over(
-        device: Arc<Device>,
-        pipelines: Arc<Mutex<Pipelines>>,
-        excluded: Excluded,
-        tuning: Tuning,
-    ) -> Self {
+    fn over(device: Arc<Device>, pipelines: Arc<Pipelines>, excluded: Excluded, tuning: Tuning) -> Self {
         let DeviceInfo { name, backend, software, max_binding_bytes, max_buffer_bytes, .. } = &device.info;
         let caps = Caps {
             name: name.clone(),
@@ -187,6 +188,7 @@ impl Gpu {
             pipelines,
             excluded,
             tuning,
+            expected: Vec::new(),
             items: Vec::new(),
             programs: Vec::new(),
             readback: Readback::default(),
@@ -198,9 +200,8 @@ impl Gpu {
     }
 
     fn ready(&self, excluded: &Excluded, plan: Arc<Plan>) -> Result<Ready> {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let choices = Choices { excluded, picks: &self.tuning.picks };
-        Ready::of(&self.device, &mut pipelines, choices, &self.items, plan)
+        Ready::of(&self.device, &self.pipelines, choices, &self.items, plan)
     }
 }
 
@@ -209,13 +210,21 @@ impl Backend for Gpu {
         &self.caps
     }
 
+    fn expect(&mut self, plans: &[Arc<Plan>]) {
+        self.expected = plans.to_vec();
+    }
+
     fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
         self.programs.clear();
         self.items.clear();
         self.held.give_back();
         // Memory of what was loaded before is free once the device has been polled.
         self.device.check()?;
-        self.items = upload::store(&self.device, store, progress)?;
+        let expected = take(&mut self.expected);
+        let jobs = self.to_compile(&expected);
+        let upload = || upload::store(&self.device, store, progress);
+        let items = ahead::beside(&self.device, &self.pipelines, &jobs, upload)?;
+        self.items = items;
         self.held.take(self.items.iter().map(Resident::bytes).sum());
         Ok(())
     }
@@ -229,6 +238,10 @@ impl Backend for Gpu {
             .ready(&self.excluded, plan.clone())
             .map_err(|error| error.at(format!("plan {}", plan.name)))?;
         self.held.take(ready.bytes);
+        if let Err(error) = self.pipelines.keep() {
+            // It costs the next start the same time again, and nothing else.
+            log::warn!("what was compiled for {} is not kept: {error}", self.device.info.name);
+        }
         self.programs.push(ready);
         Ok(Program { index: self.programs.len() - 1, plan })
     }

@@ -1,28 +1,35 @@
 //! Shaders compiled for a device, each once, however many programs and models use it.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wgpu::{BindGroupLayout, ComputePipeline, ShaderModule, ShaderStages};
 
+use super::cache::Cache;
 use super::device::Device;
 use super::spirv::assemble;
 use crate::error::{Error, Result};
 use crate::kernel::{ArgKind, Form, Kernel, KernelId, Needs, Variant, compose};
 use crate::plan::Step;
 
-/// What is compiled so far.
+/// What is compiled so far. Several threads may compile at a time.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
-    layouts: HashMap<KernelId, BindGroupLayout>,
-    modules: HashMap<Source, ShaderModule>,
-    pipelines: HashMap<(Source, Overrides), ComputePipeline>,
+    layouts: Mutex<HashMap<KernelId, BindGroupLayout>>,
+    modules: Mutex<HashMap<Source, ShaderModule>>,
+    pipelines: Mutex<HashMap<Key, ComputePipeline>>,
+    /// Also a handle of it, so that nobody waits for its lock to compile.
+    cache: Option<(wgpu::PipelineCache, Mutex<Cache>)>,
 }
+
+/// What a pipeline depends on.
+pub(super) type Key = (Source, Overrides);
 
 /// What the text of a shader depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Source {
+pub(super) struct Source {
     kernel: KernelId,
     variant: &'static str,
     form: Form,
@@ -35,31 +42,58 @@ type Overrides = Vec<(&'static str, u64)>;
 pub(super) type Excluded = HashSet<(KernelId, &'static str)>;
 
 impl Pipelines {
+    /// Nothing compiled, but for what a cache of the driver in `folder` has.
+    pub(super) fn new(device: &Device, folder: Option<&Path>) -> Result<Self> {
+        let cache = folder.map(|folder| Cache::open(device, folder)).transpose()?.flatten();
+        let cache = cache.map(|cache| (cache.raw.clone(), Mutex::new(cache)));
+        Ok(Self { cache, ..Self::default() })
+    }
+
+    /// What the pipeline of a step depends on.
+    pub(super) fn key(step: &Step, variant: &'static Variant) -> Key {
+        let source = Source { kernel: step.kernel, variant: variant.name, form: step.form };
+        let overrides = step.home().overrides(&step.params, variant);
+        (source, overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect())
+    }
+
     /// The pipeline of a step and the layout of its bindings.
     pub(super) fn of(
-        &mut self,
+        &self,
         device: &Device,
         step: &Step,
         variant: &'static Variant,
     ) -> Result<(ComputePipeline, BindGroupLayout)> {
         let kernel = step.home();
-        let source = Source { kernel: step.kernel, variant: variant.name, form: step.form };
         let label = format!("{} {}", kernel.name, variant.name);
-        let layout = get_or_make(&mut self.layouts, step.kernel, || bind_group_layout(device, kernel))?;
-        let overrides = kernel.overrides(&step.params, variant);
-        let bits = overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
-        let pipeline = get_or_make(&mut self.pipelines, (source, bits), || {
-            let immediates = 8 + kernel.params_size;
+        let layout = get_or_make(&self.layouts, step.kernel, || bind_group_layout(device, kernel))?;
+        let key = Self::key(step, variant);
+        let source = key.0;
+        let pipeline = get_or_make(&self.pipelines, key, || {
+            let overrides = kernel.overrides(&step.params, variant);
             let text = compose(variant, step.form)?;
             let words = if device.info.spirv { assemble(&text, variant.needs, &overrides)? } else { None };
+            let recipe = Recipe {
+                label: &label,
+                layout: &layout,
+                immediates: 8 + kernel.params_size,
+                cache: self.cache.as_ref().map(|(raw, _)| raw),
+            };
             if let Some(words) = words {
                 let module = raw_module(device, &label, &words)?;
-                return pipeline(device, &label, &layout, immediates, &module, &[]);
+                return recipe.pipeline(device, &module, &[]);
             }
-            let module = get_or_make(&mut self.modules, source, || module(device, &label, &text))?;
-            pipeline(device, &label, &layout, immediates, &module, &overrides)
+            let module = get_or_make(&self.modules, source, || module(device, &label, &text))?;
+            recipe.pipeline(device, &module, &overrides)
         })?;
         Ok((pipeline, layout))
+    }
+
+    /// Writes what the driver compiled to its file, where there is one.
+    ///
+    /// # Errors
+    /// As [`Cache::keep`].
+    pub(super) fn keep(&self) -> Result<()> {
+        self.cache.as_ref().map_or(Ok(()), |(_, cache)| locked(cache).keep())
     }
 }
 
@@ -145,44 +179,61 @@ fn raw_module(device: &Device, label: &str, words: &[u32]) -> Result<ShaderModul
     device.scoped(label, || unsafe { device.raw.create_shader_module_passthrough(descriptor) })
 }
 
-fn pipeline(
-    device: &Device,
-    label: &str,
-    layout: &BindGroupLayout,
+/// What a pipeline is made with beside its shader.
+struct Recipe<'a> {
+    label: &'a str,
+    layout: &'a BindGroupLayout,
     immediates: usize,
-    module: &ShaderModule,
-    overrides: &[(&'static str, f64)],
-) -> Result<ComputePipeline> {
-    device.scoped(label, || {
-        let pipeline_layout = device.raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(label),
-            bind_group_layouts: &[Some(layout)],
-            immediate_size: immediates as u32,
-        });
-        device.raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(label),
-            layout: Some(&pipeline_layout),
-            module,
-            entry_point: None,
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: overrides,
-                // Kernels write workgroup memory before they read it.
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        })
-    })
+    cache: Option<&'a wgpu::PipelineCache>,
 }
 
+impl Recipe<'_> {
+    fn pipeline(
+        &self,
+        device: &Device,
+        module: &ShaderModule,
+        overrides: &[(&'static str, f64)],
+    ) -> Result<ComputePipeline> {
+        let label = Some(self.label);
+        device.scoped(self.label, || {
+            let layout = device.raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label,
+                bind_group_layouts: &[Some(self.layout)],
+                immediate_size: self.immediates as u32,
+            });
+            device.raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label,
+                layout: Some(&layout),
+                module,
+                entry_point: None,
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: overrides,
+                    // Kernels write workgroup memory before they read it.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: self.cache,
+            })
+        })
+    }
+}
+
+/// What is made under a key, made now where it is not. Nobody waits while it is being made: two may make the same, and the
+/// first to finish is kept.
 fn get_or_make<K: Eq + Hash, V: Clone>(
-    made: &mut HashMap<K, V>,
+    made: &Mutex<HashMap<K, V>>,
     key: K,
     make: impl FnOnce() -> Result<V>,
 ) -> Result<V> {
-    Ok(match made.entry(key) {
-        Entry::Occupied(entry) => entry.get().clone(),
-        Entry::Vacant(entry) => entry.insert(make()?).clone(),
-    })
+    if let Some(found) = locked(made).get(&key).cloned() {
+        return Ok(found);
+    }
+    let fresh = make()?;
+    Ok(locked(made).entry(key).or_insert(fresh).clone())
+}
+
+/// Nothing here is left half done by a panic.
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -37,11 +37,20 @@ pub(super) struct Choices<'a> {
     pub(super) picks: &'a Picks,
 }
 
+impl Choices<'_> {
+    /// The variant for a step.
+    pub(super) fn of(self, device: &Device, step: &Step) -> Result<&'static Variant> {
+        let suits = |variant: &Variant| step.home().suits(&step.params, variant);
+        let asked = self.picks.of(step).or_else(|| device.usual_variant());
+        choose(step.kernel, suits, device.info.has, asked, self.excluded)
+    }
+}
+
 impl Ready {
     /// Makes `plan` ready over the loaded items.
     pub(super) fn of(
         device: &Device,
-        pipelines: &mut Pipelines,
+        pipelines: &Pipelines,
         choices: Choices<'_>,
         items: &[Resident],
         plan: Arc<Plan>,
@@ -52,10 +61,7 @@ impl Ready {
         });
         let sources = Sources { items, plan: &plan, arena: &arena, rooms: rooms.collect::<Result<_>>()? };
         let op = |step: &Step| -> Result<Op> {
-            let suits = |variant: &Variant| step.home().suits(&step.params, variant);
-            let Choices { excluded, picks } = choices;
-            let asked = picks.of(step).or_else(|| device.usual_variant());
-            let variant = choose(step.kernel, suits, device.info.has, asked, excluded)?;
+            let variant = choices.of(device, step)?;
             let (pipeline, layout) = pipelines.of(device, step, variant)?;
             let entries = sources.entries(step)?;
             let descriptor =

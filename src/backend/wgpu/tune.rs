@@ -148,8 +148,8 @@ fn flops(step: &Step) -> f64 {
     step.home().work(&step.params, Call { rows: 1, kv_len: 1 }, step.form).flops
 }
 
-/// What the speed of a kernel depends on beside the kernel.
-fn name(info: &DeviceInfo) -> String {
+/// What the speed of a kernel, and what it compiles to, depend on beside the kernel.
+pub(super) fn name(info: &DeviceInfo) -> String {
     let DeviceInfo { name, backend, driver, .. } = info;
     format!("{name}, {backend}, {driver}, pocketlm {}", env!("CARGO_PKG_VERSION"))
 }

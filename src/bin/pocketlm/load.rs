@@ -1,5 +1,7 @@
 //! Loading a model for a command: where it lies, on which device, and what the user sees meanwhile.
 
+use std::time::Instant;
+
 use pocketlm::{Engine, EngineOptions, LoadOptions, LoadStage, Model, ModelInfo, Result};
 use serde_json::{Value, json};
 
@@ -17,9 +19,14 @@ pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions
     let engine = Engine::new(EngineOptions { tuning, ..device.options() });
     let bar = output::load_bar();
     let work = Work::begin();
+    let mut stages: Vec<(LoadStage, Instant)> = Vec::new();
     let loaded = engine.load(path, options, |progress| {
+        if stages.last().is_none_or(|(stage, _)| *stage != progress.stage) {
+            stages.push((progress.stage, Instant::now()));
+        }
         bar.set_message(match progress.stage {
             LoadStage::Reading => "reading  ",
+            LoadStage::Opening => "opening  ",
             LoadStage::Uploading => "loading  ",
             LoadStage::Compiling => "compiling",
         });
@@ -28,6 +35,10 @@ pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions
     });
     bar.finish_and_clear();
     let model = loaded?;
+    let ends = stages.iter().skip(1).map(|(_, begun)| *begun).chain([Instant::now()]);
+    for ((stage, begun), end) in stages.iter().zip(ends) {
+        log::info!("{stage:?} took {:.0} ms", (end - *begun).as_secs_f64() * 1e3);
+    }
     let ModelInfo { path, reason, load_time, parameters, weight_bytes, context, .. } = model.info();
     output::note(&format!("computing on {}: {reason}", device_name(model.info())));
     log::info!(
