@@ -1,7 +1,10 @@
 //! tests
+#[cfg(feature = "cli")]
 mod bench;
 mod chat;
+#[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
 mod commands;
 mod cpu;
 mod data;
@@ -16,11 +19,13 @@ mod hugging_face;
 mod kernels;
 #[cfg(feature = "wgpu")]
 mod kernels_gpu;
+#[cfg(feature = "cli")]
 mod program;
 mod quants;
 mod shaders;
 #[cfg(feature = "wgpu")]
 mod spirv;
+#[cfg(feature = "cli")]
 mod synth;
 mod text;
 mod tidy;
