@@ -35,6 +35,7 @@ struct Limits {
 }
 
 const DEFAULT: Limits = Limits { mean_kl: 2e-3, gap: 0.25, off: f64::INFINITY };
+#[cfg(feature = "wgpu")]
 const FLOAT: Limits = Limits { mean_kl: 1e-4, gap: 0.1, off: f64::INFINITY };
 const EXACT: Limits = Limits { mean_kl: 1e-6, gap: 0.0, off: 1e-3 };
 

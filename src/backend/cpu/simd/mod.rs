@@ -59,7 +59,9 @@ pub(super) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
-    Neon(Neon),
+    Neon(Neon<false>),
+    #[cfg(target_arch = "aarch64")]
+    NeonDots(Neon<true>),
     Portable(Portable),
 }
 
@@ -78,7 +80,10 @@ impl Isa {
             all.extend(Avx512::find().map(Self::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
-        all.extend(Neon::find().map(Self::Neon));
+        {
+            all.extend(Neon::<false>::find().map(Self::Neon));
+            all.extend(Neon::<true>::find().map(Self::NeonDots));
+        }
         all
     }
 
@@ -91,6 +96,8 @@ impl Isa {
             Self::Avx512(_) => "AVX-512",
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDots(_) => "NEON dotprod",
             Self::Portable(_) => "portable",
         }
     }
@@ -114,6 +121,12 @@ macro_rules! dispatch {
             ),
             #[cfg(target_arch = "aarch64")]
             $crate::backend::cpu::simd::Isa::Neon($s) => $crate::backend::cpu::simd::Simd::vectorize(
+                $s,
+                #[inline(always)]
+                || $body,
+            ),
+            #[cfg(target_arch = "aarch64")]
+            $crate::backend::cpu::simd::Isa::NeonDots($s) => $crate::backend::cpu::simd::Simd::vectorize(
                 $s,
                 #[inline(always)]
                 || $body,

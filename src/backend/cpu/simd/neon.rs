@@ -1,22 +1,32 @@
-//! NEON: every 64-bit Arm processor that runs an operating system.
+//! NEON: every 64-bit Arm processor that runs an operating system; with dot products of bytes, those since 2018
+//! (Cortex-A75 and A55, Apple A11), few exceptions.
 //!
-//! SAFETY of this file: a [`Neon`] is made only by [`Neon::find`], which asked the processor, so the
+//! SAFETY of this file: a [`Neon`] is made only by its `find`, which asked the processor, so the
 //! instructions of every intrinsic here exist; loads and stores go through references to arrays of their size.
 
 use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
 
 use half::slice::HalfFloatSliceExt;
 
 use super::{Code, Run, Simd};
 
-/// The proof that NEON is there.
+/// The proof that NEON is there, and where `DOTS` its dot products of bytes.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Neon(());
+pub(in super::super) struct Neon<const DOTS: bool>(());
 
-impl Neon {
+impl Neon<false> {
     /// The proof, where the processor has the instructions.
     pub(in super::super) fn find() -> Option<Self> {
-        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+        is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+}
+
+impl Neon<true> {
+    /// The proof, where the processor has the instructions.
+    pub(in super::super) fn find() -> Option<Self> {
+        let all = is_aarch64_feature_detected!("neon") && is_aarch64_feature_detected!("dotprod");
+        all.then_some(Self(()))
     }
 }
 
@@ -38,7 +48,89 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-impl Simd for Neon {
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn compiled_with_dots<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// To each lane of `sums` the dot product of its four bytes with quad `AT` of `x`, all signed. The intrinsic for it is
+/// not stable.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn add_dots<const AT: i32>(sums: int32x4_t, bytes: uint8x16_t, x: int8x16_t) -> int32x4_t {
+    let mut all = sums;
+    // SAFETY: the instruction is there, and touches these registers only.
+    unsafe {
+        asm!(
+            "sdot {all:v}.4s, {bytes:v}.16b, {x:v}.4b[{at}]",
+            all = inout(vreg) all,
+            bytes = in(vreg) bytes,
+            x = in(vreg) x,
+            at = const AT,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    all
+}
+
+/// Σ code · number over `N` quads, by dot products of bytes: the codes are of seven bits, or signed.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn dots_of_bytes<const N: usize>(w: &[[uint8x16_t; 4]], x: &Run, at: usize) -> [int32x4_t; 4] {
+    let mut sums = [[vdupq_n_s32(0); 4]; 2];
+    for first in (0..N).step_by(4) {
+        let w: &[[uint8x16_t; 4]; 4] = w[first..].first_chunk().expect("quads come in fours");
+        for (sums, x) in sums.iter_mut().zip([&x.high, &x.low]) {
+            let x: &[[i8; 4]; 4] = x[at + first..].first_chunk().expect("a run has eight quads");
+            // SAFETY: sixteen bytes.
+            let x = unsafe { vld1q_s8(x.as_ptr().cast()) };
+            for four in 0..4 {
+                sums[four] = add_dots::<0>(sums[four], w[0][four], x);
+                sums[four] = add_dots::<1>(sums[four], w[1][four], x);
+                sums[four] = add_dots::<2>(sums[four], w[2][four], x);
+                sums[four] = add_dots::<3>(sums[four], w[3][four], x);
+            }
+        }
+    }
+    let [high, mut all] = sums;
+    for four in 0..4 {
+        all[four] = vaddq_s32(all[four], vshlq_n_s32::<8>(high[four]));
+    }
+    all
+}
+
+/// Σ code · number over `N` quads, by products of 16 bits.
+#[inline]
+#[target_feature(enable = "neon")]
+fn dots_of_words<const N: usize>(w: &[[uint8x16_t; 4]], x: &Run, at: usize, codes: Code) -> [int32x4_t; 4] {
+    // Products of each lane's four weights side by side, added up at the end.
+    let mut products = [[vdupq_n_s32(0); 4]; 4];
+    for i in 0..N {
+        let number = |j: usize| 256 * i16::from(x.high[at + i][j]) + i16::from(x.low[at + i][j]);
+        let numbers = [number(0), number(1), number(2), number(3)];
+        // SAFETY: four numbers.
+        let x = unsafe { vld1_s16(numbers.as_ptr()) };
+        for four in 0..4 {
+            let w = w[i][four];
+            let (a, b) = if codes.bits == 8 {
+                let w = vreinterpretq_s8_u8(w);
+                (vmovl_s8(vget_low_s8(w)), vmovl_s8(vget_high_s8(w)))
+            } else {
+                let (a, b) = (vmovl_u8(vget_low_u8(w)), vmovl_u8(vget_high_u8(w)));
+                (vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b))
+            };
+            let sums = &mut products[four];
+            sums[0] = vmlal_s16(sums[0], vget_low_s16(a), x);
+            sums[1] = vmlal_s16(sums[1], vget_high_s16(a), x);
+            sums[2] = vmlal_s16(sums[2], vget_low_s16(b), x);
+            sums[3] = vmlal_s16(sums[3], vget_high_s16(b), x);
+        }
+    }
+    products.map(|[a, b, c, d]| vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)))
+}
+
+impl<const DOTS: bool> Simd for Neon<DOTS> {
     type V = Eight;
     type B = uint8x16_t;
     type Lanes = [Eight; 2];
@@ -47,7 +139,7 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
-        neon!(compiled(f))
+        if DOTS { neon!(compiled_with_dots(f)) } else { neon!(compiled(f)) }
     }
     #[inline(always)]
     fn splat(self, value: f32) -> Eight {
@@ -240,36 +332,12 @@ impl Simd for Neon {
         at: usize,
         codes: Code,
     ) -> [int32x4_t; 4] {
-        // Products of each lane's four weights side by side, added up at the end.
-        let mut products = neon!([[vdupq_n_s32(0); 4]; 4]);
-        for i in 0..N {
-            let number = |j: usize| 256 * i16::from(x.high[at + i][j]) + i16::from(x.low[at + i][j]);
-            let numbers = [number(0), number(1), number(2), number(3)];
-            neon!({
-                let x = vld1_s16(numbers.as_ptr());
-                for four in 0..4 {
-                    let w = w[i][four];
-                    let (a, b) = if codes.bits == 8 {
-                        let w = vreinterpretq_s8_u8(w);
-                        (vmovl_s8(vget_low_s8(w)), vmovl_s8(vget_high_s8(w)))
-                    } else {
-                        let (a, b) = (vmovl_u8(vget_low_u8(w)), vmovl_u8(vget_high_u8(w)));
-                        (vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b))
-                    };
-                    let sums = &mut products[four];
-                    sums[0] = vmlal_s16(sums[0], vget_low_s16(a), x);
-                    sums[1] = vmlal_s16(sums[1], vget_high_s16(a), x);
-                    sums[2] = vmlal_s16(sums[2], vget_low_s16(b), x);
-                    sums[3] = vmlal_s16(sums[3], vget_high_s16(b), x);
-                }
-            });
-        }
         neon!({
             let start = vdupq_n_s32(x.sum::<N>(at).wrapping_mul(-codes.offset));
-            let mut sums = [start; 4];
+            let mut sums =
+                if DOTS { dots_of_bytes::<N>(w, x, at) } else { dots_of_words::<N>(w, x, at, codes) };
             for four in 0..4 {
-                let [a, b, c, d] = products[four];
-                sums[four] = vaddq_s32(start, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+                sums[four] = vaddq_s32(sums[four], start);
             }
             sums
         })
