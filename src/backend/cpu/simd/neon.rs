@@ -1,6 +1,12 @@
 //! NEON: every 64-bit Arm processor that runs an operating system; with dot products of bytes, those since 2018
 //! (Cortex-A75 and A55, Apple A11), few exceptions.
 //!
+//! The matrix products of bytes (i8mm) are left out. One of them multiplies two rows of eight bytes with two of the
+//! same, and here eight bytes are the two parts of a number's quads: 32 instructions a run in place of the 64 dot
+//! products. But a register holds four rows of four bytes, so that the weights have to be interleaved first, 32
+//! instructions more, and the sums afterwards. That loses for one row of activations, and wins a fifth of the
+//! instructions for four; what would gain is an order of packed weights with eight bytes of a row together.
+//!
 //! SAFETY of this file: a [`Neon`] is made only by its `find`, which asked the processor, so the
 //! instructions of every intrinsic here exist; loads and stores go through references to arrays of their size.
 
@@ -52,82 +58,6 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
 #[target_feature(enable = "neon,dotprod")]
 fn compiled_with_dots<R>(f: impl FnOnce() -> R) -> R {
     f()
-}
-
-/// To each lane of `sums` the dot product of its four bytes with quad `AT` of `x`, all signed. The intrinsic for it is
-/// not stable.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn add_dots<const AT: i32>(sums: int32x4_t, bytes: uint8x16_t, x: int8x16_t) -> int32x4_t {
-    let mut all = sums;
-    // SAFETY: the instruction is there, and touches these registers only.
-    unsafe {
-        asm!(
-            "sdot {all:v}.4s, {bytes:v}.16b, {x:v}.4b[{at}]",
-            all = inout(vreg) all,
-            bytes = in(vreg) bytes,
-            x = in(vreg) x,
-            at = const AT,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    all
-}
-
-/// Σ code · number over `N` quads, by dot products of bytes: the codes are of seven bits, or signed.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn dots_of_bytes<const N: usize>(w: &[[uint8x16_t; 4]], x: &Run, at: usize) -> [int32x4_t; 4] {
-    let mut sums = [[vdupq_n_s32(0); 4]; 2];
-    for first in (0..N).step_by(4) {
-        let w: &[[uint8x16_t; 4]; 4] = w[first..].first_chunk().expect("quads come in fours");
-        for (sums, x) in sums.iter_mut().zip([&x.high, &x.low]) {
-            let x: &[[i8; 4]; 4] = x[at + first..].first_chunk().expect("a run has eight quads");
-            // SAFETY: sixteen bytes.
-            let x = unsafe { vld1q_s8(x.as_ptr().cast()) };
-            for four in 0..4 {
-                sums[four] = add_dots::<0>(sums[four], w[0][four], x);
-                sums[four] = add_dots::<1>(sums[four], w[1][four], x);
-                sums[four] = add_dots::<2>(sums[four], w[2][four], x);
-                sums[four] = add_dots::<3>(sums[four], w[3][four], x);
-            }
-        }
-    }
-    let [high, mut all] = sums;
-    for four in 0..4 {
-        all[four] = vaddq_s32(all[four], vshlq_n_s32::<8>(high[four]));
-    }
-    all
-}
-
-/// Σ code · number over `N` quads, by products of 16 bits.
-#[inline]
-#[target_feature(enable = "neon")]
-fn dots_of_words<const N: usize>(w: &[[uint8x16_t; 4]], x: &Run, at: usize, codes: Code) -> [int32x4_t; 4] {
-    // Products of each lane's four weights side by side, added up at the end.
-    let mut products = [[vdupq_n_s32(0); 4]; 4];
-    for i in 0..N {
-        let number = |j: usize| 256 * i16::from(x.high[at + i][j]) + i16::from(x.low[at + i][j]);
-        let numbers = [number(0), number(1), number(2), number(3)];
-        // SAFETY: four numbers.
-        let x = unsafe { vld1_s16(numbers.as_ptr()) };
-        for four in 0..4 {
-            let w = w[i][four];
-            let (a, b) = if codes.bits == 8 {
-                let w = vreinterpretq_s8_u8(w);
-                (vmovl_s8(vget_low_s8(w)), vmovl_s8(vget_high_s8(w)))
-            } else {
-                let (a, b) = (vmovl_u8(vget_low_u8(w)), vmovl_u8(vget_high_u8(w)));
-                (vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b))
-            };
-            let sums = &mut products[four];
-            sums[0] = vmlal_s16(sums[0], vget_low_s16(a), x);
-            sums[1] = vmlal_s16(sums[1], vget_high_s16(a), x);
-            sums[2] = vmlal_s16(sums[2], vget_low_s16(b), x);
-            sums[3] = vmlal_s16(sums[3], vget_high_s16(b), x);
-        }
-    }
-    products.map(|[a, b, c, d]| vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)))
 }
 
 impl<const DOTS: bool> Simd for Neon<DOTS> {
@@ -332,15 +262,12 @@ impl<const DOTS: bool> Simd for Neon<DOTS> {
         at: usize,
         codes: Code,
     ) -> [int32x4_t; 4] {
-        neon!({
-            let start = vdupq_n_s32(x.sum::<N>(at).wrapping_mul(-codes.offset));
-            let mut sums =
-                if DOTS { dots_of_bytes::<N>(w, x, at) } else { dots_of_words::<N>(w, x, at, codes) };
-            for four in 0..4 {
-                sums[four] = vaddq_s32(sums[four], start);
-            }
-            sums
-        })
+        let mut sums = if DOTS { dots_of_bytes::<N>(w, x, at) } else { dots_of_words::<N>(w, x, at, codes) };
+        let start = x.sum::<N>(at).wrapping_mul(-codes.offset);
+        for sums in &mut sums {
+            *sums = neon!(vaddq_s32(*sums, vdupq_n_s32(start)));
+        }
+        sums
     }
     #[inline(always)]
     fn no_lanes(self) -> [Eight; 2] {
@@ -379,4 +306,83 @@ impl<const DOTS: bool> Simd for Neon<DOTS> {
         let x = self.splat(x);
         [self.fma(a[0], x, to[0]), self.fma(a[1], x, to[1])]
     }
+}
+
+/// Σ code · number of `N` quads, by dot products of bytes: a code of fewer than 8 bits is a signed byte, too. Called
+/// where they are there.
+#[inline(always)]
+fn dots_of_bytes<const N: usize>(w: &[[uint8x16_t; 4]], x: &Run, at: usize) -> [int32x4_t; 4] {
+    let (mut high, mut low) = neon!(([vdupq_n_s32(0); 4], [vdupq_n_s32(0); 4]));
+    for four in 0..N / 4 {
+        let bytes = |quads: &[[i8; 4]; 8]| {
+            let (fours, _) = quads.as_chunks::<4>();
+            neon!(vld1q_s8(fours[at / 4 + four].as_ptr().cast()))
+        };
+        let (w, x) = (&w[4 * four..], [bytes(&x.high), bytes(&x.low)]);
+        // A sum waits for the last one in its place; those of the other places are taken between.
+        neon!({
+            add_dots::<0>(&mut high, &w[0], x[0]);
+            add_dots::<0>(&mut low, &w[0], x[1]);
+            add_dots::<1>(&mut high, &w[1], x[0]);
+            add_dots::<1>(&mut low, &w[1], x[1]);
+            add_dots::<2>(&mut high, &w[2], x[0]);
+            add_dots::<2>(&mut low, &w[2], x[1]);
+            add_dots::<3>(&mut high, &w[3], x[0]);
+            add_dots::<3>(&mut low, &w[3], x[1]);
+        });
+    }
+    for i in 0..4 {
+        low[i] = neon!(vaddq_s32(low[i], vshlq_n_s32::<8>(high[i])));
+    }
+    low
+}
+
+/// To each lane of `sums` the dot product of its four bytes with quad `AT` of `x`, all signed. The intrinsic of the
+/// instruction is not stable.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn add_dots<const AT: i32>(sums: &mut [int32x4_t; 4], quads: &[uint8x16_t; 4], x: int8x16_t) {
+    for (sums, quads) in sums.iter_mut().zip(quads) {
+        // SAFETY: the instruction is there, and touches these registers only.
+        unsafe {
+            asm!(
+                "sdot {sums:v}.4s, {quads:v}.16b, {x:v}.4b[{at}]",
+                sums = inout(vreg) *sums,
+                quads = in(vreg) *quads,
+                x = in(vreg) x,
+                at = const AT,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+/// Σ code · number of `N` quads, by products of words.
+#[inline(always)]
+fn dots_of_words<const N: usize>(w: &[[uint8x16_t; 4]], x: &Run, at: usize, codes: Code) -> [int32x4_t; 4] {
+    // Products of each lane's four weights side by side, added up at the end.
+    let mut products = neon!([[vdupq_n_s32(0); 4]; 4]);
+    for i in 0..N {
+        let number = |j: usize| 256 * i16::from(x.high[at + i][j]) + i16::from(x.low[at + i][j]);
+        let numbers = [number(0), number(1), number(2), number(3)];
+        neon!({
+            let x = vld1_s16(numbers.as_ptr());
+            for four in 0..4 {
+                let w = w[i][four];
+                let (a, b) = if codes.bits == 8 {
+                    let w = vreinterpretq_s8_u8(w);
+                    (vmovl_s8(vget_low_s8(w)), vmovl_s8(vget_high_s8(w)))
+                } else {
+                    let (a, b) = (vmovl_u8(vget_low_u8(w)), vmovl_u8(vget_high_u8(w)));
+                    (vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b))
+                };
+                let sums = &mut products[four];
+                sums[0] = vmlal_s16(sums[0], vget_low_s16(a), x);
+                sums[1] = vmlal_s16(sums[1], vget_high_s16(a), x);
+                sums[2] = vmlal_s16(sums[2], vget_low_s16(b), x);
+                sums[3] = vmlal_s16(sums[3], vget_high_s16(b), x);
+            }
+        });
+    }
+    neon!(products.map(|[a, b, c, d]| vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))))
 }
