@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::{Arg, ArgKind, Call, Form, Home, KernelId};
+use super::{Arg, ArgKind, Call, Form, Home, KernelId, Variant};
 use crate::quant::Matrix;
 
 /// One call of a kernel on made-up data.
@@ -105,6 +105,14 @@ impl Case {
     /// The same with [`Self::f32_words`].
     pub fn with_f32_words(self, words: impl IntoIterator<Item = usize>) -> Self {
         Self { f32_words: words.into_iter().collect(), ..self }
+    }
+
+    /// The same as `variant` is to be judged. One that rounds takes both factors of each product to f16, each off by
+    /// 2⁻¹¹ of itself: together at most 2⁻¹⁰·‖w‖·‖x‖, where [`Tolerance::dot`] allows 2⁻²⁰.
+    pub fn as_judged(&self, variant: &Variant) -> Self {
+        let Tolerance(exact) = self.tolerance;
+        let tolerance = if variant.needs.rounding { Tolerance(1024.0 * exact) } else { self.tolerance };
+        Self { tolerance, ..self.clone() }
     }
 
     /// Runs the twin on a copy of the arguments and gives the copy back.

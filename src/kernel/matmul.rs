@@ -1,5 +1,6 @@
 //! `y[r, j] = Σₖ W[j, k] · x[r, k]` for many rows r: tiles of W are decoded once into workgroup memory and used for
-//! all rows of the tile. With the epilogue `Add`, the result is added to y. The same parameters as `matvec`.
+//! all rows of the tile, by threads or by cooperative matrices, which are behind the plainer tile in the list: they are
+//! an experiment of wgpu, used only where they were measured and found right. With the epilogue `Add`, the result is added to y. The same parameters as `matvec`.
 
 use super::{
     Arg, ArgKind, Call, Case, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work,
@@ -12,6 +13,10 @@ use matvec::{OUTPUTS, PRODUCT, Shape, X_SCALAR, X_TOGETHER, X_VECTOR};
 pub use super::matvec::Params;
 
 const TILE: Fragment = Fragment::Text(include_str!("../../shaders/matmul.wgsl"));
+/// Cooperative matrices, before all other fragments.
+const MATRIX: Fragment = Fragment::Text(include_str!("../../shaders/part/matrix.wgsl"));
+/// Their tiles, behind [`X_VECTOR`].
+const MATRIX_TILES: Fragment = Fragment::Text(include_str!("../../shaders/part/matrix_tiles.wgsl"));
 
 /// The home.
 #[derive(Debug)]
@@ -26,6 +31,34 @@ impl Home for Matmul {
             name: "tile",
             fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS, PRODUCT, X_VECTOR, TILE],
             needs: Needs::NOTHING,
+        },
+        Variant {
+            name: "matrix16",
+            fragments: &[
+                MATRIX,
+                Fragment::Quant,
+                Fragment::Epilogue,
+                OUTPUTS,
+                PRODUCT,
+                X_VECTOR,
+                MATRIX_TILES,
+                Fragment::Text(include_str!("../../shaders/matmul_matrix16.wgsl")),
+            ],
+            needs: Needs::MATRIX_16,
+        },
+        Variant {
+            name: "matrix8",
+            fragments: &[
+                MATRIX,
+                Fragment::Quant,
+                Fragment::Epilogue,
+                OUTPUTS,
+                PRODUCT,
+                X_VECTOR,
+                MATRIX_TILES,
+                Fragment::Text(include_str!("../../shaders/matmul_matrix8.wgsl")),
+            ],
+            needs: Needs::MATRIX_8,
         },
         Variant {
             name: "thread",

@@ -187,19 +187,31 @@ pub struct Needs {
     pub subgroup: u32,
     /// `enable f16`.
     pub f16: bool,
+    /// Cooperative matrices of f16 with sums in f32: the sum of their sides, 8 and 16.
+    pub matrix: u32,
+    /// Leave to round activations to fewer bits than f32 has, which a device that is to be exact does not give.
+    pub rounding: bool,
 }
 
 impl Needs {
     /// Nothing beyond the floor.
-    pub const NOTHING: Self = Self { subgroup: 0, f16: false };
+    pub const NOTHING: Self = Self { subgroup: 0, f16: false, matrix: 0, rounding: false };
     /// Subgroup operations.
     pub const SUBGROUP: Self = Self { subgroup: 1, ..Self::NOTHING };
     /// Subgroup operations among at least 8 threads.
     pub const SUBGROUP_OF_8: Self = Self { subgroup: 8, ..Self::NOTHING };
 
+    /// Cooperative matrices of 8 by 8.
+    pub const MATRIX_8: Self = Self { subgroup: 1, f16: true, matrix: 8, rounding: true };
+    /// Cooperative matrices of 16 by 16.
+    pub const MATRIX_16: Self = Self { matrix: 16, ..Self::MATRIX_8 };
+
     /// Whether a device that has `has` meets them.
     pub fn are_met(self, has: Self) -> bool {
-        self.subgroup <= has.subgroup && (has.f16 || !self.f16)
+        self.subgroup <= has.subgroup
+            && (has.f16 || !self.f16)
+            && (has.matrix & self.matrix == self.matrix)
+            && (has.rounding || !self.rounding)
     }
 }
 

@@ -48,6 +48,7 @@ fn capabilities(needs: Needs) -> Capabilities {
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, needs.subgroup > 0);
     capabilities.set(Capabilities::SHADER_FLOAT16, needs.f16);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, needs.matrix > 0);
     capabilities
 }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use pocketlm::backend::wgpu::spirv;
-use pocketlm::kernel::compose;
+use pocketlm::kernel::{Needs, compose};
 
 use crate::shaders::{Shader, every_shader};
 
@@ -40,7 +40,11 @@ fn every_mended_shader_is_valid() {
     for shader in &shaders {
         let mended = spirv::mend(&written(shader)).unwrap_or_else(|e| panic!("{}: {e}", shader.name()));
         // The oldest rules that its version of SPIR-V meets, and the newest.
-        let oldest = if shader.variant.needs.subgroup > 0 { "vulkan1.1" } else { "vulkan1.0" };
+        let oldest = match shader.variant.needs {
+            Needs { matrix: 1.., .. } => "vulkan1.3",
+            Needs { subgroup: 1.., .. } => "vulkan1.1",
+            _ => "vulkan1.0",
+        };
         for vulkan in [oldest, "vulkan1.3"] {
             if let Some(what) = objection(&mended, vulkan) {
                 wrong.push(format!("{}, {vulkan}: {what}", shader.name()));

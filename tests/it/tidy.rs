@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/backend/cpu/simd/avx2.rs",
     "src/backend/cpu/simd/neon.rs",
     "src/backend/wgpu/cache.rs",
+    "src/backend/wgpu/device.rs",
     "src/backend/wgpu/pipelines.rs",
     "src/base/bytes.rs",
 ];

@@ -72,6 +72,8 @@ pub struct Options {
     pub floor: bool,
     /// Leave the writing of SPIR-V to wgpu on Vulkan too, as in shaders that are `checked`.
     pub plain_wgsl: bool,
+    /// Never round activations to fewer bits than f32 has.
+    pub exact: bool,
     /// Use the variant of this name in kernels that have it.
     pub variant: Option<String>,
     /// The folder that keeps which variants are fastest, and what the driver compiled where it hands that out; variants
@@ -121,6 +123,11 @@ impl Device {
         let mut optional = Features::TIMESTAMP_QUERY | Features::SUBGROUP | Features::SHADER_F16;
         optional.set(Features::PASSTHROUGH_SHADERS, info.spirv);
         optional.set(Features::PIPELINE_CACHE, options.tuning.is_some());
+        info.has.rounding &= !options.exact;
+        if !info.has.rounding {
+            info.has.matrix = 0;
+        }
+        optional.set(Features::EXPERIMENTAL_COOPERATIVE_MATRIX, info.has.matrix > 0);
         let (features, limits) = if options.floor {
             info.has = Needs::default();
             info.timestamps = false;
@@ -129,6 +136,13 @@ impl Device {
         } else {
             (Features::IMMEDIATES | (adapter.features() & optional), adapter.limits())
         };
+        let experimental_features = if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            // SAFETY: what may be wrong with them in wgpu or the driver shows in shaders that use them alone; those are
+            // this crate's own, and run only once they were measured and compared with their twin.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
         info.max_binding_bytes = limits.max_storage_buffer_binding_size;
         info.max_buffer_bytes = limits.max_buffer_size;
         info.workgroup_bytes = limits.max_compute_workgroup_storage_size;
@@ -136,6 +150,7 @@ impl Device {
             label: Some("pocketlm"),
             required_features: features,
             required_limits: limits,
+            experimental_features,
             // Large blocks save time where buffers come and go; here they come once, and memory is short.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -302,6 +317,8 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         has: Needs {
             subgroup: if features.contains(Features::SUBGROUP) { info.subgroup_min_size.max(1) } else { 0 },
             f16: features.contains(Features::SHADER_F16),
+            matrix: matrices(adapter),
+            rounding: true,
         },
         subgroup: (info.subgroup_min_size, info.subgroup_max_size),
         timestamps: features.contains(Features::TIMESTAMP_QUERY),
@@ -311,6 +328,19 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
         refused: (!immediates).then(|| format!("it takes less than {IMMEDIATES} bytes of immediates")),
     }
+}
+
+/// The sum of the sides of cooperative matrices of f16 with sums in f32.
+fn matrices(adapter: &wgpu::Adapter) -> u32 {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let found = adapter.cooperative_matrix_properties();
+    let has = |side: u32| {
+        let is_it = |it: &wgpu::CooperativeMatrixProperties| {
+            [it.m_size, it.n_size, it.k_size] == [side; 3] && it.ab_type == F16 && it.cr_type == F32
+        };
+        found.iter().any(is_it)
+    };
+    [8, 16].into_iter().filter(|&side| has(side)).sum()
 }
 
 /// The place of the chosen device.

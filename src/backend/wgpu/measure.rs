@@ -81,7 +81,7 @@ impl Gpu {
             case.form.format == step.form.format && case.kernel.kernel().suits(&case.params, variant)
         };
         let Some(case) = cases.iter().find(suits) else { return Ok(false) };
-        match probe::check(&mut beside, case) {
+        match probe::check(&mut beside, &case.as_judged(variant)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == Kind::WrongNumbers => Ok(false),
             Err(error) => Err(error),

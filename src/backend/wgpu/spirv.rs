@@ -39,6 +39,7 @@ pub fn write(text: &str, needs: Needs, overrides: &Overrides) -> Result<Vec<u32>
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, needs.subgroup > 0);
     capabilities.set(Capabilities::SHADER_FLOAT16, needs.f16);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, needs.matrix > 0);
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&parsed)
         .map_err(|e| refused(e.emit_to_string(text)))?;
@@ -94,8 +95,15 @@ fn options(needs: Needs) -> Options<'static> {
     if needs.f16 {
         capabilities.push(Capability::Float16);
     }
+    if needs.matrix > 0 {
+        capabilities.extend([Capability::CooperativeMatrixKHR, Capability::VulkanMemoryModel]);
+    }
     Options {
-        lang_version: if needs.subgroup > 0 { (1, 3) } else { (1, 0) },
+        lang_version: match needs {
+            Needs { matrix: 1.., .. } => (1, 6),
+            Needs { subgroup: 1.., .. } => (1, 3),
+            _ => (1, 0),
+        },
         flags: WriterFlags::empty(),
         // Bindings keep the numbers that the shader gives them: 0 and up without a gap, as wgpu's are on Vulkan.
         fake_missing_bindings: true,

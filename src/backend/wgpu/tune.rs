@@ -150,8 +150,9 @@ fn flops(step: &Step) -> f64 {
 
 /// What the speed of a kernel, and what it compiles to, depend on beside the kernel.
 pub(super) fn name(info: &DeviceInfo) -> String {
-    let DeviceInfo { name, backend, driver, .. } = info;
-    format!("{name}, {backend}, {driver}, pocketlm {}", env!("CARGO_PKG_VERSION"))
+    let DeviceInfo { name, backend, driver, has, .. } = info;
+    let exact = if has.rounding { "" } else { ", exact" };
+    format!("{name}, {backend}, {driver}, pocketlm {}{exact}", env!("CARGO_PKG_VERSION"))
 }
 
 fn file(folder: &Path) -> PathBuf {

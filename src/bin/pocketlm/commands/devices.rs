@@ -49,7 +49,8 @@ pub(super) fn facts(device: &pocketlm::DeviceInfo) -> Value {
     json!({
         "index": device.index, "name": device.name, "backend": device.backend, "kind": device.kind,
         "driver": device.driver, "software": device.software, "subgroup": device.subgroup,
-        "has_subgroup": device.has.subgroup > 0, "has_f16": device.has.f16, "timestamps": device.timestamps,
+        "has_subgroup": device.has.subgroup > 0, "has_f16": device.has.f16, "matrices": device.has.matrix,
+        "timestamps": device.timestamps,
         "max_binding_bytes": device.max_binding_bytes, "max_buffer_bytes": device.max_buffer_bytes,
         "workgroup_bytes": device.workgroup_bytes, "refused": device.refused,
     })
