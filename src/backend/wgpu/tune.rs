@@ -1,7 +1,8 @@
 //! Which variant of a hot kernel is the fastest on a device: measured on the loaded weights when a plan is first made
-//! ready, and kept in a file by device, driver and version, so that the next start reads it there.
+//! ready, and kept in a file by device, driver, version and shaders, so that the next start reads it there.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::DeviceInfo;
 use crate::error::{Error, Result};
-use crate::kernel::{Call, KernelId, Variant};
+use crate::kernel::{Call, Fragment, KernelId, Variant};
 use crate::plan::{Plan, Step};
 
 /// The kernels that take most of the time; they are worth the wait.
@@ -152,7 +153,22 @@ fn flops(step: &Step) -> f64 {
 pub(super) fn name(info: &DeviceInfo) -> String {
     let DeviceInfo { name, backend, driver, has, .. } = info;
     let exact = if has.rounding { "" } else { ", exact" };
-    format!("{name}, {backend}, {driver}, pocketlm {}{exact}", env!("CARGO_PKG_VERSION"))
+    let (version, shaders) = (env!("CARGO_PKG_VERSION"), digest_of_shaders());
+    format!("{name}, {backend}, {driver}, pocketlm {version}{exact}, shaders {shaders:016x}")
+}
+
+/// Of the variants that are measured: what another build has made of them is to be measured again.
+fn digest_of_shaders() -> u64 {
+    let mut digest = DefaultHasher::new();
+    for variant in HOT.iter().flat_map(|id| id.kernel().variants) {
+        variant.name.hash(&mut digest);
+        for fragment in variant.fragments {
+            if let Fragment::Text(text) = fragment {
+                text.hash(&mut digest);
+            }
+        }
+    }
+    digest.finish()
 }
 
 fn file(folder: &Path) -> PathBuf {
