@@ -51,10 +51,7 @@ pub(super) fn beside<T>(
 impl Gpu {
     /// The steps of `plans` that differ in what has to be compiled, with their variants: those that would be taken now,
     /// and of what is to be measured each that can be.
-    pub(super) fn to_compile<'p>(
-        &self,
-        plans: &'p [Arc<Plan>],
-    ) -> Vec<(&'p Step, &'static Variant)> {
+    pub(super) fn to_compile<'p>(&self, plans: &'p [Arc<Plan>]) -> Vec<(&'p Step, &'static Variant)> {
         let choices = Choices { excluded: &self.excluded, picks: &self.tuning.picks };
         let unknown = plans
             .iter()
