@@ -16,8 +16,13 @@ use crate::quant::Format;
 use super::checkpoint::format_names;
 use super::{Array, Checkpoint, Container, Dialect, Dtype, Metadata, Tensor, Value};
 
-pub(super) const CONTAINER: Container =
-    Container { name: "GGUF", extension: "gguf", entries: &[], sniff: |_, bytes| bytes.starts_with(MAGIC), open };
+pub(super) const CONTAINER: Container = Container {
+    name: "GGUF",
+    extension: "gguf",
+    entries: &[],
+    sniff: |_, bytes| bytes.starts_with(MAGIC),
+    open,
+};
 
 const MAGIC: &[u8] = b"GGUF";
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
@@ -34,11 +39,49 @@ const MIN_TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 
 /// ggml's types by their number, so that an unsupported one can be named. `-` where a number was never used.
 const TYPE_NAMES: &[&str] = &[
-    "F32", "F16", "Q4_0", "Q4_1", "Q4_2 (removed)", "Q4_3 (removed)", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K",
-    "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
-    "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M", "BF16", "Q4_0_4_4 (removed)",
-    "Q4_0_4_8 (removed)", "Q4_0_8_8 (removed)", "TQ1_0", "TQ2_0", "IQ4_NL_4_4 (removed)",
-    "IQ4_NL_4_8 (removed)", "IQ4_NL_8_8 (removed)", "MXFP4", "NVFP4", "Q1_0", "Q2_0",
+    "F32",
+    "F16",
+    "Q4_0",
+    "Q4_1",
+    "Q4_2 (removed)",
+    "Q4_3 (removed)",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q8_1",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "Q8_K",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ3_XXS",
+    "IQ1_S",
+    "IQ4_NL",
+    "IQ3_S",
+    "IQ2_S",
+    "IQ4_XS",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "F64",
+    "IQ1_M",
+    "BF16",
+    "Q4_0_4_4 (removed)",
+    "Q4_0_4_8 (removed)",
+    "Q4_0_8_8 (removed)",
+    "TQ1_0",
+    "TQ2_0",
+    "IQ4_NL_4_4 (removed)",
+    "IQ4_NL_4_8 (removed)",
+    "IQ4_NL_8_8 (removed)",
+    "MXFP4",
+    "NVFP4",
+    "Q1_0",
+    "Q2_0",
 ];
 
 fn open(path: &Path, bytes: Bytes) -> Result<Checkpoint> {
@@ -83,7 +126,9 @@ fn refuse_split(metadata: &Metadata) -> Result<()> {
     let part = metadata.u32("split.no")?.map_or_else(String::new, |no| format!(" {}", u64::from(no) + 1));
     Err(Error::unsupported(format!("this is part{part} of a model that is split into {parts} files"))
         .at("split.count")
-        .hint(format!("join the files *-00001-of-{parts:05}.gguf to *-{parts:05}-of-{parts:05}.gguf into one")))
+        .hint(format!(
+            "join the files *-00001-of-{parts:05}.gguf to *-{parts:05}-of-{parts:05}.gguf into one"
+        )))
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64> {
@@ -159,12 +204,17 @@ fn place(
 
 /// The bytes of a tensor with row-major `dims`.
 fn byte_size(format: Format, dims: &[u64]) -> Result<u64, String> {
-    let Some((&cols, outer)) = dims.split_last() else { return Err("the tensor has no dimensions".to_owned()) };
+    let Some((&cols, outer)) = dims.split_last() else {
+        return Err("the tensor has no dimensions".to_owned());
+    };
     if dims.contains(&0) {
         return Err(format!("a dimension of {dims:?} is 0"));
     }
     if !cols.is_multiple_of(format.block_len() as u64) {
-        return Err(format!("{cols} columns are not a whole number of {format} blocks of {}", format.block_len()));
+        return Err(format!(
+            "{cols} columns are not a whole number of {format} blocks of {}",
+            format.block_len()
+        ));
     }
     usize::try_from(cols)
         .ok()
@@ -299,8 +349,10 @@ impl<'a> Reader<'a> {
         let at = self.at as u64;
         let length = self.count(min_bytes, "array elements")?;
         if length > MAX_ARRAY {
-            return Err(Error::bad_file(format!("an array of {length} elements; at most {MAX_ARRAY} are allowed"))
-                .at_offset(at));
+            return Err(Error::bad_file(format!(
+                "an array of {length} elements; at most {MAX_ARRAY} are allowed"
+            ))
+            .at_offset(at));
         }
         Ok(length)
     }
@@ -340,10 +392,7 @@ impl<'a> Reader<'a> {
                 Some(name) => format!("the weight format {name} is not supported"),
                 None => format!("the weight format number {id} is unknown"),
             };
-            Error::unsupported(what)
-                .at(place)
-                .at_offset(at)
-                .hint(format!("supported are {}", format_names()))
+            Error::unsupported(what).at(place).at_offset(at).hint(format!("supported are {}", format_names()))
         })?;
         Ok(Description { name, dims, format, offset: self.u64()?, at })
     }

@@ -23,7 +23,9 @@ pub(super) const CONTAINER: Container = Container {
     name: "safetensors",
     extension: "safetensors",
     entries: &["model.safetensors.index.json", "model.safetensors"],
-    sniff: |path, bytes| is_index(path) || path.extension() == Some("safetensors".as_ref()) || starts_like(bytes),
+    sniff: |path, bytes| {
+        is_index(path) || path.extension() == Some("safetensors".as_ref()) || starts_like(bytes)
+    },
     open,
 };
 
@@ -110,7 +112,10 @@ fn single(path: &Path, bytes: &Bytes) -> Result<BTreeMap<String, Tensor>> {
     let start = 8 + length as usize;
     let Some(header) = bytes.get(8..start) else {
         let remain = bytes.len() - 8;
-        return Err(truncated(format!("a header of {length} bytes does not fit in the {remain} that remain"), 0));
+        return Err(truncated(
+            format!("a header of {length} bytes does not fit in the {remain} that remain"),
+            0,
+        ));
     };
     let header = std::str::from_utf8(header).map_err(|error| {
         Error::bad_file("the header is not UTF-8").at_offset(8 + error.valid_up_to() as u64)
@@ -127,7 +132,9 @@ fn single(path: &Path, bytes: &Bytes) -> Result<BTreeMap<String, Tensor>> {
         let (begin, end) = info.data_offsets;
         if begin != expected {
             let what = if begin < expected { "overlaps" } else { "leaves a hole after" };
-            return Err(refuse(format!("the data at {begin} {what} the tensor before, which ends at {expected}")));
+            return Err(refuse(format!(
+                "the data at {begin} {what} the tensor before, which ends at {expected}"
+            )));
         }
         let size = byte_size(&info).ok_or_else(|| {
             refuse(format!("the shape {:?} in {} does not give a size in bytes", info.shape, info.dtype))
@@ -138,9 +145,13 @@ fn single(path: &Path, bytes: &Bytes) -> Result<BTreeMap<String, Tensor>> {
                 info.shape, info.dtype
             )));
         }
-        let Some(tensor_bytes) = start.checked_add(end).and_then(|end| bytes.slice(start + begin..end)) else {
-            return Err(truncated(format!("the data should end at {end}, but ends at {data}"), bytes.len() as u64)
-                .at(format!("tensor {name}")));
+        let Some(tensor_bytes) = start.checked_add(end).and_then(|end| bytes.slice(start + begin..end))
+        else {
+            return Err(truncated(
+                format!("the data should end at {end}, but ends at {data}"),
+                bytes.len() as u64,
+            )
+            .at(format!("tensor {name}")));
         };
         expected = end;
         let tensor = Tensor {

@@ -116,12 +116,8 @@ fn case(name: &str, rows: &[Vec<f32>]) -> Case {
     // The outputs are the rows from the second on, backwards.
     let outputs: Vec<u32> = (1..=call.rows).rev().collect();
     let fed: Vec<[u32; 3]> = (0..=call.rows).map(|row| [9, 5 * row, row]).collect();
-    let args = vec![
-        Data::F32(rows.concat()),
-        Data::U32(outputs),
-        made::rows(&fed),
-        Data::U32(vec![7; rows.len()]),
-    ];
+    let args =
+        vec![Data::F32(rows.concat()), Data::U32(outputs), made::rows(&fed), Data::U32(vec![7; rows.len()])];
     let params = Params { width: width as u32 };
     Case::of::<Argmax>(
         format!("{name}, {} × {width}", rows.len()),

@@ -77,7 +77,13 @@ impl Home for Draw {
         let mut cases = vec![
             case("plain draws", &mut seed, 5, &[&[draw(1.0)], &[draw(1.0)], &[draw(0.0)]], 4.0),
             case("one", &mut seed, 1, &[&[most(1), share(0.5, 1.0), near(0.5, 1.0), draw(1.0)], &[]], 4.0),
-            case("a usual chain", &mut seed, 64, &[&[most(40), share(0.95, 1.0), near(0.05, 1.0), draw(1.25)]], 6.0),
+            case(
+                "a usual chain",
+                &mut seed,
+                64,
+                &[&[most(40), share(0.95, 1.0), near(0.05, 1.0), draw(1.25)]],
+                6.0,
+            ),
         ];
         for round in 0..6 {
             let mut stage = || match seed.below(4) {
@@ -86,13 +92,16 @@ impl Home for Draw {
                 _ => share(seed.signed().abs(), f64::from(seed.signed().abs())),
             };
             let chains: Vec<Vec<Stage>> = (0..40)
-                .map(|length| (0..length % 7).map(|_| stage()).chain([draw(f64::from(length) / 20.0)]).collect())
+                .map(|length| {
+                    (0..length % 7).map(|_| stage()).chain([draw(f64::from(length) / 20.0)]).collect()
+                })
                 .collect();
             let chains: Vec<&[Stage]> = chains.iter().map(Vec::as_slice).collect();
             let (k, range) = [(64, 3.0), (128, 1.0), (128, 60.0), (7, 0.1), (33, 1e6), (64, 1e-3)][round];
             cases.push(case("chains", &mut seed, k, &chains, range));
         }
-        let extremes = [0.0, 1e-300, 1e300].map(|sharpness| [share(1.0, sharpness), near(0.0, 1.0), draw(sharpness)]);
+        let extremes =
+            [0.0, 1e-300, 1e300].map(|sharpness| [share(1.0, sharpness), near(0.0, 1.0), draw(sharpness)]);
         let extremes: Vec<&[Stage]> = extremes.iter().map(<[Stage; 3]>::as_slice).collect();
         cases.push(case("extremes", &mut seed, 20, &extremes, f32::MAX));
         cases

@@ -33,9 +33,7 @@ pub struct Params {
 /// The variants of `matvec` and of `matvec_swiglu`, which differ in the epilogue and in what sums become.
 macro_rules! variants {
     ($epilogue:expr, $outputs:expr) => {{
-        use $crate::kernel::matvec::{
-            PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, X_SCALAR, X_TOGETHER, X_VECTOR,
-        };
+        use $crate::kernel::matvec::{PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, X_SCALAR, X_TOGETHER, X_VECTOR};
         &[
             Variant {
                 name: "subgroup",

@@ -3,8 +3,8 @@
 //! one after the other in one matrix of 2n rows.
 
 use super::{
-    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance,
-    Variant, Work, made, matvec,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant,
+    Work, made, matvec,
 };
 use crate::base::Seed;
 use crate::quant::Format;
@@ -52,10 +52,7 @@ impl Home for MatvecSwiglu {
     fn work(p: &Params, call: Call, form: Form) -> Work {
         let bits = form.format.map_or(32.0, crate::quant::Format::bits_per_weight);
         let (rows, k, n) = (f64::from(call.rows), f64::from(p.k), f64::from(p.n));
-        Work {
-            bytes: 2.0 * k * n * bits / 8.0 + 4.0 * rows * (k + n),
-            flops: (4.0 * k + 5.0) * rows * n,
-        }
+        Work { bytes: 2.0 * k * n * bits / 8.0 + 4.0 * rows * (k + n), flops: (4.0 * k + 5.0) * rows * n }
     }
 
     fn cases() -> Vec<Case> {
@@ -106,5 +103,12 @@ fn case(format: Format, rows: usize, k: usize, n: usize, spare: usize) -> Case {
     let call = Call { rows: rows as u32, kv_len: 1 };
     let form = Form { format: Some(format), ..Form::default() };
     let args = vec![Data::F32(x), Data::Matrix(matrix), Data::F32(y)];
-    Case::of::<MatvecSwiglu>(format!("{rows} × {k} to {n}, {spare} spare"), params, call, form, args, tolerance)
+    Case::of::<MatvecSwiglu>(
+        format!("{rows} × {k} to {n}, {spare} spare"),
+        params,
+        call,
+        form,
+        args,
+        tolerance,
+    )
 }

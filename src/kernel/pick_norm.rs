@@ -62,7 +62,9 @@ impl Home for PickNorm {
     }
 
     fn cases() -> Vec<Case> {
-        [(8, vec![1]), (1, vec![4, 0]), (65, vec![2, 2, 0]), (576, vec![3]), (2048, vec![4, 1])].map(case).into()
+        [(8, vec![1]), (1, vec![4, 0]), (65, vec![2, 2, 0]), (576, vec![3]), (2048, vec![4, 1])]
+            .map(case)
+            .into()
     }
 }
 

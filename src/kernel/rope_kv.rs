@@ -52,8 +52,7 @@ impl Params {
     /// The two steps that this one is.
     fn parts(&self) -> (rope::Params, kv_write::Params) {
         let &Self { stride, heads, kv_heads, head_dim, dims, interleaved, pages_per_sequence } = self;
-        let rope =
-            rope::Params { stride, offset: 0, heads: heads + kv_heads, head_dim, dims, interleaved };
+        let rope = rope::Params { stride, offset: 0, heads: heads + kv_heads, head_dim, dims, interleaved };
         let (k_offset, v_offset) = (heads * head_dim, (heads + kv_heads) * head_dim);
         (rope, kv_write::Params { stride, k_offset, v_offset, kv_heads, head_dim, pages_per_sequence })
     }
@@ -66,14 +65,8 @@ pub struct RopeKv;
 impl Home for RopeKv {
     type Params = Params;
     const ID: KernelId = KernelId::RopeKv;
-    const ARGS: &'static [ArgKind] = &[
-        ArgKind::U32,
-        ArgKind::U32,
-        ArgKind::F32,
-        ArgKind::F32Mut,
-        ArgKind::U32Mut,
-        ArgKind::U32Mut,
-    ];
+    const ARGS: &'static [ArgKind] =
+        &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::F32Mut, ArgKind::U32Mut, ArgKind::U32Mut];
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
         fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/rope_kv.wgsl"))],
@@ -160,8 +153,7 @@ fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
     let words = kv.words(pages.len() * (params.kv_heads * PAGE * params.head_dim) as usize);
     let mut old = || Data::U32((0..words).map(|_| seed.bits() as u32).collect());
     let (keys, values) = (old(), old());
-    let args =
-        vec![made::rows(&rows), Data::U32(pages), Data::F32(table), Data::F32(x), keys, values];
+    let args = vec![made::rows(&rows), Data::U32(pages), Data::F32(table), Data::F32(x), keys, values];
     let call = Call { rows: rows.len() as u32, kv_len: positions };
     let form = Form { kv: Some(kv), ..Form::default() };
     let name = format!(

@@ -33,8 +33,10 @@ fn from_gguf(checkpoint: &Checkpoint, metadata: &Metadata) -> Result<Blueprint> 
     };
     let value_length = optional("attention.value_length")?.unwrap_or(head_dim);
     if value_length != head_dim {
-        return Err(Error::unsupported(format!("values of {value_length} beside keys of {head_dim} elements"))
-            .at(key("attention.value_length")));
+        return Err(Error::unsupported(format!(
+            "values of {value_length} beside keys of {head_dim} elements"
+        ))
+        .at(key("attention.value_length")));
     }
     let eps_key = key("attention.layer_norm_rms_epsilon");
     let block = Block {
@@ -188,7 +190,8 @@ fn hugging_face_rope(config: &Config, dims: u32) -> Result<Rope> {
     let base = settings.float("rope_theta")?.or(config.float("rope_theta")?).unwrap_or(ROPE_BASE);
     let partial = settings.float("partial_rotary_factor")?.or(config.float("partial_rotary_factor")?);
     if partial.is_some_and(|factor| factor != 1.0) {
-        return Err(Error::unsupported("rotation of a part of each head is not supported").at("partial_rotary_factor"));
+        return Err(Error::unsupported("rotation of a part of each head is not supported")
+            .at("partial_rotary_factor"));
     }
     let mut inv_freq = Rope::inv_freq(base, dims)?;
     let kind = settings.text("rope_type")?.or(settings.text("type")?).unwrap_or("default");
@@ -224,8 +227,11 @@ impl Llama3Scaling {
             context: required_float(settings, "original_max_position_embeddings")?,
         };
         if scaling.high <= scaling.low {
-            return Err(Error::bad_file(format!("{} is not above low_freq_factor, {}", scaling.high, scaling.low))
-                .at("high_freq_factor"));
+            return Err(Error::bad_file(format!(
+                "{} is not above low_freq_factor, {}",
+                scaling.high, scaling.low
+            ))
+            .at("high_freq_factor"));
         }
         Ok(scaling)
     }
@@ -296,7 +302,8 @@ mod tests {
             metadata.insert((*key).to_owned(), value.clone()).unwrap();
         }
         let embedding = tensor("token_embd.weight", &[3, 8], &[0.5; 24]);
-        let tensors = tensors.into_iter().chain([embedding]).map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let tensors =
+            tensors.into_iter().chain([embedding]).map(|tensor| (tensor.name.clone(), tensor)).collect();
         Checkpoint { path: "test.gguf".into(), dialect: Dialect::Gguf(metadata), tensors }
     }
 
@@ -321,8 +328,10 @@ mod tests {
             ("llama.rope.scaling.type", Value::Text("linear".to_owned())),
             ("llama.rope.scaling.factor", Value::Float(2.0)),
         ];
-        let tensors =
-            vec![tensor("rope_freqs.weight", &[2], &[1.0, 8.0]), tensor("output.weight", &[3, 8], &[0.0; 24])];
+        let tensors = vec![
+            tensor("rope_freqs.weight", &[2], &[1.0, 8.0]),
+            tensor("output.weight", &[3, 8], &[0.0; 24]),
+        ];
         let blueprint = Blueprint::read(&gguf(&more, tensors)).unwrap();
         assert_eq!(blueprint.blocks[0].attention.head_dim, 6);
         assert_eq!(blueprint.rope.inv_freq, [0.5, 0.1 / 2.0 / 8.0]);

@@ -10,7 +10,8 @@ use pocketlm::backend::cpu::{Cpu, CpuOptions};
 use pocketlm::backend::{Backend, probe};
 use pocketlm::kernel::{Case, Form, KernelId};
 use pocketlm::{
-    Device, Engine, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome, Sampling,
+    Device, Engine, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome,
+    Sampling,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,12 +101,23 @@ fn cases(kernel: KernelId, full: bool) -> Vec<Case> {
     let mut cases = kernel.kernel().cases();
     if !full {
         let mut seen: Vec<Form> = Vec::new();
-        cases.retain(|case| !seen.contains(&case.form) && { seen.push(case.form); true });
+        cases.retain(|case| {
+            !seen.contains(&case.form) && {
+                seen.push(case.form);
+                true
+            }
+        });
     }
     cases
 }
 
-fn probe(backend: &mut dyn Backend, kernel: KernelId, variant: &'static str, cases: &[Case], work: &Work) -> Outcome<Probed> {
+fn probe(
+    backend: &mut dyn Backend,
+    kernel: KernelId,
+    variant: &'static str,
+    cases: &[Case],
+    work: &Work,
+) -> Outcome<Probed> {
     let begun = Instant::now();
     // What was not checked is not right.
     let mut error = cases.is_empty().then(|| "there is no case to check".to_owned());

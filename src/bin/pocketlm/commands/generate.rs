@@ -57,10 +57,7 @@ pub(super) fn print(stream: Stream) -> anyhow::Result<Finish> {
 }
 
 /// Hands each piece of an answer to `listen`; Ctrl-C stops the answer.
-fn follow(
-    stream: Stream,
-    mut listen: impl FnMut(&str) -> anyhow::Result<()>,
-) -> anyhow::Result<Finish> {
+fn follow(stream: Stream, mut listen: impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<Finish> {
     let cancel = stream.cancel_handle();
     let _stopping = interrupt::stops(move || cancel.cancel());
     for event in stream {

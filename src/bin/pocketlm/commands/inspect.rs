@@ -127,9 +127,10 @@ fn shape(blueprint: &Blueprint) -> String {
 /// Weights and their bytes.
 fn totals(checkpoint: &Checkpoint) -> (u64, u64) {
     let count = |tensor: &Tensor| tensor.dims.iter().product::<u64>();
-    checkpoint.tensors.values().fold((0, 0), |(weights, bytes), tensor| {
-        (weights + count(tensor), bytes + tensor.bytes.len() as u64)
-    })
+    checkpoint
+        .tensors
+        .values()
+        .fold((0, 0), |(weights, bytes), tensor| (weights + count(tensor), bytes + tensor.bytes.len() as u64))
 }
 
 fn formats(checkpoint: &Checkpoint) -> String {
@@ -189,7 +190,10 @@ fn row<T: Debug>(values: &[T]) -> String {
 
 /// A text on one line.
 fn brief(text: &str) -> String {
-    cut(&text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect::<String>())
+    cut(&text
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect::<String>())
 }
 
 fn cut(line: &str) -> String {

@@ -53,7 +53,9 @@ impl Energy {
                 let now: Vec<u64> = packages.iter().filter_map(Package::read).collect();
                 let is_whole = now.len() == packages.len() && begun.len() == packages.len();
                 let spent = packages.iter().zip(begun.iter().zip(&now));
-                is_whole.then(|| spent.map(|(package, (begun, now))| package.since(*begun, *now)).sum::<u64>() as f64 / 1e6)
+                is_whole.then(|| {
+                    spent.map(|(package, (begun, now))| package.since(*begun, *now)).sum::<u64>() as f64 / 1e6
+                })
             }
             Self::Nvidia(nvidia) => {
                 let watts = nvidia.watts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -95,7 +95,8 @@ impl Stage {
         let weights = Weights::gather(&checkpoint, &blueprint)?;
         let mut backend = Opened::new(config)?;
         let context = context(tests.iter().copied())?;
-        let prompts = tests.iter().map(|test| if let Test::Prefill { tokens, .. } = test { *tokens } else { 1 });
+        let prompts =
+            tests.iter().map(|test| if let Test::Prefill { tokens, .. } = test { *tokens } else { 1 });
         let options = LowerOptions {
             context,
             sequences: 1,
@@ -128,7 +129,8 @@ impl Stage {
             Test::Prefill { depth, .. } => depth,
             Test::Decode { tokens, depth } => depth + tokens / 2,
         };
-        let rows: Vec<u32> = (first..first + count).flat_map(|position| [position % 256, position, 0, 0]).collect();
+        let rows: Vec<u32> =
+            (first..first + count).flat_map(|position| [position % 256, position, 0, 0]).collect();
         backend.verbs().write(lowered.ports.outputs, 0, bytemuck::cast_slice(&[count - 1]))?;
         let inputs = Inputs { rows: count, outputs: 1, kv_len: first + count };
         let steps: Vec<&Step> = phase.plan.steps.iter().collect();

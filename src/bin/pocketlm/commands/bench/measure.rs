@@ -8,7 +8,9 @@ use pocketlm::base::Seed;
 use pocketlm::kernel::KernelId;
 use pocketlm::model::Lowered;
 use pocketlm::plan::{Inputs, Item, Operand};
-use pocketlm::{Error, Event, Finish, GenerateOptions, LoadOptions, Model, Prompt, Result as Outcome, Sampling, Session};
+use pocketlm::{
+    Error, Event, Finish, GenerateOptions, LoadOptions, Model, Prompt, Result as Outcome, Sampling, Session,
+};
 
 use super::bandwidth::Bandwidth;
 use super::energy::Energy;

@@ -30,7 +30,14 @@ use table::{Style, Table};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Models, as other commands take them [default: smollm2-135m-instruct]
-    #[arg(short, long, value_name = "MODEL,…", value_delimiter = ',', env = "POCKETLM_MODEL", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "MODEL,…",
+        value_delimiter = ',',
+        env = "POCKETLM_MODEL",
+        hide_env_values = true
+    )]
     model: Vec<String>,
     /// Tokens of the prompt; 0 leaves the test out
     #[arg(short = 'p', long, value_name = "N,…", value_delimiter = ',', default_value = "512")]
@@ -59,7 +66,14 @@ pub(crate) struct Args {
     )]
     device: Vec<DeviceChoice>,
     /// CPU threads [default: one for each core]
-    #[arg(short, long, value_name = "N,…", value_delimiter = ',', env = "POCKETLM_THREADS", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        env = "POCKETLM_THREADS",
+        hide_env_values = true
+    )]
     threads: Vec<NonZero<usize>>,
     /// Compute in f32 everywhere
     #[arg(long)]
@@ -133,7 +147,11 @@ impl Args {
         for model in &models {
             for &device in &self.device {
                 // Threads are the CPU's: a GPU is measured once.
-                let counts = if matches!(device, DeviceChoice::Cpu | DeviceChoice::Auto) { &threads[..] } else { &[None] };
+                let counts = if matches!(device, DeviceChoice::Cpu | DeviceChoice::Auto) {
+                    &threads[..]
+                } else {
+                    &[None]
+                };
                 configs.extend(counts.iter().map(|&threads| Config {
                     model: model.clone(),
                     device,

@@ -114,7 +114,8 @@ impl Row {
         let median_ts = median(ts.clone());
         let gb_s = bytes_per_token.map(|bytes| bytes * median_ts / 1e9);
         let joules = samples.0.iter().map(|sample| sample.joules).collect::<Option<Vec<f64>>>();
-        let (is_prefill, kv) = (matches!(test, Test::Prefill { .. }), model.inspect(|lowered| lowered.options.kv));
+        let (is_prefill, kv) =
+            (matches!(test, Test::Prefill { .. }), model.inspect(|lowered| lowered.options.kv));
         let kv = if kv == KvType::F16 { "f16" } else { "f32" };
         let threads = on_cpu.then(|| config.cpu_threads());
         let common = json!({
@@ -154,7 +155,8 @@ impl Row {
             submissions_per_token: median(samples.each(|sample| sample.submissions as f64)) / tokens,
             drains_per_token: median(samples.each(|sample| sample.drains as f64)) / tokens,
             load_ms: info.load_time.as_secs_f64() * 1e3,
-            ttft_ms: is_prefill.then(|| median(samples.each(|sample| sample.first_token.as_secs_f64() * 1e3))),
+            ttft_ms: is_prefill
+                .then(|| median(samples.each(|sample| sample.first_token.as_secs_f64() * 1e3))),
             host_peak_bytes,
             device_bytes: (!on_cpu).then(|| info.device.meter.bytes()),
             joules_per_token: joules.map(|joules| median(joules) / tokens),
@@ -254,7 +256,10 @@ mod tests {
 
     #[test]
     fn counts_are_short() {
-        assert_eq!([count(1_235_814_400), count(134_515_008), count(260_000)], ["1.24 B", "134.52 M", "260.00 K"]);
+        assert_eq!(
+            [count(1_235_814_400), count(134_515_008), count(260_000)],
+            ["1.24 B", "134.52 M", "260.00 K"]
+        );
         assert_eq!((mib(None), percent(Some(0.5))), ("n/a".into(), "50 %".into()));
     }
 }
