@@ -50,18 +50,13 @@ impl Bytes {
     /// Tells the system that these bytes are not needed for a while: pages of a mapped file leave memory, and are read
     /// again when touched. Other bytes stay.
     pub fn release(&self) {
-        #[cfg(unix)]
+        self.owner.release(self.range.clone());
+    }
+
+    /// The same for the whole file that they are a part of.
+    pub fn release_file(&self) {
         if let Owner::Mapped(map) = &*self.owner {
-            // SAFETY: the map is read-only and of a file, so a page that is dropped comes back with the same bytes.
-            let advised = unsafe {
-                map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    self.range.start,
-                    self.range.len(),
-                )
-            };
-            // A system that does not follow the advice keeps the pages; nothing else depends on it.
-            _ = advised;
+            self.owner.release(0..map.len());
         }
     }
 
@@ -73,6 +68,23 @@ impl Bytes {
         let start = self.range.start + range.start;
         Some(Self { owner: self.owner.clone(), range: start..start + range.len() })
     }
+}
+
+impl Owner {
+    #[cfg(unix)]
+    fn release(&self, range: Range<usize>) {
+        if let Self::Mapped(map) = self {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is read-only and of a file, so a page that is dropped comes back with the same bytes.
+            let advised = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+            // A system that does not follow the advice keeps the pages; nothing else depends on it.
+            _ = advised;
+        }
+    }
+
+    /// There is no such advice.
+    #[cfg(not(unix))]
+    fn release(&self, _range: Range<usize>) {}
 }
 
 impl Deref for Bytes {
@@ -131,6 +143,7 @@ mod tests {
         let part = bytes.slice(5000..50_000).unwrap();
         for bytes in [&part, &bytes, &Bytes::from(content.clone())] {
             bytes.release();
+            bytes.release_file();
         }
         assert_eq!((&*part, &*bytes), (&content[5000..50_000], &content[..]));
         std::fs::remove_file(&path).unwrap();

@@ -1,9 +1,12 @@
 //! From a path to a model that answers.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backend::Caps;
+use crate::base::Bytes;
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Dialect};
 use crate::kernel::{KvType, PAGE};
@@ -83,6 +86,10 @@ pub(super) fn load(
     tell(LoadStage::Compiling, 0.5)?;
     let prefill = backend.prepare(lowered.prefill.plan.clone())?;
     tell(LoadStage::Compiling, 1.0)?;
+    // What was read of the files is elsewhere now, or is read again when it is used.
+    let files: BTreeMap<&Path, &Bytes> =
+        checkpoint.tensors.values().map(|tensor| (&*tensor.file, &tensor.bytes)).collect();
+    files.values().for_each(|bytes| bytes.release_file());
 
     let matrices = || {
         lowered.store.items().filter_map(|(_, item)| if let Item::Matrix(m) = item { Some(m) } else { None })
