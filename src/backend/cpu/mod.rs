@@ -1,7 +1,7 @@
 //! The CPU backend: the same plans, computed by the caller's thread and a few helpers inside `submit`.
 //!
-//! Matrices of formats with codes are packed while loading, the others stay in the bytes of the file. A step runs its fast implementation where there is one, else its
-//! twin. A written argument is taken out of its place for the time of the call, so that no two arguments can
+//! Matrices of formats with codes are packed while loading, the others stay in the bytes of the file. A step runs
+//! its fast implementation where there is one, else its twin. A written argument is taken out of its place for the time of the call, so that no two arguments can
 //! be the same memory.
 
 mod attend;
