@@ -168,6 +168,7 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
                 |json: &crate::base::Bytes| Tokenizer::from_json(json, files.tokenizer_config.as_ref());
             files.tokenizer_json.as_ref().map(read).transpose()
         }
+        Dialect::Meta(_) => Ok(None),
     };
     tokenizer.map_err(|error| error.in_file(&checkpoint.path))
 }
@@ -176,6 +177,7 @@ fn template(dialect: &Dialect, tokenizer: Option<&Tokenizer>) -> Result<Option<C
     let source = match dialect {
         Dialect::Gguf(metadata) => metadata.text("tokenizer.chat_template")?.map(str::to_owned),
         Dialect::HuggingFace(files) => files.chat_template.clone(),
+        Dialect::Meta(_) => None,
     };
     let special = |id: Option<u32>| {
         let text = tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.token_text(id));

@@ -28,6 +28,8 @@ pub enum Dialect {
     Gguf(Metadata),
     /// A Hugging Face folder.
     HuggingFace(Box<HuggingFace>),
+    /// A folder as Meta publishes Llama.
+    Meta(Box<Meta>),
 }
 
 /// The files beside the weights in a Hugging Face folder, each where there.
@@ -39,10 +41,21 @@ pub struct HuggingFace {
     pub generation_config: Option<Config>,
     /// `tokenizer.json`, as it is.
     pub tokenizer_json: Option<Bytes>,
+    /// `tokenizer.model`, as it is.
+    pub tokenizer_model: Option<Bytes>,
     /// `tokenizer_config.json`.
     pub tokenizer_config: Option<Config>,
     /// `chat_template.jinja`, else the (default) template of `tokenizer_config.json`.
     pub chat_template: Option<String>,
+}
+
+/// The files beside the weights in a folder of Meta's, each where there.
+#[derive(Debug, Default)]
+pub struct Meta {
+    /// `params.json`.
+    pub params: Option<Config>,
+    /// `tokenizer.model`, as it is.
+    pub tokenizer_model: Option<Bytes>,
 }
 
 /// A tensor on disk.
@@ -71,8 +84,14 @@ pub enum Dtype {
     Other(safetensors::Dtype),
 }
 
+impl From<safetensors::Dtype> for Dtype {
+    fn from(dtype: safetensors::Dtype) -> Self {
+        Format::from_safetensors_id(&dtype.to_string()).map_or(Self::Other(dtype), Self::Format)
+    }
+}
+
 impl Checkpoint {
-    /// Opens the model at `path`: a GGUF file, a safetensors file, the index of a sharded one, or a folder
+    /// Opens the model at `path`: a GGUF, safetensors or torch file, the index of a sharded one, or a folder
     /// that holds one of these. Maps the files and reads their headers.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod config;
+mod folder;
 mod metadata;
 mod writer;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 
-pub use checkpoint::{Checkpoint, Dialect, Dtype, HuggingFace, Tensor};
+pub use checkpoint::{Checkpoint, Dialect, Dtype, HuggingFace, Meta, Tensor};
 pub use config::Config;
 pub use metadata::{Array, Metadata, Value};
 pub use writer::{NewTensor, write_gguf};
@@ -42,12 +43,16 @@ macro_rules! containers {
 containers! {
     gguf,
     safetensors,
+    pth,
 }
 
 /// Files that people take for a model: how they start, what they are, what would work.
 const FOREIGN: &[(&[u8], &str, &str)] = &[
-    (b"PK\x03\x04", "a zip file, perhaps a torch checkpoint", "convert it to safetensors or GGUF"),
-    (b"\x80\x02", "a Python pickle, perhaps a torch checkpoint", "convert it to safetensors or GGUF"),
+    (
+        b"\x80\x02",
+        "a bare Python pickle, perhaps a torch checkpoint from before torch 1.6",
+        "load it in torch and save it again, or convert it to safetensors or GGUF",
+    ),
     (b"tjgg", "a GGML file from before GGUF", "get the model as GGUF"),
     (b"lmgg", "a GGML file from before GGUF", "get the model as GGUF"),
     (b"fmgg", "a GGML file from before GGUF", "get the model as GGUF"),

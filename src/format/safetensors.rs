@@ -4,20 +4,17 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::Value;
 
 use crate::base::Bytes;
-use crate::error::{Error, Kind, Result};
-use crate::quant::Format;
+use crate::error::{Error, Result};
 
-use super::config::read_optional;
-use super::{Checkpoint, Config, Container, Dialect, Dtype, HuggingFace, Tensor};
+use super::{Checkpoint, Container, Tensor, folder};
 
 pub(super) const CONTAINER: Container = Container {
     name: "safetensors",
@@ -47,54 +44,9 @@ fn header_length(bytes: &[u8]) -> Option<u64> {
 
 fn open(path: &Path, bytes: Bytes) -> Result<Checkpoint> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let tensors = if is_index(path) { sharded(folder, &bytes)? } else { single(path, &bytes)? };
-    let dialect = Dialect::HuggingFace(Box::new(beside(folder)?));
-    Ok(Checkpoint { path: path.to_owned(), dialect, tensors })
-}
-
-/// The tensors of all shards, each checked to be where the index says.
-fn sharded(folder: &Path, index: &[u8]) -> Result<BTreeMap<String, Tensor>> {
-    let index = Config::parse(index)?;
-    let map = index.object("weight_map")?.ok_or_else(|| Error::bad_file("there is no weight_map"))?;
-    let mut names_of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, shard) in map.iter() {
-        let refuse = |what: String| Error::bad_file(what).at(format!("tensor {name}"));
-        let Value::String(shard) = shard else { return Err(refuse("the shard is not a string".to_owned())) };
-        if !is_plain(shard) {
-            return Err(refuse(format!("the shard {shard:?} is not a file name inside the folder")));
-        }
-        names_of.entry(shard).or_default().push(name);
-    }
-    let mut tensors = BTreeMap::new();
-    for (shard, names) in names_of {
-        let path = folder.join(shard);
-        let bytes = Bytes::map(&path).map_err(|error| match error.kind() {
-            Kind::NotFound => Error::new(Kind::NotFound, "a shard of the model is missing")
-                .in_file(&path)
-                .hint("download all files of the model"),
-            _ => error,
-        })?;
-        let mut held = single(&path, &bytes).map_err(|error| error.in_file(&path))?;
-        for name in names {
-            let tensor = held.remove(name).ok_or_else(|| {
-                Error::bad_file("the index says that the shard holds a tensor, but it does not")
-                    .at(format!("tensor {name}"))
-                    .in_file(&path)
-            })?;
-            tensors.insert(name.to_owned(), tensor);
-        }
-        if let Some(name) = held.keys().next() {
-            log::debug!("{}: {} tensors that the index lacks, such as {name}", path.display(), held.len());
-        }
-    }
-    Ok(tensors)
-}
-
-/// Whether `shard` names a file in the folder itself, on every system.
-fn is_plain(shard: &str) -> bool {
-    let mut parts = Path::new(shard).components();
-    let one = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-    one && !shard.contains(['/', '\\', ':', '\0'])
+    let tensors =
+        if is_index(path) { folder::sharded(folder, &bytes, single)? } else { single(path, &bytes)? };
+    Ok(Checkpoint { path: path.to_owned(), dialect: folder::dialect(folder, &tensors)?, tensors })
 }
 
 /// The tensors of one file.
@@ -157,7 +109,7 @@ fn single(path: &Path, bytes: &Bytes) -> Result<BTreeMap<String, Tensor>> {
         let tensor = Tensor {
             name: name.clone(),
             dims: info.shape.iter().map(|&dim| dim as u64).collect(),
-            dtype: dtype(info.dtype),
+            dtype: info.dtype.into(),
             bytes: tensor_bytes,
             file: file.clone(),
             offset: (start + begin) as u64,
@@ -175,10 +127,6 @@ fn byte_size(info: &TensorInfo) -> Option<usize> {
     let elements = info.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
     let bits = elements.checked_mul(info.dtype.bitsize())?;
     bits.is_multiple_of(8).then_some(bits / 8)
-}
-
-fn dtype(dtype: safetensors::Dtype) -> Dtype {
-    Format::from_safetensors_id(&dtype.to_string()).map_or(Dtype::Other(dtype), Dtype::Format)
 }
 
 /// Names and descriptions in the order of the file, each name once.
@@ -213,38 +161,5 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             }
         }
         Ok(Header(infos))
-    }
-}
-
-/// The files of a Hugging Face folder that stand beside the weights.
-fn beside(folder: &Path) -> Result<HuggingFace> {
-    let tokenizer_config = Config::read(&folder.join("tokenizer_config.json"))?;
-    let template_path = folder.join("chat_template.jinja");
-    let chat_template = match read_optional(&template_path)? {
-        Some(bytes) => Some(String::from_utf8(bytes.to_vec()).map_err(|error| {
-            Error::bad_file("the template is not UTF-8")
-                .at_offset(error.utf8_error().valid_up_to() as u64)
-                .in_file(&template_path)
-        })?),
-        None => tokenizer_config.as_ref().and_then(default_template),
-    };
-    Ok(HuggingFace {
-        config: Config::read(&folder.join("config.json"))?,
-        generation_config: Config::read(&folder.join("generation_config.json"))?,
-        tokenizer_json: read_optional(&folder.join("tokenizer.json"))?,
-        tokenizer_config,
-        chat_template,
-    })
-}
-
-/// `chat_template` is a text, or a list of named texts.
-fn default_template(config: &Config) -> Option<String> {
-    match config.get("chat_template")? {
-        Value::String(template) => Some(template.clone()),
-        Value::Array(named) => {
-            let default = named.iter().find(|entry| entry["name"] == "default")?;
-            default["template"].as_str().map(str::to_owned)
-        }
-        _ => None,
     }
 }

@@ -47,6 +47,8 @@ pub enum Naming {
     Gguf,
     /// `model.layers.0.self_attn.q_proj.weight`
     HuggingFace,
+    /// `layers.0.attention.wq.weight`
+    Meta,
 }
 
 impl Naming {
@@ -55,6 +57,7 @@ impl Naming {
         match dialect {
             Dialect::Gguf(_) => Self::Gguf,
             Dialect::HuggingFace(_) => Self::HuggingFace,
+            Dialect::Meta(_) => Self::Meta,
         }
     }
 
@@ -73,6 +76,7 @@ impl Naming {
         match self {
             Self::Gguf => "blk.",
             Self::HuggingFace => "model.layers.",
+            Self::Meta => "layers.",
         }
     }
 
@@ -88,6 +92,10 @@ impl Naming {
             (Self::HuggingFace, Slot::Block(block, part)) => {
                 format!("model.layers.{block}.{}", part.hugging_face())
             }
+            (Self::Meta, Slot::Embedding) => "tok_embeddings".to_owned(),
+            (Self::Meta, Slot::FinalNorm) => "norm".to_owned(),
+            (Self::Meta, Slot::Head) => "output".to_owned(),
+            (Self::Meta, Slot::Block(block, part)) => format!("layers.{block}.{}", part.meta()),
             (_, Slot::RopeFactors) => "rope_freqs".to_owned(),
         }
     }
@@ -137,6 +145,20 @@ impl Part {
             Self::Gate => "mlp.gate_proj",
             Self::Up => "mlp.up_proj",
             Self::Down => "mlp.down_proj",
+        }
+    }
+
+    fn meta(self) -> &'static str {
+        match self {
+            Self::AttentionNorm => "attention_norm",
+            Self::Q => "attention.wq",
+            Self::K => "attention.wk",
+            Self::V => "attention.wv",
+            Self::O => "attention.wo",
+            Self::FfnNorm => "ffn_norm",
+            Self::Gate => "feed_forward.w1",
+            Self::Up => "feed_forward.w3",
+            Self::Down => "feed_forward.w2",
         }
     }
 }

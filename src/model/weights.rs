@@ -68,7 +68,7 @@ impl Weights {
 }
 
 /// Endings of tensors in layers that hold nothing but what the settings say.
-const REDUNDANT: &[&str] = &["rotary_emb.inv_freq", "attn_rot_embd.weight"];
+const REDUNDANT: &[&str] = &["rotary_emb.inv_freq", "attn_rot_embd.weight", "rope.freqs"];
 
 struct Source<'a> {
     checkpoint: &'a Checkpoint,

@@ -21,6 +21,7 @@ mod kernels;
 mod kernels_gpu;
 #[cfg(feature = "cli")]
 mod program;
+mod pth;
 mod quants;
 mod shaders;
 #[cfg(feature = "wgpu")]

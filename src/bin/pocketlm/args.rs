@@ -45,7 +45,7 @@ pub(crate) struct JsonArgs {
 /// Which model.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A model: a GGUF file, a folder with safetensors, a name that `pocketlm models` lists, or ORG/REPO[:FILE]
+    /// A model: a GGUF file, a folder with safetensors or torch checkpoints, a name that `pocketlm models` lists, or ORG/REPO[:FILE]
     /// in the cache of the Hugging Face hub [default: smollm2-135m-instruct]
     #[arg(short, long, env = "POCKETLM_MODEL", hide_env_values = true)]
     pub(crate) model: Option<String>,

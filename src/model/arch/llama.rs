@@ -17,7 +17,7 @@ use super::{Arch, missing};
 pub(super) const ARCH: Arch = Arch { name: "llama", class: "LlamaForCausalLM", from_gguf, from_hugging_face };
 
 /// The base of the rotary frequencies where the file names none.
-const ROPE_BASE: f64 = 10_000.0;
+pub(super) const ROPE_BASE: f64 = 10_000.0;
 
 fn from_gguf(checkpoint: &Checkpoint, metadata: &Metadata) -> Result<Blueprint> {
     let key = |key: &str| format!("llama.{key}");
@@ -211,11 +211,11 @@ fn hugging_face_rope(config: &Config, dims: u32) -> Result<Rope> {
 }
 
 /// Slow frequencies divided by `factor`, fast ones kept, those between blended.
-struct Llama3Scaling {
-    factor: f64,
-    low: f64,
-    high: f64,
-    context: f64,
+pub(super) struct Llama3Scaling {
+    pub(super) factor: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
+    pub(super) context: f64,
 }
 
 impl Llama3Scaling {
@@ -236,7 +236,7 @@ impl Llama3Scaling {
         Ok(scaling)
     }
 
-    fn apply(&self, freq: f64) -> f64 {
+    pub(super) fn apply(&self, freq: f64) -> f64 {
         // How often the original context holds the wavelength.
         let turns = self.context * freq / TAU;
         let keep = ((turns - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
@@ -253,14 +253,14 @@ fn unknown_scaling(kind: &str) -> Error {
         .hint("supported are linear and that of Llama 3")
 }
 
-fn divide(width: u32, heads: u32) -> Result<u32> {
+pub(super) fn divide(width: u32, heads: u32) -> Result<u32> {
     match width.checked_rem(heads) {
         Some(0) => Ok(width / heads),
         _ => Err(Error::bad_file(format!("a width of {width} does not divide into {heads} heads"))),
     }
 }
 
-fn default_scale(head_dim: u32) -> f32 {
+pub(super) fn default_scale(head_dim: u32) -> f32 {
     (1.0 / f64::from(head_dim).sqrt()) as f32
 }
 

@@ -2,6 +2,8 @@
 //!
 //! To add one: one file here with its [`Arch`], one line in the list below.
 
+mod meta;
+
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Config, Dialect, HuggingFace, Metadata};
 
@@ -36,6 +38,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Blueprint> {
     match &checkpoint.dialect {
         Dialect::Gguf(metadata) => read_gguf(checkpoint, metadata),
         Dialect::HuggingFace(folder) => read_hugging_face(checkpoint, folder),
+        Dialect::Meta(folder) => meta::read(checkpoint, folder),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use pocketlm::engine::{plans, tokenizer};
-use pocketlm::format::{self, Checkpoint, Dialect, Dtype, Tensor};
+use pocketlm::format::{self, Checkpoint, Config, Dialect, Dtype, Tensor};
 use pocketlm::model::Blueprint;
 use pocketlm::{EngineOptions, LoadOptions, Result as Outcome};
 use serde_json::{Map, Value, json};
@@ -155,12 +155,14 @@ fn metadata(checkpoint: &Checkpoint) -> Vec<(String, String)> {
         Dialect::Gguf(metadata) => {
             metadata.iter().map(|(key, value)| (key.to_owned(), shown(value))).collect()
         }
-        Dialect::HuggingFace(files) => {
-            let config = files.config.as_ref();
-            let entries = config.into_iter().flat_map(|config| config.iter());
-            entries.map(|(key, value)| (key.to_owned(), brief(&value.to_string()))).collect()
-        }
+        Dialect::HuggingFace(files) => settings(files.config.as_ref()),
+        Dialect::Meta(files) => settings(files.params.as_ref()),
     }
+}
+
+fn settings(config: Option<&Config>) -> Vec<(String, String)> {
+    let entries = config.into_iter().flat_map(Config::iter);
+    entries.map(|(key, value)| (key.to_owned(), brief(&value.to_string()))).collect()
 }
 
 fn shown(value: &format::Value) -> String {
