@@ -102,7 +102,7 @@ pub(super) fn load(
         context: chosen.context,
         trained_context: blueprint.context,
         parameters: matrices().map(|matrix| matrix.rows() as u64 * matrix.cols() as u64).sum(),
-        weight_bytes: matrices().map(|matrix| matrix.rows() as u64 * matrix.row_bytes() as u64).sum(),
+        weight_bytes: matrices().map(|matrix| matrix.bytes()).sum(),
         device: backend.caps().clone(),
         reason: opened.reason,
         load_time: begun.elapsed(),

@@ -18,6 +18,16 @@ pub(super) fn range(values: &[f32]) -> (f32, f32) {
     values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), &v| (least.min(v), most.max(v)))
 }
 
+/// s and z of w = (q − z)·s, so that codes 0 and `last` are the least and the greatest value.
+pub(super) fn scale_and_zero(values: &[f32], last: f32) -> (f32, f32) {
+    let (least, most) = range(values);
+    match most / last - least / last {
+        // All values are one: it is that of code 0.
+        0.0 => (least, -1.0),
+        s => (s, -least / s),
+    }
+}
+
 /// 1/d, or 0 where a block is all zero.
 pub(super) fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }

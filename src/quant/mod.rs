@@ -19,11 +19,14 @@
 
 mod fit;
 mod matrix;
+mod table;
 #[cfg(test)]
 mod tests;
 mod words;
 
-pub use matrix::Matrix;
+pub use fp4::TABLE as FP4_TABLE;
+pub use matrix::{Matrix, Rows};
+pub use nf4::TABLE as NF4_TABLE;
 
 /// Elements that `decode32` of a shader decodes at once; rows in GPU order are padded to a multiple of it.
 pub const UNIT: usize = 32;
@@ -111,6 +114,22 @@ formats! {
     Q4_K => q4_k,
     /// 6 bits; 8-bit scales per 16 under a scale per 256.
     Q6_K => q6_k,
+    /// 4 bits around zero and an f32 scale per 32.
+    I4 => i4,
+    /// 8 bits around zero and an f32 scale per 32.
+    I8 => i8,
+    /// 2 bits, an f32 scale and zero point per 32.
+    Z2 => z2,
+    /// 4 bits, an f32 scale and zero point per 32.
+    Z4 => z4,
+    /// 8 bits, an f32 scale and zero point per 32.
+    Z8 => z8,
+    /// 4-bit quantiles of a normal distribution, an f32 scale per 32.
+    NF4 => nf4,
+    /// 4-bit floats, an f32 scale per 32.
+    FP4 => fp4,
+    /// Coordinates of points of the lattice E8.
+    E8P => e8p,
 }
 
 impl Format {

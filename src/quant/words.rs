@@ -7,6 +7,11 @@ pub(super) fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }
 
+/// The f32 at `at`.
+pub(super) fn float_at(bytes: &[u8], at: usize) -> f32 {
+    f32::from_bits(word_at(bytes, at))
+}
+
 /// The u32 at `at`.
 pub(super) fn word_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -18,6 +23,14 @@ pub(super) fn copy_words(bytes: &[u8], words: &mut [u32]) {
         let mut full = [0; 4];
         full[..bytes.len()].copy_from_slice(bytes);
         *word = u32::from_le_bytes(full);
+    }
+}
+
+/// The codes of 32 values: of value j in the low nibble of byte j, of value j + 16 in its high nibble.
+pub(super) fn set_nibbles(values: &[f32], code: impl Fn(f32) -> u8, bytes: &mut [u8]) {
+    let (low, high) = values.split_at(16);
+    for (byte, (&low, &high)) in bytes.iter_mut().zip(low.iter().zip(high)) {
+        *byte = code(low) | code(high) << 4;
     }
 }
 

@@ -7,7 +7,7 @@
 //! off by at most s/2 with s = max |x| of its block / [`Run::MOST`].
 
 use super::simd::{Code, Run, Simd};
-use super::unit::{Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit};
+use super::unit::{E8p, I4, I8, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit, Z2, Z4, Z8};
 
 /// A row of activations, rounded, in blocks of 32.
 #[derive(Debug, Default)]
@@ -116,6 +116,12 @@ fn quads<S: Simd>(s: S, block: &[u8], at: usize) -> S::Quads {
 #[inline(always)]
 fn halves<S: Simd>(s: S, block: &[u8], at: usize) -> S::Lanes {
     s.lanes_half(block[16 * at..].first_chunk().expect("a block of sixteen rows is longer"))
+}
+
+/// The f32 of sixteen rows that stands behind `at` bytes of each.
+#[inline(always)]
+fn floats<S: Simd>(s: S, block: &[u8], at: usize) -> S::Lanes {
+    s.lanes_full(block[16 * at..].first_chunk().expect("a block of sixteen rows is longer"))
 }
 
 #[inline(always)]
@@ -260,6 +266,84 @@ impl Codes for Q6K {
     }
 }
 
+impl Codes for I4 {
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 4, count: 5 }];
+    const CODE: Code = Code { bits: 4, offset: 8 };
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        scaled(nibbles(s, block, 4), floats(s, block, 0), s.no_lanes())
+    }
+}
+
+impl Codes for I8 {
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 4, count: 9 }];
+    const CODE: Code = Code { bits: 8, offset: 0 };
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        scaled(eight!(i => quads(s, block, 4 + 4 * i)), floats(s, block, 0), s.no_lanes())
+    }
+}
+
+/// Scales s and mins −z·s from both behind `at`.
+#[inline(always)]
+fn above_zero<S: Simd>(s: S, codes: [S::Quads; 8], block: &[u8]) -> Weights<S> {
+    let (scales, zeros) = (floats(s, block, 0), floats(s, block, 4));
+    scaled(codes, scales, s.add_times(s.no_lanes(), s.lanes_mul(scales, zeros), -1.0))
+}
+
+impl Codes for Z2 {
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 4, count: 4 }];
+    const CODE: Code = Code { bits: 2, offset: 0 };
+    const MINS: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        let codes = eight!(i => {
+            let bytes = quads(s, block, 8 + 4 * (i / 4));
+            let bytes = match i % 4 {
+                0 => bytes,
+                1 => s.quads_right::<2>(bytes),
+                2 => s.quads_right::<4>(bytes),
+                _ => s.quads_right::<6>(bytes),
+            };
+            s.quads_and(bytes, 3)
+        });
+        above_zero(s, codes, block)
+    }
+}
+
+impl Codes for Z4 {
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 4, count: 6 }];
+    const CODE: Code = Code { bits: 4, offset: 0 };
+    const MINS: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        above_zero(s, nibbles(s, block, 8), block)
+    }
+}
+
+impl Codes for Z8 {
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 4, count: 10 }];
+    const CODE: Code = Code { bits: 8, offset: 0 };
+    const MINS: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        above_zero(s, eight!(i => quads(s, block, 8 + 4 * i)), block)
+    }
+}
+
+impl Codes for E8p {
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 4, count: 4 }];
+    const CODE: Code = Code { bits: 4, offset: 0 };
+    const MINS: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        // Sixteen times 1/2.
+        const HALVES: [u8; 64] = *[[0, 0, 0, 0x3f]; 16].as_flattened().first_chunk().expect("64 bytes");
+        let halves = s.lanes_full(&HALVES);
+        scaled(nibbles(s, block, 0), halves, s.add_times(s.no_lanes(), halves, -7.5))
+    }
+}
+
 /// `with_codes!(format, U => for a format with codes, else otherwise)`.
 macro_rules! with_codes {
     ($format:expr, $U:ident => $body:expr, else $other:expr) => {{
@@ -278,6 +362,12 @@ macro_rules! with_codes {
             $crate::quant::Format::Q8_0 => with!(Q8_0),
             $crate::quant::Format::Q4_K => with!(Q4K),
             $crate::quant::Format::Q6_K => with!(Q6K),
+            $crate::quant::Format::I4 => with!(I4),
+            $crate::quant::Format::I8 => with!(I8),
+            $crate::quant::Format::Z2 => with!(Z2),
+            $crate::quant::Format::Z4 => with!(Z4),
+            $crate::quant::Format::Z8 => with!(Z8),
+            $crate::quant::Format::E8P => with!(E8p),
             _ => $other,
         }
     }};

@@ -132,7 +132,10 @@ impl Backend for Cpu {
         let mut done = 0;
         for (_, item) in store.items() {
             self.items.push(match item {
-                Item::Matrix(matrix) => Slot::Matrix(matrix.clone(), self.cores.pack(matrix)?),
+                Item::Matrix(matrix) => match self.cores.pack(matrix)? {
+                    Some(packed) => Slot::Matrix(matrix.clone(), Some(packed)),
+                    None => Slot::Matrix(matrix.stored(), None),
+                },
                 Item::Vector { values, .. } => Slot::Vector(values.clone()),
                 Item::State { name, words } => {
                     Slot::State(zeroes(*words).map_err(|error| error.at(format!("state {name}")))?)
@@ -328,7 +331,7 @@ fn packed(operand: Operand, items: &[Slot]) -> Option<&Packed> {
 
 fn weight_bytes(item: &Item) -> u64 {
     match item {
-        Item::Matrix(matrix) => matrix.parts().map(|(_, bytes)| bytes.len() as u64).sum(),
+        Item::Matrix(matrix) => matrix.bytes(),
         Item::Vector { values, .. } => size_of_val::<[f32]>(values) as u64,
         Item::State { .. } => 0,
     }

@@ -12,7 +12,6 @@ use crate::quant::{Format, Matrix};
 
 use super::codes::{Codes, with_codes};
 use super::pool::Pool;
-use super::product::rows;
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 16;
@@ -47,8 +46,8 @@ impl Packed {
         pool.each(pieces, |(piece, bytes)| {
             for (group, bytes) in bytes.chunks_exact_mut(group_bytes).enumerate() {
                 let first = (piece * PIECE + group) * GROUP;
-                for (row, from) in rows(matrix, first..matrix.rows().min(first + GROUP)).enumerate() {
-                    pack::<U>(row, from, bytes);
+                for (row, from) in matrix.rows_in(first..matrix.rows().min(first + GROUP)).enumerate() {
+                    pack::<U>(row, &from, bytes);
                 }
             }
         })?;
@@ -134,7 +133,8 @@ mod tests {
             let mut row = vec![0; matrix.row_bytes()];
             for index in 0..48 {
                 packed.row(format, index, &mut row);
-                let expected = if index < count { matrix.row(index) } else { &vec![0; row.len()] };
+                let expected =
+                    if index < count { matrix.row(index).into_owned() } else { vec![0; row.len()] };
                 assert_eq!(row, expected, "{format}, row {index}");
             }
             let placed: usize =

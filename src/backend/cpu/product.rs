@@ -1,7 +1,6 @@
 //! `matvec` and `matmul`: y = W·x for a few rows by dot products, for many in tiles.
 
 use std::hint::black_box;
-use std::ops::Range;
 
 use crate::error::Result;
 use crate::kernel::matvec::Params;
@@ -235,23 +234,13 @@ impl Outputs<'_> {
     #[inline(always)]
     fn each<const R: usize>(self, y: &mut [&mut [f32]], mut dot: impl FnMut(&[u8]) -> [f32; R]) {
         let range = self.first..self.first + y[0].len();
-        for (j, row) in rows(self.matrix, range).enumerate() {
-            let dots = dot(row);
+        for (j, row) in self.matrix.rows_in(range).enumerate() {
+            let dots = dot(&row);
             for (y, dot) in y.iter_mut().zip(dots) {
                 y[j] = finish(self.epilogue, y[j], dot);
             }
         }
     }
-}
-
-/// The bytes of each row of `range`.
-#[inline(always)]
-pub(super) fn rows(matrix: &Matrix, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
-    let row_bytes = matrix.row_bytes();
-    matrix.parts().flat_map(move |(rows, bytes)| {
-        let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
-        bytes[inside(range.start) * row_bytes..inside(range.end) * row_bytes].chunks_exact(row_bytes)
-    })
 }
 
 /// What becomes of `y` when the product is `dot`.

@@ -1,5 +1,7 @@
 //! Kernels that treat each row by itself: `embed`, `rms_norm`, `rope`, `kv_write`, `swiglu`.
 
+use std::borrow::Cow;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -30,14 +32,14 @@ pub(super) fn embed(
         if token >= p.tokens {
             return;
         }
-        let bytes = match packed {
+        let row = match packed {
             Some(packed) => {
                 packed.row(format, token as usize, bytes);
-                bytes
+                Cow::Borrowed(&bytes[..])
             }
             None => matrix.row(token as usize),
         };
-        dispatch!(isa, s => decode(s, format, bytes, x));
+        dispatch!(isa, s => decode(s, format, &row, x));
     })
 }
 

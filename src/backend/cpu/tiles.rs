@@ -11,7 +11,7 @@ use crate::kernel::Epilogue;
 use crate::quant::Matrix;
 
 use super::cores::{Columns, Cores};
-use super::product::{finish, rows};
+use super::product::finish;
 use super::simd::{Simd, dispatch};
 use super::unit::decode;
 
@@ -72,7 +72,7 @@ fn piece<S: Simd>(
     sums.fill([0.0; 8]);
     for from in (0..k).step_by(depth) {
         let len = depth.min(k - from);
-        for (j, row) in rows(matrix, first..first + outputs).enumerate() {
+        for (j, row) in matrix.rows_in(first..first + outputs).enumerate() {
             let bytes = &row[bytes_at(from)..bytes_at(from + len)];
             decode(s, matrix.format(), bytes, &mut weights[j * depth..][..len]);
         }

@@ -1,7 +1,7 @@
 //! Weights from file order to registers, 32 at a time: the same bits as [`Format::decode`], whose layouts these
 //! are (see each format's file). A format without an entry here is decoded by its layout.
 
-use crate::quant::Format;
+use crate::quant::{FP4_TABLE, Format, NF4_TABLE};
 
 use super::simd::Simd;
 
@@ -36,6 +36,14 @@ macro_rules! with_unit {
             $crate::quant::Format::Q8_0 => with!(Q8_0),
             $crate::quant::Format::Q4_K => with!(Q4K),
             $crate::quant::Format::Q6_K => with!(Q6K),
+            $crate::quant::Format::I4 => with!(I4),
+            $crate::quant::Format::I8 => with!(I8),
+            $crate::quant::Format::Z2 => with!(Z2),
+            $crate::quant::Format::Z4 => with!(Z4),
+            $crate::quant::Format::Z8 => with!(Z8),
+            $crate::quant::Format::NF4 => with!(Nf4),
+            $crate::quant::Format::FP4 => with!(Fp4),
+            $crate::quant::Format::E8P => with!(E8p),
             #[allow(unreachable_patterns, reason = "the list of formats grows without this one")]
             _ => $other,
         }
@@ -287,6 +295,123 @@ pub(super) fn six_bits<S: Simd>(s: S, block: &[u8], unit: usize, at: usize) -> S
 fn half_affine<S: Simd>(s: S, q: S::B, scale: f32) -> [S::V; 2] {
     let (d, m, [a, b]) = (s.splat(scale), s.splat(-32.0 * scale), s.unsigned(q));
     [s.fma(a, d, m), s.fma(b, d, m)]
+}
+
+#[inline(always)]
+fn float(bytes: &[u8], at: usize) -> f32 {
+    f32::from_bits(word(bytes, at))
+}
+
+pub(super) struct I4;
+impl Unit for I4 {
+    const LEN: usize = 32;
+    const BYTES: usize = 20;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = float(block, 0);
+        take(0, affine(s, nibbles(s, sixteen(block, 4)), d, -8.0 * d));
+    }
+}
+
+pub(super) struct I8;
+impl Unit for I8 {
+    const LEN: usize = 32;
+    const BYTES: usize = 36;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let [a, b] = s.signed(s.bytes(sixteen(block, 4)));
+        let [c, e] = s.signed(s.bytes(sixteen(block, 20)));
+        take(0, above(s, [a, b, c, e], float(block, 0), 0.0));
+    }
+}
+
+/// `(q − z)·d` for 32 codes.
+#[inline(always)]
+fn above<S: Simd>(s: S, [a, b, c, e]: [S::V; 4], d: f32, z: f32) -> [S::V; 4] {
+    let (d, z) = (s.splat(d), s.splat(-z));
+    [s.mul(s.add(a, z), d), s.mul(s.add(b, z), d), s.mul(s.add(c, z), d), s.mul(s.add(e, z), d)]
+}
+
+pub(super) struct Z2;
+impl Unit for Z2 {
+    const LEN: usize = 32;
+    const BYTES: usize = 16;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let mut codes = [[0.0; 8]; 4];
+        for e in 0..32 {
+            codes[e / 8][e % 8] = f32::from(block[8 + 4 * (e / 16) + e % 4] >> (2 * (e % 16 / 4)) & 3);
+        }
+        let [a, b, c, e] = codes;
+        let codes = [s.load(&a), s.load(&b), s.load(&c), s.load(&e)];
+        take(0, above(s, codes, float(block, 0), float(block, 4)));
+    }
+}
+
+pub(super) struct Z4;
+impl Unit for Z4 {
+    const LEN: usize = 32;
+    const BYTES: usize = 24;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let [low, high] = nibbles(s, sixteen(block, 8));
+        let ([a, b], [c, e]) = (s.unsigned(low), s.unsigned(high));
+        take(0, above(s, [a, b, c, e], float(block, 0), float(block, 4)));
+    }
+}
+
+pub(super) struct Z8;
+impl Unit for Z8 {
+    const LEN: usize = 32;
+    const BYTES: usize = 40;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let [a, b] = s.signed(s.bytes(sixteen(block, 8)));
+        let [c, e] = s.signed(s.bytes(sixteen(block, 24)));
+        take(0, above(s, [a, b, c, e], float(block, 0), float(block, 4)));
+    }
+}
+
+pub(super) struct E8p;
+impl Unit for E8p {
+    const LEN: usize = 32;
+    const BYTES: usize = 16;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        take(0, affine(s, nibbles(s, sixteen(block, 0)), 0.5, -3.75));
+    }
+}
+
+/// `T[q]·d` for 32 codes.
+#[inline(always)]
+fn chosen<S: Simd>(s: S, table: &[f32; 16], block: &[u8]) -> [S::V; 4] {
+    let mut values = [[0.0; 8]; 4];
+    for (j, &byte) in sixteen(block, 4).iter().enumerate() {
+        values[j / 8][j % 8] = table[usize::from(byte & 15)];
+        values[2 + j / 8][j % 8] = table[usize::from(byte >> 4)];
+    }
+    let [a, b, c, e] = values;
+    above(s, [s.load(&a), s.load(&b), s.load(&c), s.load(&e)], float(block, 0), 0.0)
+}
+
+pub(super) struct Nf4;
+impl Unit for Nf4 {
+    const LEN: usize = 32;
+    const BYTES: usize = 20;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        take(0, chosen(s, &NF4_TABLE, block));
+    }
+}
+
+pub(super) struct Fp4;
+impl Unit for Fp4 {
+    const LEN: usize = 32;
+    const BYTES: usize = 20;
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        take(0, chosen(s, &FP4_TABLE, block));
+    }
 }
 
 #[cfg(test)]

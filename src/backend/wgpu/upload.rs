@@ -235,7 +235,7 @@ fn repack(matrix: &Matrix, first: usize, rows: &GpuRows, mut codes: &mut [u32], 
                 for i in 0..mine {
                     let codes = &mut my_codes[i * rows.code_words..][..rows.code_words];
                     let scales = &mut my_scales[i * rows.scale_words..][..rows.scale_words];
-                    matrix.format().repack(matrix.row(first + begin + i), codes, scales);
+                    matrix.format().repack(&matrix.row(first + begin + i), codes, scales);
                 }
             };
             if share == count { work() } else { drop(scope.spawn(work)) }

@@ -311,6 +311,10 @@ impl Simd for Avx2 {
         [self.half(&eights[0]), self.half(&eights[1])]
     }
     #[inline(always)]
+    fn lanes_full(self, bytes: &[u8; 64]) -> [__m256; 2] {
+        avx2!([_mm256_loadu_ps(bytes.as_ptr().cast()), _mm256_loadu_ps(bytes[32..].as_ptr().cast())])
+    }
+    #[inline(always)]
     fn lanes_signed(self, bytes: &[u8; 16]) -> [__m256; 2] {
         self.signed(self.bytes(bytes))
     }

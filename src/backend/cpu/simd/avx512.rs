@@ -116,6 +116,10 @@ impl Simd for Avx512 {
         avx2!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())))
     }
     #[inline(always)]
+    fn lanes_full(self, bytes: &[u8; 64]) -> __m512 {
+        avx2!(_mm512_loadu_ps(bytes.as_ptr().cast()))
+    }
+    #[inline(always)]
     fn lanes_signed(self, bytes: &[u8; 16]) -> __m512 {
         avx2!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(self.bytes(bytes))))
     }

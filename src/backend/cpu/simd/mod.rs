@@ -225,6 +225,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn no_lanes(self) -> Self::Lanes;
     /// Sixteen IEEE halves.
     fn lanes_half(self, bytes: &[u8; 32]) -> Self::Lanes;
+    /// Sixteen f32.
+    fn lanes_full(self, bytes: &[u8; 64]) -> Self::Lanes;
     /// Sixteen signed bytes.
     fn lanes_signed(self, bytes: &[u8; 16]) -> Self::Lanes;
     fn lanes_mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;

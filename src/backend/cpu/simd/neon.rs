@@ -279,6 +279,14 @@ impl<const DOTS: bool> Simd for Neon<DOTS> {
         [self.half(&eights[0]), self.half(&eights[1])]
     }
     #[inline(always)]
+    fn lanes_full(self, bytes: &[u8; 64]) -> [Eight; 2] {
+        let mut values = [[0.0; 8]; 2];
+        for (value, word) in values.as_flattened_mut().iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *value = f32::from_le_bytes(*word);
+        }
+        [self.load(&values[0]), self.load(&values[1])]
+    }
+    #[inline(always)]
     fn lanes_signed(self, bytes: &[u8; 16]) -> [Eight; 2] {
         self.signed(self.bytes(bytes))
     }

@@ -225,6 +225,14 @@ impl Simd for Portable {
         )
     }
     #[inline(always)]
+    fn lanes_full(self, bytes: &[u8; 64]) -> [f32; 16] {
+        let (words, _) = bytes.as_chunks::<4>();
+        std::array::from_fn(
+            #[inline(always)]
+            |i| f32::from_le_bytes(words[i]),
+        )
+    }
+    #[inline(always)]
     fn lanes_signed(self, bytes: &[u8; 16]) -> [f32; 16] {
         bytes.map(|byte| f32::from(byte.cast_signed()))
     }

@@ -1,0 +1,17 @@
+// nf4 in GPU order: per unit one vector of nibbles, per block one word, an f32 scale.
+const T0 = -1.0;
+const T1 = -0.6961928009986877;
+const T2 = -0.5250730514526367;
+const T3 = -0.39491748809814453;
+const T4 = -0.28444138169288635;
+const T5 = -0.18477343022823334;
+const T6 = -0.09105003625154495;
+const T7 = 0.0;
+const T8 = 0.07958029955625534;
+const T9 = 0.16093020141124725;
+const T10 = 0.24611230194568634;
+const T11 = 0.33791524171829224;
+const T12 = 0.44070982933044434;
+const T13 = 0.5626170039176941;
+const T14 = 0.7229568362236023;
+const T15 = 1.0;
