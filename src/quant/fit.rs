@@ -18,14 +18,13 @@ pub(super) fn range(values: &[f32]) -> (f32, f32) {
     values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), &v| (least.min(v), most.max(v)))
 }
 
-/// s and z of w = (q − z)·s, so that codes 0 and `last` are the least and the greatest value.
+/// s and z of w = (q − z)·s with codes 0..=`last`.
 pub(super) fn scale_and_zero(values: &[f32], last: f32) -> (f32, f32) {
-    let (least, most) = range(values);
-    match most / last - least / last {
-        // All values are one: it is that of code 0.
-        0.0 => (least, -1.0),
-        s => (s, -least / s),
-    }
+    let Affine { scale, min } = Affine::of(values, last);
+    // Half the codes times the greatest scale are still finite.
+    let scale = scale.min(f32::MAX / last * 1.99);
+    // Where all values are one, it is that of code 0.
+    if scale > 0.0 { (scale, min / scale) } else { (min, 1.0) }
 }
 
 /// 1/d, or 0 where a block is all zero.

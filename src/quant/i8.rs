@@ -32,7 +32,8 @@ impl Layout for I8 {
     }
 
     fn encode(&self, values: &[f32], bytes: &mut [u8]) {
-        let s = extreme(values).abs() / 127.0;
+        // The greatest finite scale still decodes to finite values.
+        let s = (extreme(values).abs() / 127.0).min(f32::MAX / 128.0);
         let inverse = inverse(s);
         bytes[..4].copy_from_slice(&s.to_le_bytes());
         for (byte, v) in bytes[4..].iter_mut().zip(values) {

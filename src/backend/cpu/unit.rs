@@ -308,8 +308,9 @@ impl Unit for I4 {
     const BYTES: usize = 20;
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
-        let d = float(block, 0);
-        take(0, affine(s, nibbles(s, sixteen(block, 4)), d, -8.0 * d));
+        let [low, high] = nibbles(s, sixteen(block, 4));
+        let ([a, b], [c, e]) = (s.unsigned(low), s.unsigned(high));
+        take(0, above(s, [a, b, c, e], float(block, 0), 8.0));
     }
 }
 
@@ -436,7 +437,7 @@ mod tests {
                 dispatch!(isa, s => decode(s, format, &bytes, &mut got));
                 let bits = |values: &[f32]| values.iter().map(|v| (v + 0.0).to_bits()).collect::<Vec<_>>();
                 assert_eq!(bits(&got), bits(&expected), "{format} {}", isa.name());
-                bytes[0] ^= 1;
+                bytes[2] ^= 0x40;
                 dispatch!(isa, s => decode(s, format, &bytes, &mut got));
                 assert_ne!(bits(&got), bits(&expected), "a planted fault in {format}");
             }
