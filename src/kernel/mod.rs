@@ -378,6 +378,12 @@ kernels! {
     Matmul => matmul,
     /// Adds a vector to each row.
     Bias => bias,
+    /// Multiplies each row by a vector.
+    Scale => scale,
+    /// Elements of each row in another order.
+    Gather => gather,
+    /// The Walsh–Hadamard transform of blocks of each row.
+    Hadamard => hadamard,
     /// Rotates query and key heads by their position.
     Rope => rope,
     /// Writes keys and values to their pages.

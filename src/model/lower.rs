@@ -9,14 +9,13 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::kernel::{
-    Argmax, Attend, Bias, Draw, Embed, Epilogue, Form, KvType, KvWrite, Matmul, Matvec, PAGE, Pick, RmsNorm,
-    Rope, Swiglu, TopK, argmax, attend, bias, draw, embed, kv_write, matvec, pick, rms_norm, rope, swiglu,
-    top_k,
+    Argmax, Attend, Draw, Embed, Epilogue, Form, KvType, KvWrite, PAGE, Pick, RmsNorm, Rope, Swiglu, TopK,
+    argmax, attend, draw, embed, kv_write, pick, rms_norm, rope, swiglu, top_k,
 };
 use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
 
 use super::blueprint::{Blueprint, Pairing};
-use super::place::{Placed, PlacedLinear, place};
+use super::place::{Placed, place};
 use super::weights::Weights;
 
 /// What is chosen when a model is lowered.
@@ -145,11 +144,12 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
     }
 }
 
-struct Pass<'a> {
+/// The pass through a model that is being lowered.
+pub(super) struct Pass<'a> {
     blueprint: &'a Blueprint,
     placed: &'a Placed,
     ports: &'a Ports,
-    options: LowerOptions,
+    pub(super) options: LowerOptions,
 }
 
 impl Pass<'_> {
@@ -291,49 +291,5 @@ impl Pass<'_> {
     ) -> Result<()> {
         let params = rms_norm::Params { width: self.blueprint.width, epsilon: self.blueprint.norm_eps };
         b.step::<RmsNorm>(label, extent, Form::default(), params, &[x, Operand::Item(gain), y])
-    }
-
-    /// `y (+)= linear(x)`: a product for each piece of each matrix, then the bias.
-    #[allow(clippy::too_many_arguments, reason = "a call of the forward pass reads best in one line")]
-    fn linear(
-        &self,
-        b: &mut Builder<'_>,
-        label: &str,
-        extent: Extent,
-        linear: &PlacedLinear,
-        x: Operand,
-        y: Operand,
-        y_stride: u32,
-        epilogue: Epilogue,
-    ) -> Result<()> {
-        for piece in &linear.pieces {
-            let params = matvec::Params {
-                k: linear.k,
-                n: piece.rows,
-                x_stride: linear.k,
-                y_stride,
-                y_offset: piece.first_row,
-                code_stride: piece.code_stride,
-                scale_stride: piece.scale_stride,
-            };
-            let form = Form { format: Some(piece.format), epilogue: Some(epilogue), kv: None };
-            let args = [x, Operand::Item(piece.item), y];
-            let narrow = b.max_of(extent) <= self.options.decode_rows;
-            match narrow {
-                true => b.step::<Matvec>(label, extent, form, params, &args)?,
-                false => b.step::<Matmul>(label, extent, form, params, &args)?,
-            }
-        }
-        for &(item, width, y_offset) in &linear.biases {
-            let params = bias::Params { width, y_stride, y_offset };
-            b.step::<Bias>(
-                format!("{label}.bias"),
-                extent,
-                Form::default(),
-                params,
-                &[Operand::Item(item), y],
-            )?;
-        }
-        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Floor 5: what a model is. The blueprint is the architecture as data; the weights fill its slots.
 
+mod apply;
 mod arch;
 mod blueprint;
 mod linear;
@@ -10,7 +11,7 @@ pub mod synth;
 mod weights;
 
 pub use blueprint::{Attention, Block, Blueprint, Pairing, Rope};
-pub use linear::Linear;
+pub use linear::{Hadamard, Linear, Side, Transform};
 pub use lower::{LowerOptions, Lowered, Phase, Ports, lower};
 pub use names::{Naming, Part, Slot};
 pub use weights::{BlockWeights, Weights};

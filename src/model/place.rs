@@ -5,7 +5,7 @@ use crate::plan::{Item, ItemId, Store};
 use crate::quant::{Format, Matrix};
 
 use super::blueprint::{Blueprint, Rope};
-use super::linear::Linear;
+use super::linear::{Hadamard, Linear, Side, Transform};
 use super::weights::Weights;
 
 /// Where the weights of a model stand in the store.
@@ -43,12 +43,61 @@ pub(super) struct PlacedBlock {
 /// Linears of one input whose outputs stand side by side.
 #[derive(Debug)]
 pub(super) struct PlacedLinear {
-    /// Inputs.
+    /// In the order of their outputs; as many as differ in what they do to input or output.
+    pub(super) paths: Vec<Path>,
+    /// Biases: item, width, first output.
+    pub(super) biases: Vec<(ItemId, u32, u32)>,
+}
+
+impl PlacedLinear {
+    /// A matrix of `k` inputs and `rows` outputs, and no more.
+    fn matrix(k: u32, rows: u32, pieces: Vec<Piece>) -> Self {
+        let (pre, post, sides) = (Vec::new(), Vec::new(), Vec::new());
+        let path = Path { cols: k, pre, k, pieces, sides, rows, post, first_row: 0 };
+        Self { paths: vec![path], biases: Vec::new() }
+    }
+}
+
+/// Outputs that come from one input in one way.
+#[derive(Debug)]
+pub(super) struct Path {
+    /// Elements of the input.
+    pub(super) cols: u32,
+    /// What becomes of the input.
+    pub(super) pre: Vec<PlacedTransform>,
+    /// Inputs of the products.
     pub(super) k: u32,
     /// Products, in the order of their outputs.
     pub(super) pieces: Vec<Piece>,
-    /// Biases: item, width, first output.
-    pub(super) biases: Vec<(ItemId, u32, u32)>,
+    /// Low-rank paths.
+    pub(super) sides: Vec<PlacedSide>,
+    /// Outputs of the products.
+    pub(super) rows: u32,
+    /// What becomes of them.
+    pub(super) post: Vec<PlacedTransform>,
+    /// Where the outputs stand.
+    pub(super) first_row: u32,
+}
+
+/// A low-rank path beside products.
+#[derive(Debug)]
+pub(super) struct PlacedSide {
+    pub(super) down: Vec<Piece>,
+    pub(super) rank: u32,
+    /// What the `rank` numbers between are multiplied by, if by more than 1.
+    pub(super) scale: Option<ItemId>,
+    pub(super) up: Vec<Piece>,
+}
+
+/// A transform and its vector in the store.
+#[derive(Debug)]
+pub(super) enum PlacedTransform {
+    /// By the factors.
+    Scale(ItemId),
+    /// In this order, of so many elements.
+    Gather(ItemId, u32),
+    /// Of blocks of so many elements, over the table of this order.
+    Hadamard(ItemId, u32, u32),
 }
 
 /// A matrix in the store that yields outputs `first_row ..` of what it is a piece of.
@@ -79,7 +128,7 @@ pub(super) fn place(
     let embedding = place_matrix(store, &weights.embedding, 0, max_bytes);
     let head = match &weights.head {
         Some(head) => place_linears(store, &[head], max_bytes),
-        None => PlacedLinear { k: blueprint.width, pieces: embedding.clone(), biases: Vec::new() },
+        None => PlacedLinear::matrix(blueprint.width, blueprint.vocab, embedding.clone()),
     };
     let blocks = weights.blocks.iter().enumerate().map(|(i, block)| PlacedBlock {
         attn_norm: store.add_vector(&format!("blk.{i}.attn_norm"), &block.attention_norm),
@@ -96,26 +145,80 @@ pub(super) fn place(
 }
 
 fn place_linears(store: &mut Store, linears: &[&Linear], max_bytes: u64) -> PlacedLinear {
+    let mut placed = PlacedLinear { paths: Vec::new(), biases: Vec::new() };
+    let mut first_row = 0;
+    // Neighbours that do the same to the input, and nothing to the output, become one product.
+    for alike in linears.chunk_by(|a, b| a.post.is_empty() && b.post.is_empty() && a.pre == b.pre) {
+        placed.paths.push(place_path(store, alike, first_row, max_bytes));
+        for linear in alike {
+            if let Some(bias) = &linear.bias {
+                let item = store.add_vector(&format!("{}.bias", linear.base.name()), bias);
+                placed.biases.push((item, linear.rows(), first_row));
+            }
+            first_row += linear.rows();
+        }
+    }
+    placed
+}
+
+/// Linears that share their `pre`; none of several has a `post`.
+fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes: u64) -> Path {
     let matrices: Vec<&Matrix> = linears.iter().map(|linear| &linear.base).collect();
     let groups = match Matrix::join(matrices[0], &matrices[1..]) {
         Some(joined) => vec![joined],
-        None => matrices.iter().map(|&matrix| matrix.clone()).collect(),
+        None => matrices.into_iter().cloned().collect(),
     };
-    let mut placed = PlacedLinear { k: matrices[0].cols() as u32, pieces: Vec::new(), biases: Vec::new() };
-    let mut first_row = 0;
+    let (mut pieces, mut rows) = (Vec::new(), 0);
     for matrix in &groups {
-        placed.pieces.extend(place_matrix(store, matrix, first_row, max_bytes));
-        first_row += matrix.rows() as u32;
+        pieces.extend(place_matrix(store, matrix, rows, max_bytes));
+        rows += matrix.rows() as u32;
     }
-    let mut first_row = 0;
+    let (mut sides, mut output) = (Vec::new(), 0);
     for linear in linears {
-        if let Some(bias) = &linear.bias {
-            let item = store.add_vector(&format!("{}.bias", linear.base.name()), bias);
-            placed.biases.push((item, bias.len() as u32, first_row));
-        }
-        first_row += linear.base.rows() as u32;
+        sides.extend(linear.side.iter().map(|side| place_side(store, side, output, max_bytes)));
+        output += linear.base.rows() as u32;
     }
-    placed
+    let first = linears[0];
+    let mut place = |transforms: &[Transform]| {
+        transforms.iter().map(|transform| place_transform(store, first.base.name(), transform)).collect()
+    };
+    let (pre, post) = (place(&first.pre), place(&first.post));
+    Path { cols: first.cols, pre, k: first.base.cols() as u32, pieces, sides, rows, post, first_row }
+}
+
+fn place_side(store: &mut Store, side: &Side, first_row: u32, max_bytes: u64) -> PlacedSide {
+    let rank = side.down.rows();
+    let mut scale = || store.add_vector(&format!("{}.scale", side.down.name()), &vec![side.scale; rank]);
+    let scale = (side.scale != 1.0).then(&mut scale);
+    PlacedSide {
+        down: place_matrix(store, &side.down, 0, max_bytes),
+        rank: rank as u32,
+        scale,
+        up: place_matrix(store, &side.up, first_row, max_bytes),
+    }
+}
+
+fn place_transform(store: &mut Store, of: &str, transform: &Transform) -> PlacedTransform {
+    match transform {
+        Transform::Scale(gains) => PlacedTransform::Scale(store.add_vector(&format!("{of}.scale"), gains)),
+        Transform::Gather(order) => {
+            let places: Vec<f32> = order.iter().map(|&from| from as f32).collect();
+            PlacedTransform::Gather(store.add_vector(&format!("{of}.order"), &places), order.len() as u32)
+        }
+        Transform::Hadamard(Hadamard { block, order, table }) => {
+            PlacedTransform::Hadamard(store.add_vector(&format!("{of}.hadamard"), table), *block, *order)
+        }
+    }
+}
+
+impl PlacedTransform {
+    /// Elements of the result for `width` elements of input.
+    pub(super) fn width(&self, width: u32) -> u32 {
+        match self {
+            Self::Gather(_, width) => *width,
+            Self::Scale(_) | Self::Hadamard(..) => width,
+        }
+    }
 }
 
 fn place_matrix(store: &mut Store, matrix: &Matrix, first_row: u32, max_bytes: u64) -> Vec<Piece> {

@@ -122,10 +122,8 @@ impl Source<'_> {
     /// The matrix in `slot`, with the bias that stands beside it, if any.
     fn linear(&self, slot: Slot, rows: u32, cols: u32) -> Result<Linear> {
         let bias = self.checkpoint.tensors.get(&self.naming.bias(slot));
-        Ok(Linear {
-            base: self.matrix(slot, rows, cols)?,
-            bias: bias.map(|bias| vector(bias, rows)).transpose()?,
-        })
+        let bias = bias.map(|bias| vector(bias, rows)).transpose()?;
+        Ok(Linear { bias, ..Linear::plain(self.matrix(slot, rows, cols)?) })
     }
 
     fn matrix(&self, slot: Slot, rows: u32, cols: u32) -> Result<Matrix> {
