@@ -3,10 +3,12 @@
 mod apply;
 mod arch;
 mod blueprint;
+mod forms;
 mod linear;
 mod lower;
 mod names;
 mod place;
+mod source;
 pub mod synth;
 mod weights;
 

@@ -80,7 +80,8 @@ impl Naming {
         }
     }
 
-    fn stem(self, slot: Slot) -> String {
+    /// What the names of the tensors in `slot` begin with.
+    pub(super) fn stem(self, slot: Slot) -> String {
         match (self, slot) {
             (Self::Gguf, Slot::Embedding) => "token_embd".to_owned(),
             (Self::Gguf, Slot::FinalNorm) => "output_norm".to_owned(),

@@ -320,7 +320,7 @@ fn the_stories_model_is_read_as_it_is() {
     }
     assert!(weights.head.is_none());
     let down = &weights.blocks[4].down;
-    assert_eq!((down.rows(), down.cols(), down.base.format()), (64, 172, Format::F32));
+    assert_eq!((down.rows(), down.cols, down.base.format()), (64, 172, Format::F32));
 
     // The first row of the original checkpoint, which begins after seven 32-bit settings.
     let original = fs::read(data::shared("stories260k").join("stories260K.bin")).expect("stories260K.bin");
@@ -344,5 +344,5 @@ fn the_default_model_is_read_as_it_is() {
     assert!((frequencies[16] - 1e5f64.powf(-0.5)).abs() < 1e-15);
     assert_eq!(weights.embedding.format(), Format::Q8_0);
     assert_eq!(weights.blocks[29].k.base.format(), Format::Q4_1);
-    assert_eq!((weights.blocks[0].k.rows(), weights.blocks[0].k.cols()), (192, 576));
+    assert_eq!((weights.blocks[0].k.rows(), weights.blocks[0].k.cols), (192, 576));
 }

@@ -252,7 +252,7 @@ fn the_judge_says_no_to_planted_faults() {
         let Data::Matrix(matrix) = &mut case.args[1] else { panic!("a matrix") };
         let mut bytes = matrix.row(0).to_vec();
         bytes[..2].copy_from_slice(&half::f16::ONE.to_le_bytes());
-        (1..matrix.rows()).for_each(|row| bytes.extend(matrix.row(row)));
+        (1..matrix.rows()).for_each(|row| bytes.extend_from_slice(&matrix.row(row)));
         *matrix = Matrix::new("w", Format::Q4_0, matrix.rows(), matrix.cols(), bytes.into()).unwrap();
     };
     for id in [KernelId::Matvec, KernelId::Matmul] {

@@ -9,7 +9,7 @@ use std::f64::consts::TAU;
 
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Config, Metadata};
-use crate::model::weights::vector;
+use crate::model::source::vector;
 use crate::model::{Attention, Block, Blueprint, Naming, Pairing, Part, Rope, Slot};
 
 use super::{Arch, missing};
@@ -156,12 +156,6 @@ fn refuse_hugging_face_features(config: &Config) -> Result<()> {
         return Err(Error::unsupported(format!("the activation {activation:?} is not supported"))
             .at("hidden_act")
             .hint("supported is silu"));
-    }
-    if let Some(quantization) = config.object("quantization_config")? {
-        let method = quantization.text("quant_method")?.unwrap_or("unnamed");
-        return Err(Error::unsupported(format!("the quantization method {method:?} is not supported"))
-            .at("quantization_config")
-            .hint("take the model as F32, F16, BF16 or as GGUF"));
     }
     Ok(())
 }

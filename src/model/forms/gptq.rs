@@ -1,0 +1,155 @@
+//! GPTQ (Frantar et al. 2022, arXiv 2210.17323) as AutoGPTQ and GPTQModel write it: for N outputs and K inputs in groups of
+//! g, `qweight` i32 `(K·b/32, N)` packs codes along K, low bits first; `qzeros` i32 `(K/g, N·b/32)` packs zero points along
+//! N; `scales` `(K/g, N)`; `g_idx` i32 `(K)` names the group of each input. w = (q − z)·s, where a file of version 1 holds
+//! z − 1, and its sum with 1 keeps b bits.
+//!
+//! With `desc_act` the inputs of a group do not stand together: the columns are put in the order of their groups, and so is
+//! the input.
+
+use crate::error::{Error, Result};
+use crate::format::{Checkpoint, Config};
+use crate::model::source::Stem;
+use crate::model::{Linear, Transform};
+
+use super::grouped::{Floats, Grouped, Shape, Words, matrix, words};
+use super::{Form, Kind};
+
+pub(super) const KIND: Kind = Kind { method: "gptq", read };
+
+#[derive(Debug)]
+struct Gptq {
+    bits: u32,
+    /// `None` for one group of all inputs.
+    group: Option<u32>,
+    /// What is added to a zero point of the file.
+    above: u32,
+}
+
+fn read(_checkpoint: &Checkpoint, settings: &Config) -> Result<Box<dyn Form>> {
+    let bits = settings.u32("bits")?.unwrap_or(4);
+    if !matches!(bits, 2 | 3 | 4 | 8) {
+        return Err(Error::unsupported(format!("{bits} bits are not supported"))
+            .at("bits")
+            .hint("2, 3, 4 or 8 are"));
+    }
+    let group = match settings.float("group_size")? {
+        None | Some(-1.0) => None,
+        Some(_) => settings.u32("group_size")?,
+    };
+    let above = match settings.text("checkpoint_format")?.unwrap_or("gptq") {
+        "gptq" => 1,
+        "gptq_v2" => 0,
+        other => {
+            let what = format!("the layout {other:?} is not supported");
+            return Err(Error::unsupported(what).at("checkpoint_format").hint("gptq and gptq_v2 are"));
+        }
+    };
+    Ok(Box::new(Gptq { bits, group, above }))
+}
+
+impl Form for Gptq {
+    fn linear(&self, stem: &Stem<'_>, rows: u32, cols: u32) -> Result<Option<Linear>> {
+        let Some(weights) = stem.get(".qweight") else { return Ok(None) };
+        let (n, k, bits) = (rows as usize, cols as usize, self.bits as usize);
+        let group = self.group.unwrap_or(cols).min(cols) as usize;
+        if group == 0
+            || !k.is_multiple_of(group)
+            || !(k * bits).is_multiple_of(32)
+            || !(n * bits).is_multiple_of(32)
+        {
+            let what = format!("groups of {group} and {bits} bits do not fit a matrix of {n} by {k}");
+            return Err(weights.refuse(what));
+        }
+        let groups = k / group;
+        let scales = stem.tensor(".scales")?;
+        let codes = Codes {
+            bits: self.bits,
+            above: self.above,
+            weights: words(weights, [k * bits / 32, n])?,
+            zeros: words(stem.tensor(".qzeros")?, [groups, n * bits / 32])?,
+            scales: Floats::of(scales, groups * n)?,
+            rows: n,
+            order: self.order(stem, k, group)?,
+        };
+        let middle = (1 << (self.bits - 1)) as f32;
+        let shape = Shape {
+            rows: n,
+            cols: k,
+            bits: self.bits,
+            group,
+            is_symmetric: (0..groups).all(|group| (0..n).all(|row| codes.zero(row, group) == middle)),
+            has_half_scales: codes.scales.are_halves(),
+        };
+        let pre = codes.order.clone().map(|order| Transform::Gather(order.into())).into_iter().collect();
+        Ok(Some(Linear { pre, ..Linear::plain(matrix(stem.name(), shape, codes)?) }))
+    }
+}
+
+impl Gptq {
+    /// The inputs in the order of their groups, or `None` where they stand so.
+    fn order(&self, stem: &Stem<'_>, k: usize, group: usize) -> Result<Option<Vec<u32>>> {
+        let Some(tensor) = stem.get(".g_idx") else { return Ok(None) };
+        if tensor.dims != [k as u64] {
+            return Err(tensor.refuse(format!("the shape is {:?}, where [{k}] belongs", tensor.dims)));
+        }
+        let flat = crate::format::Tensor { dims: vec![1, k as u64], ..tensor.clone() };
+        let groups = words(&flat, [1, k])?;
+        let mut order: Vec<u32> = (0..k as u32).collect();
+        order.sort_by_key(|&input| groups.get(0, input as usize));
+        let is_even =
+            order.iter().enumerate().all(|(at, &input)| groups.get(0, input as usize) as usize == at / group);
+        if !is_even {
+            return Err(tensor.refuse(format!("the groups do not hold {group} inputs each")));
+        }
+        Ok((!order.is_sorted()).then_some(order))
+    }
+}
+
+/// Where codes, scales and zero points stand.
+#[derive(Debug)]
+struct Codes {
+    bits: u32,
+    above: u32,
+    weights: Words,
+    zeros: Words,
+    scales: Floats,
+    rows: usize,
+    order: Option<Vec<u32>>,
+}
+
+impl Grouped for Codes {
+    fn codes(&self, row: usize, codes: &mut [u8]) {
+        let bits = |input: usize| field(self.bits, input, |word| self.weights.get(word, row));
+        match &self.order {
+            None => codes.iter_mut().enumerate().for_each(|(input, code)| *code = bits(input)),
+            Some(order) => {
+                codes.iter_mut().zip(order).for_each(|(code, &input)| *code = bits(input as usize))
+            }
+        }
+    }
+
+    fn scale(&self, row: usize, group: usize) -> f32 {
+        self.scales.get(group * self.rows + row)
+    }
+
+    fn zero(&self, row: usize, group: usize) -> f32 {
+        let zero = u32::from(field(self.bits, row, |word| self.zeros.get(group, word)));
+        ((zero + self.above) & ((1 << self.bits) - 1)) as f32
+    }
+
+    fn release(&self) {
+        self.weights.release();
+        self.zeros.release();
+    }
+}
+
+/// Number `index` of a run of numbers of `bits` bits, low bits first, that may go on in the next word.
+fn field(bits: u32, index: usize, word: impl Fn(usize) -> u32) -> u8 {
+    let at = index * bits as usize;
+    let (first, shift) = (at / 32, at as u32 % 32);
+    let mut value = word(first) >> shift;
+    if shift + bits > 32 {
+        value |= word(first + 1) << (32 - shift);
+    }
+    (value & ((1 << bits) - 1)) as u8
+}
