@@ -1,15 +1,15 @@
 
 // Codes name one of sixteen values T0 to T15; w = T[q] * s. An indexed array would be copied for each use, so the values
 // are chosen bit by bit.
-fn choose(bit: vec4<bool>, unset: vec4<f32>, set: vec4<f32>) -> vec4<f32> {
-    return select(unset, set, bit);
+fn choose(bit: vec4<bool>, no: vec4<f32>, yes: vec4<f32>) -> vec4<f32> {
+    return select(no, yes, bit);
 }
 
-fn pair(bit: vec4<bool>, unset: f32, set: f32) -> vec4<f32> {
-    return select(vec4<f32>(unset), vec4<f32>(set), bit);
+fn pair(bit: vec4<bool>, no: f32, yes: f32) -> vec4<f32> {
+    return select(vec4<f32>(no), vec4<f32>(yes), bit);
 }
 
-fn four(c: u32, s: f32) -> vec4<f32> {
+fn weights4(c: u32, s: f32) -> vec4<f32> {
     let code = unpack4xU8(c & 0x0f0f0f0fu);
     let b0 = (code & vec4<u32>(1u)) != vec4<u32>(0u);
     let b1 = (code & vec4<u32>(2u)) != vec4<u32>(0u);
@@ -25,7 +25,7 @@ fn decode32(codes_at: u32, scales_at: u32, unit: u32) -> array<vec4<f32>, 8> {
     let s = bitcast<f32>(scales[scales_at + unit]);
     let c = codes[codes_at + unit];
     return array<vec4<f32>, 8>(
-        four(c.x, s), four(c.x >> 4u, s), four(c.y, s), four(c.y >> 4u, s),
-        four(c.z, s), four(c.z >> 4u, s), four(c.w, s), four(c.w >> 4u, s),
+        weights4(c.x, s), weights4(c.x >> 4u, s), weights4(c.y, s), weights4(c.y >> 4u, s),
+        weights4(c.z, s), weights4(c.z >> 4u, s), weights4(c.w, s), weights4(c.w >> 4u, s),
     );
 }

@@ -1,5 +1,5 @@
 // i8 in GPU order: per unit two vectors of signed bytes, per block one word, an f32 scale; w = q * s.
-fn bytes4(c: u32) -> vec4<f32> {
+fn weights4(c: u32) -> vec4<f32> {
     return vec4<f32>(unpack4xI8(c));
 }
 
@@ -8,7 +8,7 @@ fn decode32(codes_at: u32, scales_at: u32, unit: u32) -> array<vec4<f32>, 8> {
     let a = codes[codes_at + 2u * unit];
     let b = codes[codes_at + 2u * unit + 1u];
     return array<vec4<f32>, 8>(
-        bytes4(a.x) * s, bytes4(a.y) * s, bytes4(a.z) * s, bytes4(a.w) * s,
-        bytes4(b.x) * s, bytes4(b.y) * s, bytes4(b.z) * s, bytes4(b.w) * s,
+        weights4(a.x) * s, weights4(a.y) * s, weights4(a.z) * s, weights4(a.w) * s,
+        weights4(b.x) * s, weights4(b.y) * s, weights4(b.z) * s, weights4(b.w) * s,
     );
 }

@@ -1,5 +1,5 @@
 // z4 in GPU order: per unit one vector of nibbles, per block two words, f32 scale and zero point; w = (q - z) * s.
-fn four(c: u32, s: f32, z: f32) -> vec4<f32> {
+fn weights4(c: u32, s: f32, z: f32) -> vec4<f32> {
     return (vec4<f32>(unpack4xU8(c & 0x0f0f0f0fu)) - z) * s;
 }
 
@@ -8,9 +8,9 @@ fn decode32(codes_at: u32, scales_at: u32, unit: u32) -> array<vec4<f32>, 8> {
     let z = bitcast<f32>(scales[scales_at + 2u * unit + 1u]);
     let c = codes[codes_at + unit];
     return array<vec4<f32>, 8>(
-        four(c.x, s, z), four(c.x >> 4u, s, z),
-        four(c.y, s, z), four(c.y >> 4u, s, z),
-        four(c.z, s, z), four(c.z >> 4u, s, z),
-        four(c.w, s, z), four(c.w >> 4u, s, z),
+        weights4(c.x, s, z), weights4(c.x >> 4u, s, z),
+        weights4(c.y, s, z), weights4(c.y >> 4u, s, z),
+        weights4(c.z, s, z), weights4(c.z >> 4u, s, z),
+        weights4(c.w, s, z), weights4(c.w >> 4u, s, z),
     );
 }

@@ -146,7 +146,8 @@ impl Tensor {
     }
 }
 
-/// The names of all weight formats, for errors.
+/// The names of all weight formats that files have, for errors.
 pub(super) fn format_names() -> String {
-    Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+    let stored = Format::ALL.iter().filter(|format| format.gguf_id().is_some());
+    stored.map(|format| format.name()).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,6 @@
 //! The tensors of a checkpoint on their way to the slots of a model, and which of them have been read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
@@ -16,6 +16,8 @@ pub(super) struct Source<'a> {
     naming: Naming,
     form: Option<Box<dyn Form>>,
     read: RefCell<HashSet<String>>,
+    /// Linears of the form so far.
+    compressed: Cell<usize>,
 }
 
 /// The tensors of one linear: their names begin alike.
@@ -36,14 +38,13 @@ impl<'a> Source<'a> {
     pub(super) fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
         let form = forms::of(checkpoint)?;
         let naming = Naming::of(&checkpoint.dialect);
-        Ok(Self { checkpoint, naming, form, read: RefCell::default() })
+        Ok(Self { checkpoint, naming, form, read: RefCell::default(), compressed: Cell::default() })
     }
 
     /// The linear in `slot`, in whatever form it is, with the bias that stands beside it.
     pub(super) fn linear(&self, slot: Slot, rows: u32, cols: u32) -> Result<Linear> {
         let stem = Stem { source: self, name: self.naming.stem(slot) };
-        let compressed = self.form.as_ref().map(|form| form.linear(&stem, rows, cols)).transpose()?.flatten();
-        let linear = match compressed {
+        let linear = match self.compressed(&stem, rows, cols)? {
             Some(linear) => linear,
             None => Linear::plain(self.matrix(slot, rows, cols)?),
         };
@@ -60,7 +61,7 @@ impl<'a> Source<'a> {
     /// The rows that tokens become.
     pub(super) fn embedding(&self, slot: Slot, rows: u32, cols: u32) -> Result<Matrix> {
         let stem = Stem { source: self, name: self.naming.stem(slot) };
-        match self.form.as_ref().map(|form| form.linear(&stem, rows, cols)).transpose()?.flatten() {
+        match self.compressed(&stem, rows, cols)? {
             None => self.matrix(slot, rows, cols),
             Some(linear) if linear.is_plain() && linear.bias.is_none() => Ok(linear.base),
             Some(_) => Err(Error::unsupported("an embedding in this form is not supported")
@@ -74,9 +75,22 @@ impl<'a> Source<'a> {
         vector(self.tensor(&self.naming.weight(slot))?, len)
     }
 
-    /// A tensor of a layer that nothing has read is a mechanism that is not there or a layer that was not counted: without
+    /// The linear of `stem` in the form of the checkpoint, if it is in that.
+    fn compressed(&self, stem: &Stem<'_>, rows: u32, cols: u32) -> Result<Option<Linear>> {
+        let Some(form) = &self.form else { return Ok(None) };
+        let linear = form.linear(stem, rows, cols)?;
+        self.compressed.set(self.compressed.get() + usize::from(linear.is_some()));
+        Ok(linear)
+    }
+
+    /// What must hold when all slots are filled. A tensor of a layer that nothing has read is a mechanism that is not there or a layer that was not counted: without
     /// it the numbers would be wrong in silence. What lies outside the layers is harmless.
-    pub(super) fn refuse_leftovers(&self, arch: &str, layers: usize) -> Result<()> {
+    pub(super) fn finish(&self, arch: &str, layers: usize) -> Result<()> {
+        if self.form.is_some() && self.compressed.get() == 0 {
+            return Err(Error::bad_file("no tensor is as the settings say")
+                .at("quantization_config")
+                .in_file(&self.checkpoint.path));
+        }
         let of_layers = |name: &str| name.starts_with(self.naming.block_prefix());
         let redundant = |name: &str| REDUNDANT.iter().any(|ending| name.ends_with(ending));
         let read = self.read.borrow();

@@ -62,7 +62,7 @@ impl Weights {
             final_norm: source.vector(Slot::FinalNorm, width)?,
             head: if blueprint.tied { None } else { Some(source.linear(Slot::Head, vocab, width)?) },
         };
-        source.refuse_leftovers(blueprint.arch, blueprint.blocks.len())?;
+        source.finish(blueprint.arch, blueprint.blocks.len())?;
         Ok(weights)
     }
 }
