@@ -164,11 +164,16 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
             metadata.get("tokenizer.ggml.model").map(|_| Tokenizer::from_gguf(metadata)).transpose()
         }
         Dialect::HuggingFace(files) => {
-            let read =
-                |json: &crate::base::Bytes| Tokenizer::from_json(json, files.tokenizer_config.as_ref());
-            files.tokenizer_json.as_ref().map(read).transpose()
+            let config = files.tokenizer_config.as_ref();
+            match (&files.tokenizer_json, &files.tokenizer_model) {
+                (Some(json), _) => Tokenizer::from_json(json, config).map(Some),
+                (None, Some(model)) => Tokenizer::from_model(model, config).map(Some),
+                (None, None) => Ok(None),
+            }
         }
-        Dialect::Meta(_) => Ok(None),
+        Dialect::Meta(files) => {
+            files.tokenizer_model.as_ref().map(|model| Tokenizer::from_model(model, None)).transpose()
+        }
     };
     tokenizer.map_err(|error| error.in_file(&checkpoint.path))
 }
@@ -177,7 +182,7 @@ fn template(dialect: &Dialect, tokenizer: Option<&Tokenizer>) -> Result<Option<C
     let source = match dialect {
         Dialect::Gguf(metadata) => metadata.text("tokenizer.chat_template")?.map(str::to_owned),
         Dialect::HuggingFace(files) => files.chat_template.clone(),
-        Dialect::Meta(_) => None,
+        Dialect::Meta(_) => tokenizer.and_then(Tokenizer::family_template).map(str::to_owned),
     };
     let special = |id: Option<u32>| {
         let text = tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.token_text(id));

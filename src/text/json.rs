@@ -43,6 +43,7 @@ pub(super) fn parts(tokenizer_json: &[u8], config: Option<&Config>) -> Result<Pa
     let eos = named_token(config, "eos_token").and_then(id);
     Ok(Parts {
         merges: merges(model)?,
+        unigram: None,
         unknown: unknown.filter(|unknown| pieces.contains_key(unknown)),
         byte_fallback,
         fuse_unknown: flag(model, "fuse_unk"),

@@ -1,13 +1,18 @@
 //! Floor 3: text. A tokenizer from the model file, tokens back to whole characters, and chat templates.
 //!
-//! Merging is the `tokenizers` crate's; what is here is how each kind of file becomes one of its models.
+//! Merging is the `tokenizers` crate's, but for SentencePiece's unigram model; what is here is how each kind of file becomes one of its models.
 
 mod decoder;
 mod gguf;
 mod json;
+mod pieces;
+mod protobuf;
+mod sentence_piece;
 mod splitter;
 mod template;
+mod tiktoken;
 mod tokenizer;
+mod unigram;
 mod vocabulary;
 
 pub use decoder::Decoder;

@@ -9,8 +9,9 @@ use tokenizers::{AddedToken, AddedVocabulary, Model, OffsetType, PreTokenizer};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 use super::decoder::Decoder;
+use super::unigram::Unigram;
 use super::vocabulary::{Role, Vocabulary};
-use super::{gguf, json};
+use super::{gguf, json, sentence_piece, tiktoken};
 use crate::error::{Error, Result};
 use crate::format::{Config, Metadata};
 
@@ -28,13 +29,19 @@ pub struct Tokenizer {
     vocabulary: Arc<Vocabulary>,
     normalizer: Option<NormalizerWrapper>,
     splitter: Option<PreTokenizerWrapper>,
-    model: BPE,
+    model: Merging,
     parse: AddedVocabulary,
     plain: AddedVocabulary,
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
     ends: BTreeSet<u32>,
+}
+
+/// How a word becomes tokens.
+enum Merging {
+    Bpe(Box<BPE>),
+    Unigram(Unigram),
 }
 
 /// What a file must say for a [`Tokenizer`] to be built.
@@ -44,6 +51,8 @@ pub(super) struct Parts {
     pub(super) pieces: bpe::Vocab,
     /// Pairs of pieces, the first to be merged first.
     pub(super) merges: Vec<(String, String)>,
+    /// The model of scores, where it is one: then there are no pieces and merges.
+    pub(super) unigram: Option<Unigram>,
     /// What stands for a character that neither pieces nor bytes cover; without one it is left out.
     pub(super) unknown: Option<String>,
     /// Whether characters without a piece fall back to `<0x..>` tokens.
@@ -62,6 +71,9 @@ pub(super) struct Parts {
     /// Ends of generation that the file names besides `eos`.
     pub(super) ends: Vec<u32>,
 }
+
+/// The conversation as Llama 3's model card describes it.
+const LLAMA_3_TEMPLATE: &str = include_str!("template/llama3.jinja");
 
 /// Special tokens that end an answer in the models that have them, whether their files say so or not.
 const END_NAMES: &[&str] = &[
@@ -102,6 +114,20 @@ impl Tokenizer {
         Self::build(json::parts(tokenizer_json, tokenizer_config)?)
     }
 
+    /// From a file `tokenizer.model`: SentencePiece's, or Llama 3's list of tokens in base64; with what
+    /// `tokenizer_config.json` adds where given.
+    ///
+    /// # Errors
+    /// As [`from_gguf`](Self::from_gguf).
+    pub fn from_model(tokenizer_model: &[u8], tokenizer_config: Option<&Config>) -> Result<Self> {
+        // The first field of SentencePiece's message; base64 has no such byte.
+        let parts = match tokenizer_model.starts_with(b"\n") {
+            true => sentence_piece::parts(tokenizer_model, tokenizer_config)?,
+            false => tiktoken::parts(tokenizer_model)?,
+        };
+        Self::build(parts)
+    }
+
     /// The ids of `text`, without BOS or EOS.
     ///
     /// # Errors
@@ -116,7 +142,10 @@ impl Tokenizer {
             if let Some(splitter) = &self.splitter {
                 splitter.pre_tokenize(&mut words)?;
             }
-            words.tokenize(|word| self.model.tokenize(word.get()))?;
+            words.tokenize(|word| match &self.model {
+                Merging::Bpe(model) => model.tokenize(word.get()),
+                Merging::Unigram(model) => Ok(model.tokenize(word.get())),
+            })?;
             words.into_encoding(None, 0, OffsetType::None)
         };
         let encoding = run().map_err(|error| Error::internal("the text has no tokens").caused_by(error))?;
@@ -179,6 +208,16 @@ impl Tokenizer {
         self.add_bos && self.bos.is_some()
     }
 
+    /// The chat template of the family that the special tokens belong to, for files that bring none: Llama 3's.
+    pub fn family_template(&self) -> Option<&'static str> {
+        let special = |name: &str| {
+            self.vocabulary
+                .ids()
+                .any(|id| self.is_special(id) && self.token_bytes(id) == Some(name.as_bytes()))
+        };
+        (special("<|start_header_id|>") && special("<|eot_id|>")).then_some(LLAMA_3_TEMPLATE)
+    }
+
     /// One more than the highest id.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.len()
@@ -188,19 +227,24 @@ impl Tokenizer {
         check_ids(&parts)?;
         let ends = ends(&parts);
         let (parse, plain) = added(&parts)?;
-        let merges = sound_merges(&parts.pieces, &parts.added, parts.merges)?;
-        let mut builder = BPE::builder()
-            .vocab_and_merges(parts.pieces, merges)
-            .byte_fallback(parts.byte_fallback)
-            .fuse_unk(parts.fuse_unknown)
-            .ignore_merges(parts.whole_words)
-            // The crate's cache lives in thread locals and outlives the tokenizer.
-            .cache_capacity(0);
-        if let Some(unknown) = parts.unknown {
-            builder = builder.unk_token(unknown);
-        }
-        let model =
-            builder.build().map_err(|error| Error::bad_file("the merges do not fit").caused_by(error))?;
+        let model = match parts.unigram {
+            Some(unigram) => Merging::Unigram(unigram),
+            None => {
+                let merges = sound_merges(&parts.pieces, &parts.added, parts.merges)?;
+                let mut builder = BPE::builder()
+                    .vocab_and_merges(parts.pieces, merges)
+                    .byte_fallback(parts.byte_fallback)
+                    .fuse_unk(parts.fuse_unknown)
+                    .ignore_merges(parts.whole_words)
+                    // The crate's cache lives in thread locals and outlives the tokenizer.
+                    .cache_capacity(0);
+                if let Some(unknown) = parts.unknown {
+                    builder = builder.unk_token(unknown);
+                }
+                let refuse = |error| Error::bad_file("the merges do not fit").caused_by(error);
+                Merging::Bpe(Box::new(builder.build().map_err(refuse)?))
+            }
+        };
         Ok(Self {
             vocabulary: Arc::new(parts.vocabulary),
             normalizer: parts.normalizer,

@@ -77,6 +77,11 @@ pub(super) enum Spelling {
 pub(super) const SPACE: char = '▁';
 
 impl Spelling {
+    /// The byte-level text of a token.
+    pub(super) fn byte_level(bytes: &[u8]) -> String {
+        bytes.iter().map(|&byte| char_of(byte)).collect()
+    }
+
     /// The bytes that the token `text` stands for.
     pub(super) fn bytes(self, text: &str) -> Vec<u8> {
         match self {
@@ -112,6 +117,18 @@ fn byte_of(c: char) -> Option<u8> {
     byte.and_then(|byte| u8::try_from(byte).ok())
 }
 
+/// The character of GPT-2's alphabet for a byte.
+fn char_of(byte: u8) -> char {
+    let code = u32::from(byte);
+    let code = match code {
+        33..=126 | 161..=172 | 174..=255 => code,
+        0..=32 => 256 + code,
+        127..=160 => 256 + code - 127 + 33,
+        _ => 256 + 67,
+    };
+    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -125,6 +142,7 @@ mod tests {
         let alphabet = ByteLevel::alphabet();
         let bytes: BTreeSet<u8> = alphabet.iter().map(|&c| byte_of(c).unwrap()).collect();
         assert_eq!((alphabet.len(), bytes.len()), (256, 256));
+        assert!((0..=255).all(|byte| byte_of(char_of(byte)) == Some(byte)));
         let strangers = (0..0x3000).filter_map(char::from_u32).filter(|c| !alphabet.contains(c));
         assert!(strangers.into_iter().all(|c| byte_of(c).is_none()));
         assert_eq!(

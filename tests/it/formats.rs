@@ -143,8 +143,13 @@ pub(crate) fn load(path: &Path) -> Result<(Blueprint, Weights)> {
                 Tokenizer::from_json(json, folder.tokenizer_config.as_ref()).map(drop)?;
             }
         }
+        Dialect::Meta(folder) => {
+            if let Some(model) = &folder.tokenizer_model {
+                Tokenizer::from_model(model, None).map(drop)?;
+            }
+        }
         // A model without a tokenizer is a model: it takes and gives ids.
-        Dialect::Gguf(_) | Dialect::Meta(_) => {}
+        Dialect::Gguf(_) => {}
     }
     let blueprint = Blueprint::read(&checkpoint)?;
     let weights = Weights::gather(&checkpoint, &blueprint)?;

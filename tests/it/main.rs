@@ -30,5 +30,6 @@ mod spirv;
 mod synth;
 mod text;
 mod tidy;
+mod tokenizer_model;
 #[cfg(feature = "wgpu")]
 mod tuning;

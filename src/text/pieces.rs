@@ -1,0 +1,132 @@
+//! Typed and scored tokens, the form of a vocabulary in SentencePiece's models and in GGUF.
+
+use tokenizers::models::bpe;
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Prepend, Replace, Sequence};
+use tokenizers::{AddedToken, NormalizerWrapper};
+
+use super::vocabulary::{Role, SPACE, Spelling, Vocabulary, named_byte};
+use crate::error::{Error, Result};
+
+/// The longest piece that merges are derived for, in bytes: the work grows with the square.
+const MAX_PIECE: usize = 1024;
+
+/// What a token is, numbered from 1 in the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Normal,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+impl Type {
+    /// The type with this number.
+    pub(super) fn numbered(number: i64) -> Result<Self> {
+        Ok(match number {
+            1 => Self::Normal,
+            2 => Self::Unknown,
+            3 => Self::Control,
+            4 => Self::UserDefined,
+            5 => Self::Unused,
+            6 => Self::Byte,
+            _ => return Err(Error::bad_file(format!("a token has the type {number}, not 1 to 6"))),
+        })
+    }
+}
+
+/// The bytes and roles of the tokens.
+pub(super) fn vocabulary(tokens: &[(&str, Type)], spelling: Spelling) -> Result<Vocabulary> {
+    let mut vocabulary = Vocabulary::default();
+    for &(text, kind) in tokens {
+        match kind {
+            Type::Normal | Type::Unused => vocabulary.push(&spelling.bytes(text), Role::Text)?,
+            Type::UserDefined => vocabulary.push(text.as_bytes(), Role::Added)?,
+            Type::Control | Type::Unknown => vocabulary.push(text.as_bytes(), Role::Special)?,
+            Type::Byte => {
+                let byte = named_byte(text)
+                    .ok_or_else(|| Error::bad_file(format!("{text:?} is no byte like <0x0A>")))?;
+                vocabulary.push(&[byte], Role::Byte)?;
+            }
+        }
+    }
+    Ok(vocabulary)
+}
+
+/// The ids of the tokens that text may become; of two with the same text the first.
+pub(super) fn pieces(tokens: &[(&str, Type)], wanted: impl Fn(Type) -> bool) -> bpe::Vocab {
+    let mut pieces = bpe::Vocab::default();
+    pieces.reserve(tokens.len());
+    for (id, &(text, kind)) in (0..).zip(tokens) {
+        if wanted(kind) {
+            pieces.entry(text.to_owned()).or_insert(id);
+        }
+    }
+    pieces
+}
+
+/// The tokens that are found in a text before anything else.
+pub(super) fn added(tokens: &[(&str, Type)]) -> Vec<(u32, AddedToken)> {
+    let token = |(id, &(text, kind)): (u32, &(&str, Type))| {
+        let special = match kind {
+            Type::Control | Type::Unknown => true,
+            Type::UserDefined => false,
+            Type::Normal | Type::Unused | Type::Byte => return None,
+        };
+        Some((id, AddedToken::from(text, special).normalized(false)))
+    };
+    (0..).zip(tokens).filter_map(token).collect()
+}
+
+/// SentencePiece and tiktoken merge whatever pair gives the piece of the highest score, so each way to cut a piece
+/// into two pieces is a merge, and the scores are the order.
+pub(super) fn merges_by_score(
+    tokens: &[(&str, Type)],
+    scores: &[f64],
+    pieces: &bpe::Vocab,
+) -> Result<Vec<(String, String)>> {
+    let mut merges = Vec::new();
+    for (id, (&(text, kind), &score)) in (0u32..).zip(tokens.iter().zip(scores)) {
+        // Text must never become a special token or a byte by merging.
+        if !matches!(kind, Type::Normal | Type::UserDefined) || pieces.get(text) != Some(&id) {
+            continue;
+        }
+        if score.is_nan() {
+            return Err(Error::bad_file(format!("the score of token {id} is no number")));
+        }
+        if text.len() > MAX_PIECE {
+            return Err(Error::unsupported(format!("token {id} has {} bytes", text.len()))
+                .hint(format!("at most {MAX_PIECE} work")));
+        }
+        for (at, _) in text.char_indices().skip(1) {
+            let (left, right) = text.split_at(at);
+            if let (Some(&left_id), Some(&right_id)) = (pieces.get(left), pieces.get(right)) {
+                merges.push((score, left_id, right_id, left, right));
+            }
+        }
+    }
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    Ok(merges.into_iter().map(|(_, _, _, left, right)| (left.to_owned(), right.to_owned())).collect())
+}
+
+/// Spaces become `▁`, and each run of text begins with one where `leading` says so. With `single`, a run of spaces
+/// becomes one first, and none at the start or the end.
+pub(super) fn visible_spaces(leading: bool, single: bool) -> Result<NormalizerWrapper> {
+    let replace = |pattern: ReplacePattern, content: String| {
+        Replace::new(pattern, content)
+            .map_err(|error| Error::internal("the spaces cannot be replaced").caused_by(error))
+    };
+    let regex = |pattern: &str| ReplacePattern::Regex(pattern.to_owned());
+    let mut steps: Vec<NormalizerWrapper> = Vec::new();
+    if single {
+        steps.push(replace(regex("^ +| +$"), String::new())?.into());
+        steps.push(replace(regex(" {2,}"), " ".to_owned())?.into());
+    }
+    if leading {
+        steps.push(Prepend::new(SPACE.to_string()).into());
+    }
+    steps.push(replace(" ".into(), SPACE.to_string())?.into());
+    Ok(Sequence::new(steps).into())
+}
