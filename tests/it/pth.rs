@@ -136,15 +136,113 @@ fn a_folder_of_meta_computes_what_the_reference_does() {
     }
 }
 
-/// A copy of the folder with keys of `params.json` set; null is as good as absent.
-fn changed(changes: &[(&str, Value)]) -> Scratch {
+#[test]
+fn quantized_folders_of_meta_compute_what_the_reference_does() {
+    for name in ["spinquant", "qlora"] {
+        let reference = Reference::read(&format!("{name}.json"));
+        for &device in devices() {
+            let off = reference.off(&load(&fixture(name), device));
+            let allowed = reference.allowed(128, QUANTIZED_PRODUCTS);
+            assert!(off <= allowed, "{name}, {device:?}: off by {off:.2e}, allowed are {allowed:.2e}");
+        }
+    }
+}
+
+/// Two layers of seven products, each with a rotation or two products beside it, and the head.
+const QUANTIZED_PRODUCTS: usize = 43;
+
+/// A copy of the folder `name` with keys of `params.json` set; null is as good as absent.
+fn copy(name: &str, changes: &[(&str, Value)]) -> Scratch {
     let copy = Scratch::new();
-    fs::copy(fixture("meta/consolidated.00.pth"), copy.join("consolidated.00.pth")).expect("a copy");
-    let text = fs::read(fixture("meta/params.json")).expect("params.json");
+    let folder = fixture(name);
+    fs::copy(folder.join("consolidated.00.pth"), copy.join("consolidated.00.pth")).expect("a copy");
+    let text = fs::read(folder.join("params.json")).expect("params.json");
     let mut params: Value = serde_json::from_slice(&text).expect("JSON");
     changes.iter().for_each(|(key, value)| params[*key] = value.clone());
     fs::write(copy.join("params.json"), params.to_string()).expect("a copy");
     copy
+}
+
+/// A copy of the folder `name` with the bytes of a tensor changed.
+fn altered(name: &str, tensor: &str, alter: fn(&mut [u8])) -> Scratch {
+    let copy = copy(name, &[]);
+    let path = copy.join("consolidated.00.pth");
+    let checkpoint = Checkpoint::open(&path).expect("opens");
+    let tensor = checkpoint.tensor(tensor).unwrap_or_else(|error| panic!("{error}"));
+    let (start, length) = (tensor.offset as usize, tensor.bytes.len());
+    let mut bytes = fs::read(&path).expect("the weights");
+    alter(&mut bytes[start..start + length]);
+    drop(checkpoint);
+    fs::write(&path, bytes).expect("a copy");
+    copy
+}
+
+#[test]
+fn the_references_notice_planted_faults() {
+    let notices = |name: &str, what: &str, folder: Scratch| {
+        let reference = Reference::read(&format!("{name}.json"));
+        let off = reference.off(&load(&folder, Device::Cpu));
+        let allowed = reference.allowed(128, QUANTIZED_PRODUCTS);
+        assert!(off > allowed, "{name}, {what}: off by {off:.2e} only");
+    };
+    let (wq, scales) = ("layers.0.attention.wq.weight", "layers.1.feed_forward.w2.scales");
+    let plain = json!({"spinquant": false});
+    notices("spinquant", "no rotation", copy("spinquant", &[("quantization_args", plain)]));
+    notices(
+        "spinquant",
+        "a code",
+        altered("spinquant", wq, |codes| codes[65] = if codes[65] < 8 { 0xf8 } else { 7 }),
+    );
+    notices(
+        "spinquant",
+        "transposed scales",
+        altered("spinquant", scales, |bytes| {
+            let scales: Vec<[u8; 4]> = bytes.as_chunks::<4>().0.to_vec();
+            let transposed = (0..64).flat_map(|row| (0..4).map(move |group| 64 * group + row));
+            let transposed: Vec<u8> = transposed.flat_map(|at| scales[at % 256]).collect();
+            bytes.copy_from_slice(&transposed);
+        }),
+    );
+    notices("spinquant", "the head", altered("spinquant", "output.scales", |bytes| bytes.rotate_left(4)));
+    let half = json!({"rank": 16, "scale": 1.0});
+    notices("qlora", "half the adaptor", copy("qlora", &[("lora_args", half)]));
+    notices(
+        "qlora",
+        "an adaptor",
+        altered("qlora", "layers.1.attention.wo.adaptor.B.weight", |b| b.rotate_left(32)),
+    );
+}
+
+#[test]
+fn quantized_tensors_that_make_no_sense_are_refused() {
+    use Kind::BadFile;
+    let wq = "layers.0.attention.wq";
+    let cases = [
+        (altered("qlora", &format!("{wq}.weight"), |codes| codes[0] = 8), BadFile, "a code is outside"),
+        (altered("qlora", &format!("{wq}.weight"), |codes| codes[9] = 0x80), BadFile, "a code is outside"),
+        (
+            altered("qlora", &format!("{wq}.scales"), |scales| scales[..4].fill(0xff)),
+            BadFile,
+            "element 0 is NaN",
+        ),
+        (
+            altered("qlora", "output.scales", |scales| scales[2..4].copy_from_slice(&[0x80, 0x7f])),
+            BadFile,
+            "element 0 is",
+        ),
+        (
+            copy("qlora", &[("lora_args", json!({"rank": 8}))]),
+            BadFile,
+            "lora_args say rank 8, the tensors 16",
+        ),
+        (copy("qlora", &[("lora_args", json!(2))]), BadFile, "params.json, lora_args"),
+        (copy("spinquant", &[("ffn_dim_multiplier", json!(0.5))]), BadFile, "feed_forward.w1.weight"),
+        (copy("meta", &[("quantization_args", json!({}))]), BadFile, "no tensor is as the settings say"),
+    ];
+    for (folder, kind, says) in cases {
+        let error = crate::formats::load(&folder).expect_err(says);
+        assert!(error.kind() == kind && error.to_string().contains(says), "{says}: {error:?}");
+    }
 }
 
 #[test]
@@ -152,16 +250,15 @@ fn the_reference_notices_what_the_settings_say() {
     let reference = Reference::read("logits.json");
     let allowed = reference.allowed(96, 15);
     let same = [("vocab_size", json!(-1)), ("max_seq_len", json!(100)), ("rope_scaling_factor", json!(32))];
-    assert!(reference.off(&load(&changed(&same), Device::Cpu)) <= allowed);
+    assert!(reference.off(&load(&copy("meta", &same), Device::Cpu)) <= allowed);
     let wrong = [
         ("rope_scaling_factor", json!(8)),
         ("use_scaled_rope", json!(false)),
         ("rope_theta", json!(10000.0)),
         ("norm_eps", json!(1e-3)),
-        ("n_kv_heads", json!(2)),
     ];
-    for (key, value) in &wrong[..4] {
-        let off = reference.off(&load(&changed(&[(key, value.clone())]), Device::Cpu));
+    for (key, value) in wrong {
+        let off = reference.off(&load(&copy("meta", &[(key, value)]), Device::Cpu));
         assert!(off > allowed, "{key}: off by {off:.2e} only");
     }
 }
@@ -185,10 +282,10 @@ fn settings_that_contradict_the_tensors_are_refused() {
         ("vocab_size", json!(97), BadFile, "97 tokens, but the embedding has 96 rows"),
     ];
     for (key, value, kind, says) in cases {
-        let error = crate::formats::load(&changed(&[(key, value.clone())])).expect_err(key);
+        let error = crate::formats::load(&copy("meta", &[(key, value.clone())])).expect_err(key);
         assert!(error.kind() == kind && error.to_string().contains(says), "{key} {value}: {error:?}");
     }
-    let alone = changed(&[]);
+    let alone = copy("meta", &[]);
     fs::remove_file(alone.join("params.json")).expect("removed");
     let error = crate::formats::load(&alone).expect_err("no settings");
     assert!(error.to_string().contains("no params.json beside the weights"), "{error}");
@@ -216,7 +313,7 @@ fn shards_of_torch_files_make_one_model() {
 #[test]
 fn flipped_and_cut_files_never_panic() {
     let copy = Scratch::new();
-    for (name, rounds) in [("types.pth", 20_000), ("strided.pth", 2000)] {
+    for (name, rounds) in [("types.pth", 8000), ("strided.pth", 2000)] {
         let whole = fs::read(fixture(name)).expect("the fixture");
         flip(&fixture(name), &copy.join("flipped.pth"), whole.len(), rounds);
         for end in (0..whole.len()).step_by(7) {

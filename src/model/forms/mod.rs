@@ -1,4 +1,5 @@
-//! Compressed forms of Hugging Face folders: each reads the tensors that stand for a weight matrix into a [`Linear`].
+//! Compressed forms of Hugging Face's and Meta's folders: each reads the tensors that stand for a weight matrix into a
+//! [`Linear`].
 //!
 //! To add one: one file here with its [`Kind`], one line in the list below.
 
@@ -37,11 +38,12 @@ macro_rules! forms {
 
 forms! {
     gptq,
+    meta,
 }
 
 /// The form of a checkpoint, if it says one.
 pub(super) fn of(checkpoint: &Checkpoint) -> Result<Option<Box<dyn Form>>> {
-    let Some((method, settings)) = settings(checkpoint)? else { return Ok(None) };
+    let Some(Settings { method, settings, place }) = settings(checkpoint)? else { return Ok(None) };
     let read = || {
         let kind = KINDS.iter().find(|kind| kind.method == method).ok_or_else(|| {
             let known: Vec<_> = KINDS.iter().map(|kind| kind.method).collect();
@@ -50,16 +52,36 @@ pub(super) fn of(checkpoint: &Checkpoint) -> Result<Option<Box<dyn Form>>> {
         })?;
         (kind.read)(checkpoint, &settings)
     };
-    let in_settings =
-        |error: Error| error.at("quantization_config").in_file(checkpoint.path.with_file_name("config.json"));
+    let [file, key] = place;
+    let in_settings = |error: Error| error.at(key).in_file(checkpoint.path.with_file_name(file));
     read().map(Some).map_err(in_settings)
 }
 
-/// The name and the settings of the form.
-fn settings(checkpoint: &Checkpoint) -> Result<Option<(String, Config)>> {
-    let Dialect::HuggingFace(folder) = &checkpoint.dialect else { return Ok(None) };
-    let Some(config) = &folder.config else { return Ok(None) };
-    let Some(settings) = config.object("quantization_config")? else { return Ok(None) };
-    let method = settings.text("quant_method")?.unwrap_or("unnamed").to_owned();
-    Ok(Some((method, settings)))
+/// What a checkpoint says of its form.
+struct Settings {
+    method: String,
+    settings: Config,
+    /// File and key.
+    place: [&'static str; 2],
+}
+
+fn settings(checkpoint: &Checkpoint) -> Result<Option<Settings>> {
+    match &checkpoint.dialect {
+        Dialect::Gguf(_) => Ok(None),
+        Dialect::HuggingFace(folder) => {
+            let Some(config) = &folder.config else { return Ok(None) };
+            let key = "quantization_config";
+            let Some(settings) = config.object(key)? else { return Ok(None) };
+            let method = settings.text("quant_method")?.unwrap_or("unnamed").to_owned();
+            Ok(Some(Settings { method, settings, place: ["config.json", key] }))
+        }
+        Dialect::Meta(folder) => {
+            let key = "quantization_args";
+            let params = folder.params.clone().unwrap_or_default();
+            let has_scales = checkpoint.tensors.keys().any(|name| name.ends_with(".scales"));
+            let is_quantized = has_scales || params.get(key).is_some();
+            let place = ["params.json", key];
+            Ok(is_quantized.then(|| Settings { method: "meta".to_owned(), settings: params, place }))
+        }
+    }
 }
