@@ -41,6 +41,12 @@ impl Config {
         self.0.iter().map(|(key, value)| (key.as_str(), value))
     }
 
+    /// The keys of `self`, and those of `defaults` that it does not have; its `null` is absent for good.
+    #[must_use]
+    pub fn or(&self, defaults: &Self) -> Self {
+        Self(defaults.0.iter().chain(&self.0).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
     /// A non-negative integer that fits in u32.
     ///
     /// # Errors

@@ -117,14 +117,14 @@ fn case(width: u32, block: u32, order: u32, rows: u32, spare: u32, epilogue: Epi
     let params = Params { width, block, order, y_stride, y_offset: spare };
     let call = Call { rows, kv_len: 1 };
     let form = Form { epilogue: Some(epilogue), ..Form::default() };
-    let args = vec![Data::F32(x), Data::F32(table(order as usize)), Data::F32(y)];
+    let args = vec![Data::F32(x), Data::F32(paley(order as usize)), Data::F32(y)];
     let name = format!("{rows} × {width} in blocks of {block}, {epilogue:?}");
     Case::of::<Hadamard>(name, params, call, form, args, tolerance)
 }
 
 /// T of order 1, or of a prime p ≡ 3 (mod 4) plus 1 by Paley's first construction: 1 + S with S the differences' quadratic
 /// characters, bordered by ones.
-fn table(order: usize) -> Vec<f32> {
+pub fn paley(order: usize) -> Vec<f32> {
     let p = order.saturating_sub(1);
     let is_square = |n: usize| (1..p).any(|i| i * i % p == n);
     let entry = |i: usize, j: usize| match (i, j) {
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn rows_of_a_table_are_orthogonal() {
         for order in [1, 4, 12, 20] {
-            let table = table(order);
+            let table = paley(order);
             let rows: Vec<&[f32]> = table.chunks_exact(order).collect();
             for (i, a) in rows.iter().enumerate() {
                 for (j, b) in rows.iter().enumerate() {

@@ -22,6 +22,7 @@ mod kernels_gpu;
 #[cfg(feature = "cli")]
 mod program;
 mod pth;
+mod qlr;
 mod quants;
 mod shaders;
 #[cfg(feature = "wgpu")]

@@ -39,6 +39,7 @@ macro_rules! forms {
 forms! {
     gptq,
     meta,
+    qlr,
 }
 
 /// The form of a checkpoint, if it says one.
