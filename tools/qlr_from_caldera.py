@@ -1,4 +1,4 @@
-"""Rewrites CALDERA's pickled layers to the layout `qlr` (docs/formats.md).
+"""Rewrites CALDERA's pickled layers to the layout `qlr` (docs/qlr.md).
 
     python3 tools/qlr_from_caldera.py BASE OUT quant_layer_0.pt quant_layer_1.pt ...
 

@@ -99,8 +99,11 @@ fn codes_stay_whole_numbers() {
     assert_eq!([side.down.format(), side.up.format()], [Format::E8P, Format::E8P]);
 }
 
+/// A tensor and what becomes of its bytes.
+type Edit<'a> = (&'a str, fn(&Tensor, &mut [u8]));
+
 /// A copy of the folder after `change` of its settings, and of the bytes of the tensors that `edit` names.
-fn changed(change: impl Fn(&mut Value), edit: &[(&str, fn(&Tensor, &mut [u8]))]) -> Scratch {
+fn changed(change: impl Fn(&mut Value), edit: &[Edit<'_>]) -> Scratch {
     let copy = Scratch::new();
     let text = fs::read(fixture().join("config.json")).expect("config.json");
     let mut config: Value = serde_json::from_slice(&text).expect("JSON");

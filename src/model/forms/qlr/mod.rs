@@ -1,6 +1,6 @@
 //! `qlr`, this project's neutral layout of compressed linears in safetensors: y = post(Q · pre(x) + scale · L (R · pre(x))) +
 //! bias with Q, L and R each in a codec, and transforms of the input and the output. What CALDERA makes (Saha et al. 2024,
-//! arXiv 2405.18886) stands in it, and so can whatever else is made of these parts. `docs/formats.md` specifies it.
+//! arXiv 2405.18886) stands in it, and so can whatever else is made of these parts. `docs/qlr.md` specifies it.
 
 mod lattice;
 mod settings;
