@@ -10,6 +10,8 @@ struct Params {
     head_dim: u32,
     pages_per_sequence: u32,
     scale: f32,
+    window: u32,
+    cap: f32,
 }
 
 var<immediate> p: Params;
@@ -26,6 +28,11 @@ override PAIRS: u32 = 32u;
 // Pairs of a thread.
 override OWN: u32 = (PAIRS + 31u) / 32u;
 
+// Whether rows see less than all of their keys.
+override WINDOWED: bool = false;
+// What scores stay below, softly; 0 for nothing.
+override CAP: f32 = 0.0;
+
 // A score that no key reaches; finite, so that differences of scores are.
 const NOTHING = -3.0e38;
 
@@ -39,6 +46,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     let row = group.y;
     let kv_head = head / (p.heads / p.kv_heads);
     let keys_seen = rows[row].y + 1u;
+    let first_seen = keys_seen - min(keys_seen, p.window);
     let first_page = rows[row].z * p.pages_per_sequence;
     for (var pair = thread; pair < PAIRS; pair += 32u) {
         let at = row * p.q_stride + p.q_offset + 2u * (head * PAIRS + pair);
@@ -49,16 +57,19 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     var sums: array<vec2<f32>, 4>;
     var largest = NOTHING;
     var total = 0.0;
-    for (var first = 0u; first < keys_seen; first += 32u) {
+    for (var first = first_seen / 32u * 32u; first < keys_seen; first += 32u) {
         let count = min(32u, keys_seen - first);
         let page = ((pages[first_page + first / 32u] * p.kv_heads + kv_head) * 32u) * PAIRS;
         var score = NOTHING;
-        if (thread < count) {
+        if (thread < count && (!WINDOWED || first + thread >= first_seen)) {
             var products = vec2<f32>(0.0);
             for (var pair = 0u; pair < PAIRS; pair++) {
                 products += query[pair] * unpack_pair(keys[page + thread * PAIRS + pair]);
             }
             score = products.x + products.y;
+            if (CAP > 0.0) {
+                score = soft_cap(vec4<f32>(score), CAP).x;
+            }
         }
         scores[thread] = score;
         workgroupBarrier();
@@ -67,6 +78,9 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             largest = max(largest, scores[t]);
         }
         weights[thread] = exp(score - largest);
+        if (WINDOWED && first + thread < first_seen) {
+            weights[thread] = 0.0;
+        }
         // The scores of the next page are written after this barrier, its weights after the one above.
         workgroupBarrier();
         let shrink = exp(before - largest);
@@ -74,7 +88,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         for (var i = 0u; i < OWN; i++) {
             sums[i] *= shrink;
         }
-        for (var t = 0u; t < count; t++) {
+        for (var t = select(0u, first_seen - min(first_seen, first), WINDOWED); t < count; t++) {
             let weight = weights[t];
             total += weight;
             for (var i = 0u; i < OWN; i++) {

@@ -4,6 +4,7 @@ struct Params {
     kv_len: u32,
     heads: u32,
     head_dim: u32,
+    window: u32,
 }
 
 var<immediate> p: Params;
@@ -21,7 +22,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let splits = splits_of(rows[row].y + 1u);
     let down = p.heads * (p.head_dim + 1u);
-    let first = row * splits_of(p.kv_len) * down + head * (p.head_dim + 1u);
+    let first = row * most_splits() * down + head * (p.head_dim + 1u);
     var top = parts[first + p.head_dim];
     for (var split = 1u; split < splits; split++) {
         top = max(top, parts[first + split * down + p.head_dim]);

@@ -12,6 +12,8 @@ struct Params {
     head_dim: u32,
     pages_per_sequence: u32,
     scale: f32,
+    window: u32,
+    cap: f32,
 }
 
 var<immediate> p: Params;
@@ -34,6 +36,11 @@ override TEAMS: u32 = 4u;
 override THREADS: u32 = TEAM * TEAMS;
 // Pairs of the result in a thread.
 override OWN: u32 = (PAIRS + TEAM - 1u) / TEAM;
+
+// Whether rows see less than all of their keys.
+override WINDOWED: bool = false;
+// What scores stay below, softly; 0 for nothing.
+override CAP: f32 = 0.0;
 
 // A score that no key reaches; finite, so that differences of scores are.
 const NOTHING = -3.0e38;
@@ -60,7 +67,8 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     let row = group.z;
     let keys_seen = rows[row].y + 1u;
     let table = rows[row].z * p.pages_per_sequence;
-    let first_page = split * pages_of_split();
+    let first_seen = keys_seen - min(keys_seen, p.window);
+    let first_page = first_seen / 32u + split * pages_of_split();
     let end_page = min(first_page + pages_of_split(), (keys_seen + 31u) / 32u);
     // The split of another row, with more keys.
     if (first_page >= end_page) {
@@ -86,12 +94,20 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     for (var first = first_page; first < end_page; first += TEAMS) {
         let index = first + team;
         var count = 0u;
+        // The first key of the page that is seen.
+        var start = 0u;
         var page = 0u;
         if (index < end_page) {
             count = min(32u, keys_seen - 32u * index);
+            if (WINDOWED) {
+                start = first_seen - min(first_seen, 32u * index);
+            }
             page = (pages[table + index] * p.kv_heads + kv_head) * 32u * PAIRS;
         }
         for (var key = lane; key < count; key += TEAM) {
+            if (WINDOWED && key < start) {
+                continue;
+            }
             var score: array<vec4<f32>, 2>;
             for (var i = 0u; i < PAIRS / PAIRS_OF_KEY; i++) {
                 let k = unpack_key(keys[(page + key * PAIRS) / PAIRS_OF_KEY + i]);
@@ -104,6 +120,9 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
                 }
             }
             for (var quad = 0u; quad < QUADS; quad++) {
+                if (CAP > 0.0) {
+                    score[quad] = soft_cap(score[quad], CAP);
+                }
                 scores[(32u * team + key) * QUADS + quad] = score[quad];
             }
         }
@@ -111,10 +130,13 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         var shrink: array<vec4<f32>, 2>;
         for (var quad = 0u; quad < QUADS; quad++) {
             var top = largest[quad];
-            for (var t = 0u; t < count; t++) {
+            for (var t = start; t < count; t++) {
                 top = max(top, scores[(32u * team + t) * QUADS + quad]);
             }
             for (var key = lane; key < count; key += TEAM) {
+                if (WINDOWED && key < start) {
+                    continue;
+                }
                 let at = (32u * team + key) * QUADS + quad;
                 weights[at] = exp(scores[at] - top);
             }
@@ -129,7 +151,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
                 sums[i * QUADS + quad] *= shrink[quad];
             }
         }
-        for (var t = 0u; t < count; t++) {
+        for (var t = start; t < count; t++) {
             for (var quad = 0u; quad < QUADS; quad++) {
                 let weight = weights[(32u * team + t) * QUADS + quad];
                 total[quad] += weight;
@@ -180,7 +202,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         }
         workgroupBarrier();
     }
-    let splits = splits_of(p.kv_len);
+    let splits = most_splits();
     let width = 2u * PAIRS;
     let of_split = (row * splits + split) * p.heads + first_head;
     for (var i = thread; i < heads * width; i += THREADS) {

@@ -12,6 +12,8 @@ struct Params {
     head_dim: u32,
     pages_per_sequence: u32,
     scale: f32,
+    window: u32,
+    cap: f32,
 }
 
 var<immediate> p: Params;
@@ -30,6 +32,11 @@ override HEADS: u32 = 1u;
 override ROWS: u32 = 32u / HEADS;
 // Vectors of the result in a thread, at most 4.
 override OWN: u32 = (FOURS + 7u) / 8u;
+
+// Whether rows see less than all of their keys.
+override WINDOWED: bool = false;
+// What scores stay below, softly; 0 for nothing.
+override CAP: f32 = 0.0;
 
 // Keys of a tile: as many as have room in 8 KiB with heads of 128. Tiles do not reach over pages.
 const KEYS = 64u / ELEMENT;
@@ -79,17 +86,21 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     while (begin < end_row) {
         let sequence = rows[begin].z;
         var last = rows[begin].y;
+        var least = last;
         var end = begin + 1u;
         while (end < end_row && rows[end].z == sequence) {
             last = max(last, rows[end].y);
+            least = min(least, rows[end].y);
             end++;
         }
-        // Keys that a query sees.
+        // Keys that a query sees: those before this one, from the other on.
         var seen: vec4<u32>;
         for (var i = 0u; i < 4u; i++) {
             seen[i] = select(0u, rows[row_of[i]].y + 1u, row_of[i] >= begin && row_of[i] < end);
         }
-        for (var first = 0u; first <= last; first += KEYS) {
+        let from_key = seen - min(seen, vec4<u32>(p.window));
+        let first_key = least + 1u - min(least + 1u, p.window);
+        for (var first = first_key / KEYS * KEYS; first <= last; first += KEYS) {
             let count = min(KEYS, last + 1u - first);
             let page = pages[sequence * p.pages_per_sequence + first / 32u];
             let at = ((page * p.kv_heads + kv_head) * 32u + first % 32u) * FOURS;
@@ -110,8 +121,16 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             }
             var top = largest;
             for (var j = 0u; j < OF_THREAD; j++) {
-                let is_seen = vec4<u32>(first + lane + 8u * j) < seen;
-                scores[j] = select(vec4<f32>(NOTHING), scores[j] * p.scale, is_seen);
+                let key = vec4<u32>(first + lane + 8u * j);
+                var is_seen = key < seen;
+                if (WINDOWED) {
+                    is_seen = is_seen & (key >= from_key);
+                }
+                var score = scores[j] * p.scale;
+                if (CAP > 0.0) {
+                    score = soft_cap(score, CAP);
+                }
+                scores[j] = select(vec4<f32>(NOTHING), score, is_seen);
                 top = max(top, scores[j]);
             }
             parts[thread] = top;
@@ -123,7 +142,11 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             largest = top;
             total *= shrink;
             for (var j = 0u; j < OF_THREAD; j++) {
-                let is_seen = vec4<u32>(first + lane + 8u * j) < seen;
+                let key = vec4<u32>(first + lane + 8u * j);
+                var is_seen = key < seen;
+                if (WINDOWED) {
+                    is_seen = is_seen & (key >= from_key);
+                }
                 let weight = select(vec4<f32>(0.0), exp(scores[j] - top), is_seen);
                 total += weight;
                 weights[8u * (lane + 8u * j) + block] = weight;

@@ -7,6 +7,7 @@ struct Params {
     tokens: u32,
     code_stride: u32,
     scale_stride: u32,
+    scale: f32,
 }
 
 var<immediate> p: Params;
@@ -26,6 +27,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     var w = decode32(token * p.code_stride, token * p.scale_stride, unit);
     for (var i = 0u; i < min(32u, p.width - 32u * unit); i++) {
-        x[row * p.width + 32u * unit + i] = w[i / 4u][i % 4u];
+        x[row * p.width + 32u * unit + i] = p.scale * w[i / 4u][i % 4u];
     }
 }

@@ -1,4 +1,4 @@
-// rms_norm: a workgroup per row; the fragments before say how it adds, and from where.
+// rms_norm: a workgroup per row; the fragments before say how it adds, from where, and what becomes of the result.
 struct Params {
     rows: u32,
     kv_len: u32,
@@ -22,6 +22,6 @@ fn main(place: Place) {
     let sum = sum_of_group(place, vec4<f32>(squares, 0.0, 0.0, 0.0)).x;
     let scale = 1.0 / sqrt(sum / f32(p.width) + p.epsilon);
     for (var i = place.thread; i < p.width; i += WG) {
-        y[to_row + i] = x[from_row + i] * scale * gain[i];
+        finish(to_row + i, x[from_row + i] * scale * gain[i]);
     }
 }

@@ -1,6 +1,10 @@
-//! `y[r, h, :] = Σₜ softmaxₜ(scale · q[r, h, :]·k[t, g, :]) · v[t, g, :]` over t = 0 ..= position(r), with g the KV head
+//! `y[r, h, :] = Σₜ softmaxₜ(s(scale · q[r, h, :]·k[t, g, :])) · v[t, g, :]` over t = 0 ..= position(r), with g the KV head
 //! of query head h: causal attention with grouped queries (Ainslie et al. 2023, arXiv 2305.13245), one pass with
 //! a running maximum (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
+//!
+//! With a window, t begins at position(r) + 1 − window (Beltagy et al. 2020, arXiv 2004.05150). With a cap, scores are
+//! bent by `s(a) = cap · tanh(a / cap)` (Gemma Team 2024, arXiv 2408.00118), else s(a) = a. A model without them runs
+//! shaders without them.
 //!
 //! A row sees the keys of its own sequence up to its own position, those of earlier rows of the same call included. The
 //! best variant is for many rows: it computes tiles of queries by keys, and fetches keys and values once for all query
@@ -34,7 +38,14 @@ pub struct Params {
     pub pages_per_sequence: u32,
     /// Factor of the scores, usually 1/√head_dim.
     pub scale: f32,
+    /// Keys that a row sees at most, its own among them; `pages_per_sequence` · [`PAGE`] for all.
+    pub window: u32,
+    /// What scores stay below, softly; 0 for nothing.
+    pub cap: f32,
 }
+
+/// `cap · tanh(a / cap)`.
+pub(super) const SOFT_CAP: Fragment = Fragment::Text(include_str!("../../shaders/part/soft_cap.wgsl"));
 
 /// The home.
 #[derive(Debug)]
@@ -48,12 +59,16 @@ impl Home for Attend {
     const VARIANTS: &'static [Variant] = &[
         Variant {
             name: "tile",
-            fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/attend_tile.wgsl"))],
+            fragments: &[
+                Fragment::Kv,
+                SOFT_CAP,
+                Fragment::Text(include_str!("../../shaders/attend_tile.wgsl")),
+            ],
             needs: Needs::NOTHING,
         },
         Variant {
             name: "plain",
-            fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/attend.wgsl"))],
+            fragments: &[Fragment::Kv, SOFT_CAP, Fragment::Text(include_str!("../../shaders/attend.wgsl"))],
             needs: Needs::NOTHING,
         },
     ];
@@ -64,10 +79,11 @@ impl Home for Attend {
     }
 
     fn overrides(p: &Params, variant: &Variant) -> Overrides {
-        match variant.name {
+        let shape = match variant.name {
             "tile" => vec![("FOURS", f64::from(p.head_dim / 4)), ("HEADS", f64::from(heads_of_group(p)))],
             _ => vec![("PAIRS", f64::from(p.head_dim / 2))],
-        }
+        };
+        shape.into_iter().chain(mechanisms(p)).collect()
     }
 
     fn grid(p: &Params, call: Call, variant: &Variant) -> [u32; 3] {
@@ -85,7 +101,7 @@ impl Home for Attend {
         };
         let look = Look { p, form, rows, pages, q, keys, values };
         for (row, head, y) in look.heads_of(call, y) {
-            let (mean, _) = look.over(row, head, 0..rows[row * ROW_WORDS + 1] + 1);
+            let (mean, _) = look.over(row, head, seen(p, rows[row * ROW_WORDS + 1]));
             y.iter_mut().zip(mean).for_each(|(y, mean)| *y = mean as f32);
         }
     }
@@ -112,6 +128,11 @@ impl Home for Attend {
             (shape(8, 2, 64), [run(0, 14, 3), run(2, 47, 2), run(1, 0, 7)].concat()),
             (shape(15, 1, 96), [run(0, 31, 3), run(1, 15, 2)].concat()),
             (shape(2, 2, 128), [run(2, 60, 6), run(0, 3, 1)].concat()),
+            // Windows that begin inside a page and at its edge, in one tile and over several; bent scores.
+            (windowed(shape(2, 1, 8), 33), vec![(0, 2), (1, 64), (2, 65)]),
+            (windowed(shape(4, 2, 64), 5), [run(0, 30, 6), run(2, 90, 1), run(1, 0, 7)].concat()),
+            (capped(shape(2, 1, 8), 1.5), vec![(0, 40)]),
+            (capped(windowed(shape(2, 2, 256), 32), 0.5), vec![(1, 95), (1, 96)]),
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
         [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
@@ -122,6 +143,17 @@ impl Home for Attend {
 pub(super) fn heads_of_group(p: &Params) -> u32 {
     let heads = p.heads / p.kv_heads;
     heads.div_ceil(heads.div_ceil(if p.head_dim <= 128 { 8 } else { 4 }))
+}
+
+/// Whether rows see less than all of their keys, and what bends scores.
+pub(super) fn mechanisms(p: &Params) -> Overrides {
+    let windowed = if p.window < PAGE * p.pages_per_sequence { 1.0 } else { 0.0 };
+    vec![("WINDOWED", windowed), ("CAP", f64::from(p.cap))]
+}
+
+/// The keys that a row at `position` sees.
+pub(super) fn seen(p: &Params, position: u32) -> Range<u32> {
+    position + 1 - (position + 1).min(p.window)..position + 1
 }
 
 /// Groups of query heads.
@@ -164,7 +196,9 @@ impl Look<'_> {
         let score = |t: u32| {
             let products =
                 q.iter().enumerate().map(|(i, &q)| f64::from(q) * f64::from(kv.get(keys, at(t) + i)));
-            products.sum::<f64>() * f64::from(p.scale)
+            let score = products.sum::<f64>() * f64::from(p.scale);
+            let cap = f64::from(p.cap);
+            if cap > 0.0 { cap * (score / cap).tanh() } else { score }
         };
         let scores: Vec<f64> = places.clone().map(score).collect();
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -187,7 +221,19 @@ pub(super) fn shape(heads: u32, kv_heads: u32, head_dim: u32) -> Params {
         head_dim,
         pages_per_sequence: 4,
         scale: 1.0 / (head_dim as f32).sqrt(),
+        window: 4 * PAGE,
+        cap: 0.0,
     }
+}
+
+/// The same with a window.
+pub(super) fn windowed(params: Params, window: u32) -> Params {
+    Params { window, ..params }
+}
+
+/// The same with scores that stay below `cap`.
+pub(super) fn capped(params: Params, cap: f32) -> Params {
+    Params { cap, ..params }
 }
 
 /// The same with `spare` elements more to a row, `offset` of them before the queries.
@@ -203,8 +249,19 @@ pub(super) fn run(sequence: u32, first: u32, count: u32) -> Vec<(u32, u32)> {
 fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
     let made = made_up(kv, params, places);
     let Params { heads, kv_heads, head_dim, q_offset, .. } = params;
-    let name = format!("{heads} heads of {head_dim} on {kv_heads} from {q_offset}, {}", made.places);
+    let name = format!(
+        "{heads} heads of {head_dim} on {kv_heads} from {q_offset}, {}{}",
+        made.places,
+        mechanisms_of(&params)
+    );
     Case::of::<Attend>(name, params, made.call, made.form, made.args, made.tolerance)
+}
+
+/// For the names of cases.
+pub(super) fn mechanisms_of(p: &Params) -> String {
+    let window = if p.window < PAGE * p.pages_per_sequence { format!(", window {}", p.window) } else { String::new() };
+    let cap = if p.cap > 0.0 { format!(", cap {}", p.cap) } else { String::new() };
+    window + &cap
 }
 
 /// What the cases of attention are about.
@@ -218,7 +275,7 @@ pub(super) struct MadeUp {
     pub(super) places: String,
 }
 
-/// Rows of sequences at positions; keys and values that no row may see are NaN.
+/// Rows of sequences at positions; keys and values that no row may see are NaN, those before all windows too.
 pub(super) fn made_up(kv: KvType, params: Params, places: &[(u32, u32)]) -> MadeUp {
     let mut seed = Seed::new(9);
     let Params { heads, kv_heads, head_dim, pages_per_sequence, scale, .. } = params;
@@ -229,10 +286,10 @@ pub(super) fn made_up(kv: KvType, params: Params, places: &[(u32, u32)]) -> Made
     let mut values = keys.clone();
     let (mut k_norm, mut v_largest) = (0.0f32, 0.0f32);
     for sequence in 0..3 {
-        let last = places.iter().filter(|place| place.0 == sequence).map(|place| place.1).max();
-        for (position, head) in
-            (0..last.map_or(0, |last| last + 1)).flat_map(|t| (0..kv_heads).map(move |h| (t, h)))
-        {
+        let seen = || places.iter().filter(|place| place.0 == sequence).map(|place| seen(&params, place.1));
+        let (first, end) = (seen().map(|seen| seen.start).min(), seen().map(|seen| seen.end).max());
+        let positions = first.unwrap_or(0)..end.unwrap_or(0);
+        for (position, head) in positions.flat_map(|t| (0..kv_heads).map(move |h| (t, h))) {
             let at = kv_at(&pages, pages_per_sequence, sequence, position, head, kv_heads, head_dim);
             let key = made::activations(&mut seed, 1, head_dim as usize, head_dim as usize);
             let value = made::activations(&mut seed, 1, head_dim as usize, head_dim as usize);
@@ -251,12 +308,13 @@ pub(super) fn made_up(kv: KvType, params: Params, places: &[(u32, u32)]) -> Made
     let q_norm =
         q.windows(head_dim as usize).map(|q| made::largest_norm(q, q.len(), q.len())).fold(0.0, f32::max);
     let kv_len = 1 + places.iter().map(|place| place.1).max().unwrap_or(0);
-    // An error of a score is a relative error of its weight, exp adds 3 + 2|x| units of e^x ≤ 1, each tile of 16 keys or
-    // more rescales once; errors of weights move the mean of the values by at most twice themselves; the sums over
+    // An error of a score is a relative error of its weight, and a bent one has those of
+    // 1 − 2 / (exp + 1) besides, of a magnitude of the cap; exp adds 3 + 2|x| units of e^x ≤ 1, each tile of 16 keys or more rescales once; errors of weights move the mean of the values by at most twice themselves; the sums over
     // keys add theirs. They move the logarithm of the sum of weights by as much as values of 1, and it is rounded with
     // the largest score.
     let of_weights =
         Tolerance::dot(k_norm, q_norm * scale).and(Tolerance::roundings(5 + kv_len.div_ceil(16), 1.0));
+    let of_weights = of_weights.and(Tolerance::roundings(8, params.cap));
     let of_sums = Tolerance::roundings(8 + kv_len.isqrt(), 1.0);
     let of_logarithm = Tolerance::roundings(2, k_norm * q_norm * scale + (kv_len as f32).ln());
     let tolerance = Tolerance((2.0 * of_weights.0 + of_sums.0) * v_largest.max(1.0)).and(of_logarithm);

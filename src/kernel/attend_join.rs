@@ -19,6 +19,8 @@ pub struct Params {
     pub heads: u32,
     /// Elements of a head.
     pub head_dim: u32,
+    /// As in `attend`.
+    pub window: u32,
 }
 
 /// The home.
@@ -36,7 +38,7 @@ impl Home for AttendJoin {
     }];
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
-        match splits(call.kv_len) {
+        match splits(call.kv_len, p.window) {
             1 => [0; 3],
             _ => [(p.heads * p.head_dim).div_ceil(64), call.rows, 1],
         }
@@ -46,14 +48,16 @@ impl Home for AttendJoin {
         let [Arg::U32(rows), Arg::F32(parts), Arg::F32Mut(y)] = args else {
             unreachable!("checked by the caller")
         };
-        let splits = splits(call.kv_len) as usize;
+        let splits = splits(call.kv_len, p.window) as usize;
         if splits == 1 {
             return;
         }
         let (heads, head_dim) = (p.heads as usize, p.head_dim as usize);
         for (at, y) in y.chunks_exact_mut(head_dim).take(call.rows as usize * heads).enumerate() {
             let (row, head) = (at / heads, at % heads);
-            let seen = (rows[row * ROW_WORDS + 1] + 1).div_ceil(PAGE * pages_of_split(call.kv_len));
+            let count = rows[row * ROW_WORDS + 1] + 1;
+            let pages = count.div_ceil(PAGE) - (count - count.min(p.window)) / PAGE;
+            let seen = pages.div_ceil(pages_of_split(call.kv_len, p.window));
             let part = |split: u32| {
                 let place = (row * splits + split as usize) * heads + head;
                 &parts[place * (head_dim + 1)..][..=head_dim]
@@ -70,7 +74,7 @@ impl Home for AttendJoin {
     }
 
     fn work(p: &Params, call: Call, _form: Form) -> Work {
-        let splits = match splits(call.kv_len) {
+        let splits = match splits(call.kv_len, p.window) {
             1 => return Work::default(),
             splits => f64::from(splits),
         };
@@ -79,12 +83,13 @@ impl Home for AttendJoin {
     }
 
     fn cases() -> Vec<Case> {
-        let shape = |heads, head_dim| Params { heads, head_dim };
+        let shape = |heads, head_dim| Params { heads, head_dim, window: 1 << 20 };
         vec![
             case(shape(2, 8), &[600]),
             case(shape(1, 2), &[511]),
             case(shape(3, 80), &[512, 287, 288, 3]),
             case(shape(9, 64), &[1500, 9000]),
+            case(Params { window: 600, ..shape(2, 8) }, &[3, 511, 700, 2000]),
         ]
     }
 }
@@ -92,15 +97,16 @@ impl Home for AttendJoin {
 /// Rows at positions, each of a sequence of its own; parts of splits without keys of the row are NaN.
 fn case(params: Params, positions: &[u32]) -> Case {
     let mut seed = Seed::new(5);
-    let Params { heads, head_dim } = params;
+    let Params { heads, head_dim, window } = params;
     let kv_len = 1 + positions.iter().copied().max().unwrap_or(0);
-    let (splits, keys) = (splits(kv_len), PAGE * pages_of_split(kv_len));
+    let (splits, pages) = (splits(kv_len, window), pages_of_split(kv_len, window));
     let mut parts = Vec::new();
     let (mut largest, mut sums) = (0.0f32, 0.0f32);
     for &position in positions {
+        let first_page = (position + 1).saturating_sub(window) / PAGE;
         for split in 0..splits {
             for _ in 0..heads {
-                if split > position / keys {
+                if split > (position / PAGE - first_page) / pages {
                     parts.extend(vec![f32::NAN; head_dim as usize + 1]);
                     continue;
                 }

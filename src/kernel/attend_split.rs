@@ -4,7 +4,8 @@
 //! `parts[r, s, h, :] = Σₜ softmaxₜ(scale · q[r, h, :]·k[t, g, :]) · v[t, g, :]` and
 //! `parts[r, s, h, head_dim] = ln Σₜ exp(scale · q[r, h, :]·k[t, g, :])` over t in s,
 //!
-//! which `attend_join` makes one. Where a submission has so few keys that a split has them all, the result goes to y at
+//! which `attend_join` makes one. With a window, the splits are those of the pages that it reaches into, and s bends scores
+//! as in `attend`. Where a submission has so few keys that a split has them all, the result goes to y at
 //! once, parts stays as it was, and there is nothing to join: then a layer is decoded in 8 dispatches, else in 9.
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::base::Seed;
 
-use attend::{Look, aside, groups, heads_of_group, made_up, shape};
+use attend::{Look, aside, capped, groups, heads_of_group, made_up, shape, windowed};
 
 pub use super::attend::Params;
 
@@ -46,10 +47,10 @@ impl Home for AttendSplit {
         ArgKind::F32Mut,
     ];
     const VARIANTS: &'static [Variant] = &[
-        Variant { name: "team", fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, BODY], needs: Needs::NOTHING },
+        Variant { name: "team", fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY], needs: Needs::NOTHING },
         // Where threads are lanes of a CPU's vectors, as many as it has: a barrier is nearly free then.
-        Variant { name: "thread", fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, BODY], needs: Needs::NOTHING },
-        Variant { name: "plain", fragments: &[Fragment::Kv, KEY_PAIR, SPLITS, BODY], needs: Needs::NOTHING },
+        Variant { name: "thread", fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY], needs: Needs::NOTHING },
+        Variant { name: "plain", fragments: &[Fragment::Kv, KEY_PAIR, SPLITS, attend::SOFT_CAP, BODY], needs: Needs::NOTHING },
     ];
 
     fn suits(p: &Params, variant: &Variant) -> bool {
@@ -63,11 +64,13 @@ impl Home for AttendSplit {
             _ => (32.0, 1.0),
         };
         let heads = f64::from(heads_of_group(p));
-        vec![("PAIRS", f64::from(p.head_dim / 2)), ("HEADS", heads), ("TEAM", team), ("TEAMS", teams)]
+        let shape =
+            [("PAIRS", f64::from(p.head_dim / 2)), ("HEADS", heads), ("TEAM", team), ("TEAMS", teams)];
+        shape.into_iter().chain(attend::mechanisms(p)).collect()
     }
 
     fn grid(p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
-        [groups(p), splits(call.kv_len), call.rows]
+        [groups(p), splits(call.kv_len, p.window), call.rows]
     }
 
     fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
@@ -84,11 +87,13 @@ impl Home for AttendSplit {
             unreachable!("checked by the caller")
         };
         let look = Look { p, form, rows, pages, q, keys, values };
-        let (splits, keys) = (splits(call.kv_len), PAGE * pages_of_split(call.kv_len));
+        let (splits, pages) = (splits(call.kv_len, p.window), pages_of_split(call.kv_len, p.window));
         for (row, head, y) in look.heads_of(call, y) {
-            let seen = rows[row * ROW_WORDS + 1] + 1;
-            for split in 0..seen.div_ceil(keys) {
-                let (mean, sum) = look.over(row, head, keys * split..seen.min(keys * (split + 1)));
+            let seen = attend::seen(p, rows[row * ROW_WORDS + 1]);
+            let first_page = seen.start / PAGE;
+            for split in 0..(seen.end.div_ceil(PAGE) - first_page).div_ceil(pages) {
+                let [from, to] = [split, split + 1].map(|split| PAGE * (first_page + pages * split));
+                let (mean, sum) = look.over(row, head, from.max(seen.start)..to.min(seen.end));
                 let place = (row as u32 * splits + split) * p.heads + head;
                 let part = &mut parts[(place * (p.head_dim + 1)) as usize..];
                 let to = if splits == 1 { &mut *y } else { &mut *part };
@@ -105,7 +110,8 @@ impl Home for AttendSplit {
     }
 
     fn cases() -> Vec<Case> {
-        let long = |params| Params { pages_per_sequence: 35, ..params };
+        let long = |params| Params { pages_per_sequence: 35, window: 35 * PAGE, ..params };
+        let slides = |window, params| windowed(Params { pages_per_sequence: 35, ..params }, window);
         let shapes = [
             (shape(2, 1, 8), vec![(0, 2)]),
             (shape(1, 1, 2), vec![(0, 33)]),
@@ -118,33 +124,47 @@ impl Home for AttendSplit {
             (long(shape(2, 1, 8)), vec![(2, 511)]),
             (long(shape(2, 1, 8)), vec![(2, 512), (1, 287), (1, 288), (0, 3)]),
             (long(aside(shape(4, 2, 8), 2, 1)), vec![(0, 1024), (2, 700)]),
+            // Windows: of one split, of two of which a row has one, bent scores beside.
+            (slides(33, shape(2, 1, 8)), vec![(0, 2), (1, 64), (2, 1065)]),
+            (slides(512, shape(2, 1, 8)), vec![(2, 1100), (1, 600), (0, 31)]),
+            (capped(slides(512, shape(4, 2, 8)), 1.5), vec![(1, 543)]),
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
         [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
     }
 }
 
-/// Pages of each split but the last, where the longest sequence has `kv_len` keys.
-pub(super) fn pages_of_split(kv_len: u32) -> u32 {
-    let pages = kv_len.div_ceil(PAGE);
+/// Pages that a row sees at most, where the longest sequence has `kv_len` keys.
+fn pages(kv_len: u32, window: u32) -> u32 {
+    kv_len.div_ceil(PAGE).min(window.div_ceil(PAGE) + 1)
+}
+
+/// Pages of each split but the last.
+pub(super) fn pages_of_split(kv_len: u32, window: u32) -> u32 {
+    let pages = pages(kv_len, window);
     pages.div_ceil(pages.div_ceil(USUAL).min(MOST))
 }
 
-/// Splits of the longest sequence.
-pub(super) fn splits(kv_len: u32) -> u32 {
-    kv_len.div_ceil(PAGE * pages_of_split(kv_len))
+/// The most splits of a row.
+pub(super) fn splits(kv_len: u32, window: u32) -> u32 {
+    pages(kv_len, window).div_ceil(pages_of_split(kv_len, window))
 }
 
 /// The most elements of parts for a row.
 pub(crate) fn width(p: &Params) -> usize {
-    let most = p.pages_per_sequence.div_ceil(USUAL).clamp(1, MOST);
+    let pages = p.pages_per_sequence.min(p.window.div_ceil(PAGE) + 1);
+    let most = pages.div_ceil(USUAL).clamp(1, MOST);
     most as usize * p.heads as usize * (p.head_dim as usize + 1)
 }
 
 fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
     let made = made_up(kv, params, places);
     let Params { heads, kv_heads, head_dim, q_offset, .. } = params;
-    let name = format!("{heads} heads of {head_dim} on {kv_heads} from {q_offset}, {}", made.places);
+    let name = format!(
+        "{heads} heads of {head_dim} on {kv_heads} from {q_offset}, {}{}",
+        made.places,
+        attend::mechanisms_of(&params)
+    );
     let parts = Data::F32(Seed::new(4).vector(places.len() * width(&params), 1.0));
     let args = made.args.into_iter().chain([parts]).collect();
     Case::of::<AttendSplit>(name, params, made.call, made.form, args, made.tolerance)
@@ -156,17 +176,21 @@ mod tests {
 
     #[test]
     fn splits_are_even_and_have_room() {
-        assert_eq!([1, 32, 511, 512].map(splits), [1; 4]);
-        assert_eq!([513, 1024, 1025, 8192].map(splits), [2, 2, 3, 16]);
-        assert_eq!(pages_of_split(513), 9);
+        let all = 1 << 20;
+        assert_eq!([1, 32, 511, 512].map(|len| splits(len, all)), [1; 4]);
+        assert_eq!([513, 1024, 1025, 8192].map(|len| splits(len, all)), [2, 2, 3, 16]);
+        assert_eq!(pages_of_split(513, all), 9);
+        // A window of 15 pages may reach into 16, and one of 16 into 17.
+        assert_eq!([(8192, 480), (8192, 481), (500, 512)].map(|(len, window)| splits(len, window)), [1, 2, 1]);
         for pages_per_sequence in [1, 16, 17, 100, 4000] {
-            let params = Params { pages_per_sequence, ..shape(1, 1, 2) };
-            for kv_len in (1..=PAGE * pages_per_sequence).step_by(31) {
-                assert!(
-                    splits(kv_len) as usize * 3 <= width(&params),
-                    "{kv_len} of {pages_per_sequence} pages"
-                );
-                assert!(splits(kv_len) <= MOST && (splits(kv_len) > 1 || kv_len <= PAGE * USUAL));
+            for window in [1, 100, 512, 4096, all] {
+                let params = Params { pages_per_sequence, window, ..shape(1, 1, 2) };
+                for kv_len in (1..=PAGE * pages_per_sequence).step_by(31) {
+                    let splits = splits(kv_len, window);
+                    let what = format!("{kv_len} of {pages_per_sequence} pages, window {window}");
+                    assert!(splits as usize * 3 <= width(&params), "{what}");
+                    assert!(splits <= MOST && (splits > 1 || kv_len.min(window) <= PAGE * USUAL), "{what}");
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `x[r, :] = E[token(r), :]`: gathers rows of the embedding matrix `(vocabulary, width)` by token.
+//! `x[r, :] = scale · E[token(r), :]`: gathers rows of the embedding matrix `(vocabulary, width)` by token.
 //!
 //! A matrix too large for one binding is cut by rows; each piece writes only the rows whose token it holds.
 
@@ -25,6 +25,8 @@ pub struct Params {
     pub code_stride: u32,
     /// u32s of a row of scales.
     pub scale_stride: u32,
+    /// Factor of every element.
+    pub scale: f32,
 }
 
 /// The home.
@@ -54,6 +56,7 @@ impl Home for Embed {
             let token = row[0].wrapping_sub(p.first_token);
             if token < p.tokens {
                 matrix.decode_row(token as usize, x);
+                x.iter_mut().for_each(|x| *x *= p.scale);
             }
         }
     }
@@ -64,15 +67,13 @@ impl Home for Embed {
     }
 
     fn cases() -> Vec<Case> {
-        Format::ALL
-            .iter()
-            .flat_map(|&format| [(33, 3, 1), (1, 2, 0), (172, 5, 3), (576, 4, 9)].map(|s| case(format, s)))
-            .collect()
+        let shapes = [(33, 3, 1, 1.0), (1, 2, 0, 1.0), (172, 5, 3, 4.5), (576, 4, 9, 1.0)];
+        Format::ALL.iter().flat_map(|&format| shapes.map(|shape| case(format, shape))).collect()
     }
 }
 
 /// A piece of `tokens` tokens from `first_token` on, and rows in front of it, in it and behind it.
-fn case(format: Format, (width, tokens, first_token): (usize, u32, u32)) -> Case {
+fn case(format: Format, (width, tokens, first_token, scale): (usize, u32, u32, f32)) -> Case {
     let mut seed = Seed::new(1);
     let width = width.next_multiple_of(format.block_len());
     let matrix = made::matrix(&mut seed, format, tokens as usize, width);
@@ -85,9 +86,10 @@ fn case(format: Format, (width, tokens, first_token): (usize, u32, u32)) -> Case
         tokens,
         code_stride: (format.code_words(width) / 4) as u32,
         scale_stride: format.scale_words(width) as u32,
+        scale,
     };
-    // A scale times a code plus a minimum: two roundings more or less, of terms larger than their sum.
-    let tolerance = Tolerance::roundings(4, 30.0 / 8.0);
+    // A scale times a code plus a minimum: two roundings more or less, of terms larger than their sum; and the factor's.
+    let tolerance = Tolerance::roundings(5, scale * 30.0 / 8.0);
     let call = Call { rows: rows.len() as u32, kv_len: 1 };
     let form = Form { format: Some(format), ..Form::default() };
     let args = vec![made::rows(&rows), Data::Matrix(matrix), Data::F32(x)];

@@ -368,8 +368,12 @@ macro_rules! kernels {
 kernels! {
     /// Gathers rows of the embedding matrix by token.
     Embed => embed,
+    /// Adds a vector for the position of each row.
+    Positions => positions,
     /// Root-mean-square normalisation with a gain.
     RmsNorm => rms_norm,
+    /// Normalisation to mean 0 and variance 1, with a gain and a bias.
+    LayerNorm => layer_norm,
     /// A matrix times a few rows, one dot product per output element: decode.
     Matvec => matvec,
     /// silu of one product, times another: decode of the gated half of a feed-forward network.
@@ -384,6 +388,8 @@ kernels! {
     Gather => gather,
     /// The Walsh–Hadamard transform of blocks of each row.
     Hadamard => hadamard,
+    /// Root-mean-square normalisation of each head of queries and keys.
+    HeadNorm => head_norm,
     /// Rotates query and key heads by their position.
     Rope => rope,
     /// Writes keys and values to their pages.
@@ -398,6 +404,12 @@ kernels! {
     AttendJoin => attend_join,
     /// silu(gate) · up.
     Swiglu => swiglu,
+    /// gelu(gate) · up.
+    Geglu => geglu,
+    /// gelu(up).
+    Gelu => gelu,
+    /// Bends logits to stay below a cap.
+    SoftCap => soft_cap,
     /// Gathers the rows whose logits are wanted.
     Pick => pick,
     /// The same, normalised.

@@ -9,6 +9,7 @@ use crate::base::Seed;
 pub use super::rms_norm::Params;
 
 const PICKED: Fragment = Fragment::Text(include_str!("../../shaders/pick_norm.wgsl"));
+const STORE: Fragment = Fragment::Text(include_str!("../../shaders/part/epilogue_store.wgsl"));
 
 /// The home. The last argument lists the rows of x.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl Home for PickNorm {
             fragments: &[
                 Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl")),
                 PICKED,
+                STORE,
                 rms_norm::BODY,
             ],
             needs: Needs::SUBGROUP,
@@ -33,6 +35,7 @@ impl Home for PickNorm {
             fragments: &[
                 Fragment::Text(include_str!("../../shaders/part/reduce_plain.wgsl")),
                 PICKED,
+                STORE,
                 rms_norm::BODY,
             ],
             needs: Needs::NOTHING,

@@ -1,10 +1,10 @@
 //! `y[r, i] = x[r, i] · g[i] / sqrt(mean(x[r, :]²) + ε)`: root-mean-square normalisation (Zhang and Sennrich 2019,
-//! arXiv 1910.07467) with a gain.
+//! arXiv 1910.07467) with a gain. With the epilogue `Add`, the result is added to y.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant,
+    Arg, ArgKind, Call, Case, Data, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant,
     Work, made,
 };
 use crate::base::Seed;
@@ -33,6 +33,7 @@ impl Home for RmsNorm {
             fragments: &[
                 Fragment::Text(include_str!("../../shaders/part/reduce_subgroup.wgsl")),
                 Fragment::Text(include_str!("../../shaders/part/each_row.wgsl")),
+                Fragment::Epilogue,
                 BODY,
             ],
             needs: Needs::SUBGROUP,
@@ -42,6 +43,7 @@ impl Home for RmsNorm {
             fragments: &[
                 Fragment::Text(include_str!("../../shaders/part/reduce_plain.wgsl")),
                 Fragment::Text(include_str!("../../shaders/part/each_row.wgsl")),
+                Fragment::Epilogue,
                 BODY,
             ],
             needs: Needs::NOTHING,
@@ -56,13 +58,17 @@ impl Home for RmsNorm {
         [call.rows, 1, 1]
     }
 
-    fn twin(p: &Params, call: Call, _form: Form, args: &mut [Arg<'_>]) {
+    fn twin(p: &Params, call: Call, form: Form, args: &mut [Arg<'_>]) {
         let [Arg::F32(x), Arg::F32(gain), Arg::F32Mut(y)] = args else {
             unreachable!("checked by the caller")
         };
         let width = p.width as usize;
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).take(call.rows as usize) {
+            let before = y.to_vec();
             norm(p, x, gain, y);
+            if form.epilogue == Some(Epilogue::Add) {
+                y.iter_mut().zip(before).for_each(|(y, before)| *y += before);
+            }
         }
     }
 
@@ -72,11 +78,14 @@ impl Home for RmsNorm {
     }
 
     fn cases() -> Vec<Case> {
-        [(8, 1), (1, 1), (31, 3), (64, 2), (65, 1), (172, 5), (576, 2), (2048, 1), (4099, 1)].map(case).into()
+        let shapes = [(8, 1), (1, 1), (31, 3), (64, 2), (65, 1), (172, 5), (576, 2), (2048, 1), (4099, 1)];
+        let added = [(8, 1), (65, 3), (640, 1)];
+        let stored = shapes.map(|shape| case(shape, Epilogue::Store));
+        stored.into_iter().chain(added.map(|shape| case(shape, Epilogue::Add))).collect()
     }
 }
 
-/// The body of `rms_norm` and of `pick_norm`, behind `source`.
+/// The body of `rms_norm` and of `pick_norm`, behind `source` and `finish`.
 pub(super) const BODY: Fragment = Fragment::Text(include_str!("../../shaders/rms_norm.wgsl"));
 
 /// For `rms_norm` and `pick_norm`: eight elements a thread, so that short rows do not wait for threads without work.
@@ -106,13 +115,15 @@ pub(super) fn tolerance(x: &[f32], width: usize, rows: usize) -> Tolerance {
     Tolerance::roundings(10 + additions as u32 / 4, largest)
 }
 
-fn case((width, rows): (usize, usize)) -> Case {
+fn case((width, rows): (usize, usize), epilogue: Epilogue) -> Case {
     let mut seed = Seed::new(2);
     let x = made::activations(&mut seed, rows, width, width);
     let gain = seed.vector(width, 2.0);
-    let tolerance = tolerance(&x, width, rows);
+    // What is added to is at most 1.
+    let tolerance = tolerance(&x, width, rows).and(Tolerance::roundings(1, 1.0));
     let call = Call { rows: rows as u32, kv_len: 1 };
     let args = vec![Data::F32(x), Data::F32(gain), Data::F32(seed.vector(rows * width, 1.0))];
     let params = Params { width: width as u32, epsilon: 1e-5 };
-    Case::of::<RmsNorm>(format!("{rows} × {width}"), params, call, Form::default(), args, tolerance)
+    let form = Form { epilogue: Some(epilogue), ..Form::default() };
+    Case::of::<RmsNorm>(format!("{rows} × {width}"), params, call, form, args, tolerance)
 }

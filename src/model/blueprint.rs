@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 
+use super::names::Naming;
+
 /// A transformer: `vocab -> width -> blocks -> norm -> head -> vocab`.
 ///
 /// Every number has been checked by [`Blueprint::read`]: nothing is zero, nothing is absurd, all divide.
@@ -18,23 +20,62 @@ pub struct Blueprint {
     pub vocab: u32,
     /// Positions the model was trained for.
     pub context: u32,
-    /// What RMSNorm adds under the root.
+    /// What rows of the embedding are multiplied by.
+    pub embedding_scale: f32,
+    /// Whether a vector for each position is added to them.
+    pub positions: bool,
+    /// How rows are normalised.
+    pub norm: Norm,
+    /// What a norm adds under the root.
     pub norm_eps: f32,
+    /// What logits stay below, softly.
+    pub logit_cap: Option<f32>,
     /// Whether the head is the embedding.
     pub tied: bool,
-    /// The rotary position embedding of all blocks.
-    pub rope: Rope,
-    /// The layers, first to last.
+    /// The rotary position embeddings that blocks choose from.
+    pub ropes: Vec<Rope>,
+    /// What blocks that ask for it multiply their queries by.
+    pub temperature: Option<Temperature>,
+    /// The blocks in the order in which they are computed.
     pub blocks: Vec<Block>,
+    /// How the checkpoint holds the weights.
+    pub layout: Layout,
 }
 
-/// A layer: `x += attention(norm(x))`, `x += ffn(norm(x))`.
+/// `x += attention(norm(x))`, `x += ffn(norm(x))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
+    /// The layer of the checkpoint whose weights these are: that of the block before, which is then computed twice in a
+    /// row, or the next.
+    pub layer: u32,
     /// The first half.
     pub attention: Attention,
+    /// The second half.
+    pub ffn: Ffn,
     /// Elements between gate/up and down.
     pub ffn_width: u32,
+    /// Whether what each half adds is normalised once more before it is added.
+    pub post_norms: bool,
+}
+
+/// How a row is normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// By the root of its mean square, with a gain.
+    RootMeanSquare,
+    /// To mean 0 and variance 1, with a gain and a bias.
+    Layer,
+}
+
+/// What stands between up and down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ffn {
+    /// silu of a gate, times up.
+    SwiGlu,
+    /// gelu of a gate, by its approximation with tanh, times up.
+    GeGlu,
+    /// The same gelu of up; there is no gate.
+    Gelu,
 }
 
 /// Causal attention in which `heads / kv_heads` query heads share each key–value head.
@@ -48,6 +89,50 @@ pub struct Attention {
     pub head_dim: u32,
     /// What a score q·k is multiplied by.
     pub scale: f32,
+    /// Which of the model's rotary embeddings turns queries and keys; without one, their order is known by the mask alone.
+    pub rope: Option<usize>,
+    /// Keys that a query sees at most, that of its own position among them.
+    pub window: Option<u32>,
+    /// What scores stay below, softly.
+    pub cap: Option<f32>,
+    /// The norm of each head of queries and keys, before they turn.
+    pub head_norm: Option<HeadNorm>,
+    /// Whether queries are multiplied by the model's [`Temperature`].
+    pub tempered: bool,
+}
+
+/// Root-mean-square norm over the elements of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadNorm {
+    /// With a gain for queries and one for keys, each `(head_dim)`.
+    Gain,
+    /// With none.
+    Plain,
+}
+
+/// The factor of the queries of a position, `1 + scale · ln(1 + ⌊(position + 1) / floor⌋)`: it keeps the softmax of many
+/// keys as sharp as that of few (Nakanishi 2025, arXiv 2501.19399).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// How much it grows.
+    pub scale: f64,
+    /// Positions of a step.
+    pub floor: f64,
+}
+
+/// How a checkpoint holds the weights of an architecture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layout {
+    /// What its tensors are called.
+    pub naming: Naming,
+    /// Whether the projections to queries, keys and values are one matrix, rows after rows.
+    pub joined_qkv: bool,
+    /// Whether gate and up are one.
+    pub joined_gate_up: bool,
+    /// Whether matrices of blocks are (inputs, outputs).
+    pub transposed: bool,
+    /// What is added to the stored gains of norms.
+    pub gain_offset: f32,
 }
 
 /// Rotary position embedding: pair `i` of a head turns by the angle `position · inv_freq[i]`.
@@ -61,6 +146,8 @@ pub struct Rope {
     pub inv_freq: Vec<f64>,
     /// What sine and cosine are multiplied by; 1 where nothing asks for more.
     pub attention_factor: f32,
+    /// Other frequencies for contexts of more positions than this.
+    pub long: Option<(u32, Vec<f64>)>,
 }
 
 /// Which two elements of a head turn together.
@@ -98,26 +185,75 @@ impl Blueprint {
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
             return Err(Error::bad_file(format!("{} cannot be the epsilon of a norm", self.norm_eps)));
         }
-        for (index, block) in self.blocks.iter().enumerate() {
-            block.check(&self.rope).map_err(|error| error.at(format!("layer {index}")))?;
+        let mut layers = 0;
+        for block in &self.blocks {
+            if block.layer > layers || block.layer + 1 < layers {
+                return Err(Error::internal(format!("layer {} after {layers} layers", block.layer)));
+            }
+            layers = block.layer + 1;
+            let rope = block.attention.rope.map(|rope| {
+                self.ropes.get(rope).ok_or_else(|| Error::internal(format!("there is no rope {rope}")))
+            });
+            block.check(rope.transpose()?).map_err(|error| error.at(format!("layer {}", block.layer)))?;
         }
-        self.rope.check()?;
+        self.ropes.iter().try_for_each(Rope::check)?;
+        self.temperature.iter().try_for_each(Temperature::check)?;
+        let factors = [
+            ("the scale of the embedding", Some(self.embedding_scale)),
+            ("the cap of logits", self.logit_cap),
+        ];
+        factors
+            .into_iter()
+            .try_for_each(|(what, factor)| factor.map_or(Ok(()), |factor| positive(what, factor)))?;
         Ok(self)
+    }
+
+    /// The first block of each layer of the checkpoint.
+    pub fn layers(&self) -> impl Iterator<Item = &Block> {
+        let mut next = 0;
+        self.blocks.iter().filter(move |block| {
+            let is_first = block.layer == next;
+            next += u32::from(is_first);
+            is_first
+        })
+    }
+}
+
+impl Layout {
+    /// Each matrix for itself, under the names of `naming`.
+    pub const fn of(naming: Naming) -> Self {
+        Self { naming, joined_qkv: false, joined_gate_up: false, transposed: false, gain_offset: 0.0 }
+    }
+}
+
+impl Temperature {
+    /// The factor of a position.
+    pub(super) fn of(&self, position: u32) -> f64 {
+        1.0 + self.scale * ((f64::from(position) + 1.0) / self.floor).floor().ln_1p()
+    }
+
+    fn check(&self) -> Result<()> {
+        let is_sound =
+            self.scale.is_finite() && self.scale >= 0.0 && self.floor.is_finite() && self.floor >= 1.0;
+        if !is_sound {
+            return Err(Error::bad_file(format!("{self:?} cannot be the temperature of attention")));
+        }
+        Ok(())
     }
 }
 
 impl Block {
-    /// `count` times this block.
+    /// This block for each of `count` layers.
     ///
     /// # Errors
     /// [`crate::Kind::BadFile`] where no model has so many layers.
     pub(super) fn repeat(self, count: u32) -> Result<Vec<Self>> {
         within("the number of layers", count, MAX_BLOCKS)?;
-        Ok(vec![self; count as usize])
+        Ok((0..count).map(|layer| Self { layer, ..self.clone() }).collect())
     }
 
-    fn check(&self, rope: &Rope) -> Result<()> {
-        let Attention { heads, kv_heads, head_dim, scale } = self.attention;
+    fn check(&self, rope: Option<&Rope>) -> Result<()> {
+        let Attention { heads, kv_heads, head_dim, scale, .. } = self.attention;
         within("the width of the feed-forward network", self.ffn_width, MAX_WIDTH)?;
         within("the number of heads", heads, MAX_WIDTH)?;
         within("the number of key-value heads", kv_heads, heads)?;
@@ -131,16 +267,17 @@ impl Block {
         if !head_dim.is_multiple_of(2) {
             return Err(Error::bad_file(format!("a head of {head_dim} elements has no pairs to rotate")));
         }
-        if rope.dims > head_dim {
+        if let Some(rope) = rope.filter(|rope| rope.dims > head_dim) {
             return Err(Error::bad_file(format!(
                 "{} elements of a head are to be rotated, but a head has {head_dim}",
                 rope.dims
             )));
         }
-        if !(scale.is_finite() && scale > 0.0) {
-            return Err(Error::bad_file(format!("{scale} cannot be the scale of attention")));
+        if self.attention.window == Some(0) {
+            return Err(Error::bad_file("a window of no keys"));
         }
-        Ok(())
+        positive("the scale of attention", scale)?;
+        self.attention.cap.map_or(Ok(()), |cap| positive("the cap of scores", cap))
     }
 }
 
@@ -160,25 +297,32 @@ impl Rope {
         Ok((0..dims / 2).map(|pair| base.powf(-f64::from(2 * pair) / f64::from(dims))).collect())
     }
 
+    /// The frequencies for `context` positions.
+    pub(super) fn frequencies(&self, context: u32) -> &[f64] {
+        self.long.as_ref().filter(|(above, _)| context > *above).map_or(&self.inv_freq, |(_, long)| long)
+    }
+
     fn check(&self) -> Result<()> {
-        if self.inv_freq.len() != self.dims as usize / 2 {
-            return Err(Error::internal(format!(
-                "{} frequencies for {} elements",
-                self.inv_freq.len(),
-                self.dims
-            )));
+        for frequencies in
+            [Some(&self.inv_freq), self.long.as_ref().map(|(_, long)| long)].into_iter().flatten()
+        {
+            if frequencies.len() != self.dims as usize / 2 {
+                let what = format!("{} frequencies for {} elements", frequencies.len(), self.dims);
+                return Err(Error::internal(what));
+            }
+            if let Some(pair) = frequencies.iter().position(|freq| !(freq.is_finite() && *freq > 0.0)) {
+                let what = format!("{} cannot be the rotary frequency of pair {pair}", frequencies[pair]);
+                return Err(Error::bad_file(what));
+            }
         }
-        match self.inv_freq.iter().position(|freq| !(freq.is_finite() && *freq > 0.0)) {
-            Some(pair) => Err(Error::bad_file(format!(
-                "{} cannot be the rotary frequency of pair {pair}",
-                self.inv_freq[pair]
-            ))),
-            None if self.attention_factor.is_finite() && self.attention_factor > 0.0 => Ok(()),
-            None => Err(Error::bad_file(format!(
-                "{} cannot be the factor of the rotation",
-                self.attention_factor
-            ))),
-        }
+        positive("the factor of the rotation", self.attention_factor)
+    }
+}
+
+fn positive(what: &str, value: f32) -> Result<()> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => Err(Error::bad_file(format!("{value} cannot be {what}"))),
     }
 }
 

@@ -1,21 +1,22 @@
 //! The forward pass, on one page: a blueprint and its weights become a store and two plans over it.
 //!
-//! x ← embedding of the token; then in each block x ← x + O·attend(rope(QKV·norm(x))) and
+//! x ← embedding of the token; then in each block x ← x + O·attend(rope(head_norm(QKV·norm(x)))) and
 //! x ← x + down·(silu(gate·norm(x)) ⊙ up·norm(x)); at the end, for the rows that are asked for, logits ← head·norm(x).
 //! (Touvron et al. 2023, arXiv 2302.13971.) Shapes: x (rows, width); q, k, v side by side in qkv
 //! (rows, (heads + 2·kv_heads)·head_dim); gate and up side by side in h (rows, 2·ffn_width).
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{
-    Argmax, Attend, Draw, Embed, Epilogue, Form, KvType, KvWrite, PAGE, Pick, RmsNorm, Rope, Swiglu, TopK,
-    argmax, attend, draw, embed, kv_write, pick, rms_norm, rope, swiglu, top_k,
+    Argmax, Attend, Draw, Embed, Epilogue, Form, Geglu, Gelu, HeadNorm, KvType, KvWrite, LayerNorm, PAGE,
+    Pick, Positions, RmsNorm, Rope, SoftCap, Swiglu, TopK, argmax, attend, draw, embed, geglu, gelu,
+    head_norm, kv_write, layer_norm, pick, positions, rms_norm, rope, soft_cap, swiglu, top_k,
 };
 use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
 
-use super::blueprint::{Blueprint, Pairing};
-use super::place::{Placed, place};
+use super::blueprint::{Attention, Block, Blueprint, Ffn, Pairing};
+use super::place::{Placed, PlacedBlock, PlacedLinear, PlacedNorm, place};
 use super::weights::Weights;
 
 /// What is chosen when a model is lowered.
@@ -120,7 +121,7 @@ pub fn lower(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) ->
 fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) -> Ports {
     let outputs = options.outputs as usize;
     let mut cache = |name: &str| -> Vec<ItemId> {
-        let words = |block: &super::blueprint::Block| {
+        let words = |block: &Block| {
             let attention = &block.attention;
             options.kv.words((options.pages * PAGE * attention.kv_heads * attention.head_dim) as usize)
         };
@@ -162,83 +163,10 @@ impl Pass<'_> {
 
         let x = b.temp("x", Extent::Tokens, width as usize);
         self.embed(b, x)?;
-        for (i, (block, at)) in blueprint.blocks.iter().zip(&placed.blocks).enumerate() {
-            let attention = &block.attention;
-            let (heads, kv_heads, head_dim) = (attention.heads, attention.kv_heads, attention.head_dim);
-            let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-            let stride = q_width + 2 * kv_width;
-            let (keys, values) = (Operand::Item(ports.keys[i]), Operand::Item(ports.values[i]));
-            let (rows, pages) = (Operand::Item(ports.rows), Operand::Item(ports.pages));
-            let pages_per_sequence = options.pages_per_sequence();
-            let kv = Form { kv: Some(options.kv), ..Form::default() };
-            let label = |what: &str| format!("blk.{i}.{what}");
-
-            let h = b.temp("h", Extent::Tokens, width as usize);
-            self.norm(b, label("attn_norm"), Extent::Tokens, x, at.attn_norm, h)?;
-            let qkv = b.temp("qkv", Extent::Tokens, stride as usize);
-            self.linear(b, &label("attn_qkv"), Extent::Tokens, &at.qkv, h, qkv, stride, Epilogue::Store)?;
-            let turn = rope::Params {
-                stride,
-                offset: 0,
-                heads: heads + kv_heads,
-                head_dim,
-                dims: blueprint.rope.dims,
-                interleaved: u32::from(blueprint.rope.pairing == Pairing::Interleaved),
-            };
-            let table = Operand::Item(placed.rope_table);
-            b.step::<Rope>(label("rope"), Extent::Tokens, Form::default(), turn, &[rows, table, qkv])?;
-            let write = kv_write::Params {
-                stride,
-                k_offset: q_width,
-                v_offset: q_width + kv_width,
-                kv_heads,
-                head_dim,
-                pages_per_sequence,
-            };
-            b.step::<KvWrite>(
-                label("kv_write"),
-                Extent::Tokens,
-                kv,
-                write,
-                &[rows, pages, qkv, keys, values],
-            )?;
-            let a = b.temp("a", Extent::Tokens, q_width as usize);
-            let look = attend::Params {
-                q_stride: stride,
-                q_offset: 0,
-                heads,
-                kv_heads,
-                head_dim,
-                pages_per_sequence,
-                scale: attention.scale,
-            };
-            b.step::<Attend>(
-                label("attend"),
-                Extent::Tokens,
-                kv,
-                look,
-                &[rows, pages, qkv, keys, values, a],
-            )?;
-            self.linear(b, &label("attn_output"), Extent::Tokens, &at.o, a, x, width, Epilogue::Add)?;
-
-            let h = b.temp("h", Extent::Tokens, width as usize);
-            self.norm(b, label("ffn_norm"), Extent::Tokens, x, at.ffn_norm, h)?;
-            let gate_up = b.temp("gate_up", Extent::Tokens, 2 * block.ffn_width as usize);
-            let stride = 2 * block.ffn_width;
-            self.linear(
-                b,
-                &label("ffn_gate_up"),
-                Extent::Tokens,
-                &at.gate_up,
-                h,
-                gate_up,
-                stride,
-                Epilogue::Store,
-            )?;
-            let f = b.temp("f", Extent::Tokens, block.ffn_width as usize);
-            let gate = swiglu::Params { width: block.ffn_width };
-            b.step::<Swiglu>(label("swiglu"), Extent::Tokens, Form::default(), gate, &[gate_up, f])?;
-            self.linear(b, &label("ffn_down"), Extent::Tokens, &at.down, f, x, width, Epilogue::Add)?;
+        for (i, block) in blueprint.blocks.iter().enumerate() {
+            let at = &placed.blocks[block.layer as usize];
+            self.attention(b, i, &block.attention, at, x)?;
+            self.ffn(b, i, block, at, x)?;
         }
         let body = b.len();
 
@@ -247,8 +175,12 @@ impl Pass<'_> {
         let last = b.temp("last", Extent::Outputs, width as usize);
         b.step::<Pick>("pick", Extent::Outputs, Form::default(), pick::Params { width }, &[wanted, x, last])?;
         let h = b.temp("h", Extent::Outputs, width as usize);
-        self.norm(b, "output_norm".into(), Extent::Outputs, last, placed.final_norm, h)?;
+        self.norm(b, "output_norm".into(), Extent::Outputs, last, placed.final_norm, h, Epilogue::Store)?;
         self.linear(b, "output", Extent::Outputs, &placed.head, h, logits, vocab, Epilogue::Store)?;
+        if let Some(cap) = blueprint.logit_cap {
+            let params = soft_cap::Params { width: vocab, cap };
+            b.step::<SoftCap>("logit_cap", Extent::Outputs, Form::default(), params, &[logits])?;
+        }
         let logits_end = b.len();
         let (rows, token) = (Operand::Item(ports.rows), Operand::Item(ports.token));
         let largest = argmax::Params { width: vocab };
@@ -264,6 +196,112 @@ impl Pass<'_> {
         Ok(Phase { body, logits: logits_end, argmax, draw: plan.steps.len(), plan })
     }
 
+    /// x ← x + O·attend(rope(head_norm(QKV·norm(x)))), with the keys and values of block `i`.
+    fn attention(
+        &self,
+        b: &mut Builder<'_>,
+        i: usize,
+        attention: &Attention,
+        at: &PlacedBlock,
+        x: Operand,
+    ) -> Result<()> {
+        let Self { blueprint, placed, ports, options } = self;
+        let &Attention { heads, kv_heads, head_dim, scale, window, cap, .. } = attention;
+        let (width, tokens) = (blueprint.width, Extent::Tokens);
+        let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let stride = q_width + 2 * kv_width;
+        let (keys, values) = (Operand::Item(ports.keys[i]), Operand::Item(ports.values[i]));
+        let (rows, pages) = (Operand::Item(ports.rows), Operand::Item(ports.pages));
+        let pages_per_sequence = options.pages_per_sequence();
+        let kv = Form { kv: Some(options.kv), ..Form::default() };
+        let label = |what: &str| format!("blk.{i}.{what}");
+
+        let h = b.temp("h", tokens, width as usize);
+        self.norm(b, label("attn_norm"), tokens, x, at.attn_norm, h, Epilogue::Store)?;
+        let qkv = b.temp("qkv", tokens, stride as usize);
+        self.linear(b, &label("attn_qkv"), tokens, &at.qkv, h, qkv, stride, Epilogue::Store)?;
+        if let Some(gains) = at.head_norms {
+            let params = head_norm::Params { stride, heads, kv_heads, head_dim, epsilon: blueprint.norm_eps };
+            let args = [Operand::Item(gains), qkv];
+            b.step::<HeadNorm>(label("head_norm"), tokens, Form::default(), params, &args)?;
+        }
+        if let Some(table) = placed.temperature.filter(|_| attention.tempered) {
+            // A turn by nothing that stretches queries.
+            let stretch = rope::Params { stride, offset: 0, heads, head_dim, dims: head_dim, interleaved: 1 };
+            let args = [rows, Operand::Item(table), qkv];
+            b.step::<Rope>(label("temperature"), tokens, Form::default(), stretch, &args)?;
+        }
+        if let Some(index) = attention.rope {
+            let rope = &blueprint.ropes[index];
+            let interleaved = u32::from(rope.pairing == Pairing::Interleaved);
+            let heads = heads + kv_heads;
+            let turn = rope::Params { stride, offset: 0, heads, head_dim, dims: rope.dims, interleaved };
+            let args = [rows, Operand::Item(placed.rope_tables[index]), qkv];
+            b.step::<Rope>(label("rope"), tokens, Form::default(), turn, &args)?;
+        }
+        let (k_offset, v_offset) = (q_width, q_width + kv_width);
+        let write = kv_write::Params { stride, k_offset, v_offset, kv_heads, head_dim, pages_per_sequence };
+        b.step::<KvWrite>(label("kv_write"), tokens, kv, write, &[rows, pages, qkv, keys, values])?;
+        let a = b.temp("a", tokens, q_width as usize);
+        let all = pages_per_sequence * PAGE;
+        let look = attend::Params {
+            q_stride: stride,
+            q_offset: 0,
+            heads,
+            kv_heads,
+            head_dim,
+            pages_per_sequence,
+            scale,
+            window: window.map_or(all, |window| window.min(all)),
+            cap: cap.unwrap_or(0.0),
+        };
+        b.step::<Attend>(label("attend"), tokens, kv, look, &[rows, pages, qkv, keys, values, a])?;
+        let post = at.post_norms.map(|[attention, _]| attention);
+        self.add(b, &label("attn_output"), &at.o, post, a, x)
+    }
+
+    /// x ← x + down·(act(gate·norm(x)) ⊙ up·norm(x)), or x ← x + down·act(up·norm(x))
+    fn ffn(&self, b: &mut Builder<'_>, i: usize, block: &Block, at: &PlacedBlock, x: Operand) -> Result<()> {
+        let tokens = Extent::Tokens;
+        let label = |what: &str| format!("blk.{i}.{what}");
+        let h = b.temp("h", tokens, self.blueprint.width as usize);
+        self.norm(b, label("ffn_norm"), tokens, x, at.ffn_norm, h, Epilogue::Store)?;
+        let width = block.ffn_width;
+        let stride = if block.ffn == Ffn::Gelu { width } else { 2 * width };
+        let gate_up = b.temp("gate_up", tokens, stride as usize);
+        self.linear(b, &label("ffn_gate_up"), tokens, &at.gate_up, h, gate_up, stride, Epilogue::Store)?;
+        let f = b.temp("f", tokens, width as usize);
+        let (form, args) = (Form::default(), [gate_up, f]);
+        match block.ffn {
+            Ffn::SwiGlu => {
+                b.step::<Swiglu>(label("swiglu"), tokens, form, swiglu::Params { width }, &args)?
+            }
+            Ffn::GeGlu => b.step::<Geglu>(label("geglu"), tokens, form, geglu::Params { width }, &args)?,
+            Ffn::Gelu => b.step::<Gelu>(label("gelu"), tokens, form, gelu::Params { width }, &args)?,
+        }
+        let post = at.post_norms.map(|[_, ffn]| ffn);
+        self.add(b, &label("ffn_down"), &at.down, post, f, x)
+    }
+
+    /// x ← x + linear(h), or x ← x + norm(linear(h)) where there is such a norm.
+    fn add(
+        &self,
+        b: &mut Builder<'_>,
+        label: &str,
+        linear: &PlacedLinear,
+        post: Option<PlacedNorm>,
+        h: Operand,
+        x: Operand,
+    ) -> Result<()> {
+        let (width, tokens) = (self.blueprint.width, Extent::Tokens);
+        let Some(norm) = post else {
+            return self.linear(b, label, tokens, linear, h, x, width, Epilogue::Add);
+        };
+        let more = b.temp("more", tokens, width as usize);
+        self.linear(b, label, tokens, linear, h, more, width, Epilogue::Store)?;
+        self.norm(b, format!("{label}.post_norm"), tokens, more, norm, x, Epilogue::Add)
+    }
+
     fn embed(&self, b: &mut Builder<'_>, x: Operand) -> Result<()> {
         for piece in &self.placed.embedding {
             let params = embed::Params {
@@ -272,24 +310,41 @@ impl Pass<'_> {
                 tokens: piece.rows,
                 code_stride: piece.code_stride,
                 scale_stride: piece.scale_stride,
+                scale: self.blueprint.embedding_scale,
             };
             let form = Form { format: Some(piece.format), ..Form::default() };
             let args = [Operand::Item(self.ports.rows), Operand::Item(piece.item), x];
             b.step::<Embed>("token_embd", Extent::Tokens, form, params, &args)?;
         }
+        if let Some(table) = self.placed.positions {
+            let params = positions::Params { width: self.blueprint.width };
+            let args = [Operand::Item(self.ports.rows), Operand::Item(table), x];
+            b.step::<Positions>("position_embd", Extent::Tokens, Form::default(), params, &args)?;
+        }
         Ok(())
     }
 
+    #[allow(clippy::too_many_arguments, reason = "a call of the forward pass reads best in one line")]
     fn norm(
         &self,
         b: &mut Builder<'_>,
         label: String,
         extent: Extent,
         x: Operand,
-        gain: ItemId,
+        norm: PlacedNorm,
         y: Operand,
+        epilogue: Epilogue,
     ) -> Result<()> {
-        let params = rms_norm::Params { width: self.blueprint.width, epsilon: self.blueprint.norm_eps };
-        b.step::<RmsNorm>(label, extent, Form::default(), params, &[x, Operand::Item(gain), y])
+        let (width, epsilon) = (self.blueprint.width, self.blueprint.norm_eps);
+        let gain = Operand::Item(norm.gain);
+        if let Some(bias) = norm.bias {
+            if epilogue == Epilogue::Add {
+                return Err(Error::internal("a norm with a bias that is added").at(label));
+            }
+            let (params, args) = (layer_norm::Params { width, epsilon }, [x, gain, Operand::Item(bias), y]);
+            return b.step::<LayerNorm>(label, extent, Form::default(), params, &args);
+        }
+        let form = Form { epilogue: Some(epilogue), ..Form::default() };
+        b.step::<RmsNorm>(label, extent, form, rms_norm::Params { width, epsilon }, &[x, gain, y])
     }
 }

@@ -10,10 +10,11 @@ mod names;
 mod place;
 mod source;
 pub mod synth;
+mod turned;
 mod weights;
 
-pub use blueprint::{Attention, Block, Blueprint, Pairing, Rope};
+pub use blueprint::{Attention, Block, Blueprint, Ffn, HeadNorm, Layout, Norm, Pairing, Rope, Temperature};
 pub use linear::{Hadamard, Linear, Side, Transform};
 pub use lower::{LowerOptions, Lowered, Phase, Ports, lower};
-pub use names::{Naming, Part, Slot};
-pub use weights::{BlockWeights, Weights};
+pub use names::{Naming, Part, Slot, Stems};
+pub use weights::{BlockWeights, NormWeights, Weights};

@@ -6,35 +6,50 @@ use crate::quant::{Format, Matrix};
 
 use super::blueprint::{Blueprint, Rope};
 use super::linear::{Hadamard, Linear, Side, Transform};
-use super::weights::Weights;
+use super::weights::{NormWeights, Weights};
 
 /// Where the weights of a model stand in the store.
 #[derive(Debug)]
 pub(super) struct Placed {
     /// By token.
     pub(super) embedding: Vec<Piece>,
-    /// By block.
+    /// By layer of the checkpoint.
     pub(super) blocks: Vec<PlacedBlock>,
-    /// Gain of the last norm.
-    pub(super) final_norm: ItemId,
+    /// By position, `(context, width)`.
+    pub(super) positions: Option<ItemId>,
+    /// The last norm.
+    pub(super) final_norm: PlacedNorm,
     /// To logits.
     pub(super) head: PlacedLinear,
-    /// `(context, dims / 2, 2)`: cosine and sine.
-    pub(super) rope_table: ItemId,
+    /// Of each rotary embedding `(context, dims / 2, 2)`: cosine and sine.
+    pub(super) rope_tables: Vec<ItemId>,
+    /// `(context, head_dim / 2, 2)`: the factor of queries, and 0.
+    pub(super) temperature: Option<ItemId>,
+}
+
+/// Where the gain and the bias of a norm stand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlacedNorm {
+    pub(super) gain: ItemId,
+    pub(super) bias: Option<ItemId>,
 }
 
 /// Where the weights of a block stand.
 #[derive(Debug)]
 pub(super) struct PlacedBlock {
-    /// Gain of the norm before attention.
-    pub(super) attn_norm: ItemId,
+    /// Before attention.
+    pub(super) attn_norm: PlacedNorm,
     /// Query, key and value projections, outputs side by side.
     pub(super) qkv: PlacedLinear,
+    /// Gains of the norms of each head of queries and of keys, `(2, head_dim)`.
+    pub(super) head_norms: Option<ItemId>,
     /// Output projection.
     pub(super) o: PlacedLinear,
-    /// Gain of the norm before the feed-forward network.
-    pub(super) ffn_norm: ItemId,
-    /// Gate and up projections, outputs side by side.
+    /// Of what attention and the feed-forward network add.
+    pub(super) post_norms: Option<[PlacedNorm; 2]>,
+    /// Before the feed-forward network.
+    pub(super) ffn_norm: PlacedNorm,
+    /// Gate, if there is one, and up projections, outputs side by side.
     pub(super) gate_up: PlacedLinear,
     /// Down projection.
     pub(super) down: PlacedLinear,
@@ -130,18 +145,47 @@ pub(super) fn place(
         Some(head) => place_linears(store, &[head], max_bytes),
         None => PlacedLinear::matrix(blueprint.width, blueprint.vocab, embedding.clone()),
     };
-    let blocks = weights.blocks.iter().enumerate().map(|(i, block)| PlacedBlock {
-        attn_norm: store.add_vector(&format!("blk.{i}.attn_norm"), &block.attention_norm),
+    let blocks = blueprint.layers().zip(&weights.blocks).enumerate().map(|(i, (shape, block))| PlacedBlock {
+        attn_norm: place_norm(store, &format!("blk.{i}.attn_norm"), &block.attention_norm),
         qkv: place_linears(store, &[&block.q, &block.k, &block.v], max_bytes),
+        head_norms: shape.attention.head_norm.map(|_| {
+            let ones = || vec![1.0; 2 * shape.attention.head_dim as usize];
+            let gains = block.head_norms.as_ref().map_or_else(ones, |gains| gains.concat());
+            store.add_vector(&format!("blk.{i}.head_norm"), &gains)
+        }),
         o: place_linears(store, &[&block.o], max_bytes),
-        ffn_norm: store.add_vector(&format!("blk.{i}.ffn_norm"), &block.ffn_norm),
-        gate_up: place_linears(store, &[&block.gate, &block.up], max_bytes),
+        post_norms: block.post_norms.as_ref().map(|[attention, ffn]| {
+            let [attn_name, ffn_name] = ["attn", "ffn"].map(|half| format!("blk.{i}.post_{half}_norm"));
+            [place_norm(store, &attn_name, attention), place_norm(store, &ffn_name, ffn)]
+        }),
+        ffn_norm: place_norm(store, &format!("blk.{i}.ffn_norm"), &block.ffn_norm),
+        gate_up: match &block.gate {
+            Some(gate) => place_linears(store, &[gate, &block.up], max_bytes),
+            None => place_linears(store, &[&block.up], max_bytes),
+        },
         down: place_linears(store, &[&block.down], max_bytes),
     });
     let blocks = blocks.collect();
-    let final_norm = store.add_vector("output_norm", &weights.final_norm);
-    let rope_table = store.add_vector("rope_table", &rope_table(&blueprint.rope, context));
-    Placed { embedding, blocks, final_norm, head, rope_table }
+    let final_norm = place_norm(store, "output_norm", &weights.final_norm);
+    let positions = weights.positions.as_ref().map(|rows| store.add_vector("position_embd", rows));
+    // Whole pages: rows that pad the last page may carry any of its positions.
+    let places = context.next_multiple_of(PAGE);
+    let tables = blueprint.ropes.iter().enumerate();
+    let rope_tables = tables
+        .map(|(i, rope)| store.add_vector(&format!("rope_table.{i}"), &rope_table(rope, context, places)))
+        .collect();
+    let tempered = blueprint.blocks.iter().find(|block| block.attention.tempered);
+    let temperature = blueprint.temperature.zip(tempered).map(|(temperature, block)| {
+        let pairs = block.attention.head_dim as usize / 2;
+        let of = |position| [temperature.of(position) as f32, 0.0].repeat(pairs);
+        store.add_vector("temperature", &(0..places).flat_map(of).collect::<Vec<_>>())
+    });
+    Placed { embedding, positions, blocks, final_norm, head, rope_tables, temperature }
+}
+
+fn place_norm(store: &mut Store, name: &str, norm: &NormWeights) -> PlacedNorm {
+    let bias = norm.bias.as_ref().map(|bias| store.add_vector(&format!("{name}.bias"), bias));
+    PlacedNorm { gain: store.add_vector(name, &norm.gain), bias }
 }
 
 fn place_linears(store: &mut Store, linears: &[&Linear], max_bytes: u64) -> PlacedLinear {
@@ -244,13 +288,12 @@ fn place_matrix(store: &mut Store, matrix: &Matrix, first_row: u32, max_bytes: u
 }
 
 /// Cosine and sine of position × inverse frequency, in f64 and rounded once.
-fn rope_table(rope: &Rope, context: u32) -> Vec<f32> {
-    // Whole pages: rows that pad the last page may carry any of its positions.
-    let positions = context.next_multiple_of(PAGE);
+fn rope_table(rope: &Rope, context: u32, places: u32) -> Vec<f32> {
+    let frequencies = rope.frequencies(context);
     let turn = |position: u32, frequency: f64| {
         let (sin, cos) = (f64::from(position) * frequency).sin_cos();
         let factor = f64::from(rope.attention_factor);
         [(cos * factor) as f32, (sin * factor) as f32]
     };
-    (0..positions).flat_map(|position| rope.inv_freq.iter().flat_map(move |&f| turn(position, f))).collect()
+    (0..places).flat_map(|position| frequencies.iter().flat_map(move |&f| turn(position, f))).collect()
 }

@@ -2,18 +2,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Tensor};
 use crate::quant::Matrix;
 
 use super::forms::{self, Form};
-use super::{Linear, Naming, Slot};
+use super::turned::Turned;
+use super::weights::NormWeights;
+use super::{Blueprint, Layout, Linear, Norm, Slot};
 
 /// Tensors by slot.
 pub(super) struct Source<'a> {
     checkpoint: &'a Checkpoint,
-    naming: Naming,
+    pub(super) layout: Layout,
+    norm: Norm,
     form: Option<Box<dyn Form>>,
     read: RefCell<HashSet<String>>,
     /// Linears of the form so far.
@@ -27,28 +31,29 @@ pub(super) struct Stem<'s> {
 }
 
 /// Endings of tensors in layers that hold nothing but what the settings say.
-const REDUNDANT: &[&str] = &["rotary_emb.inv_freq", "attn_rot_embd.weight", "rope.freqs"];
+const REDUNDANT: &[&str] =
+    &["rotary_emb.inv_freq", "attn_rot_embd.weight", "rope.freqs", ".attn.bias", ".attn.masked_bias"];
 
 impl<'a> Source<'a> {
-    /// The tensors of `checkpoint`.
+    /// The tensors of `checkpoint`, as `blueprint` says that they are held.
     ///
     /// # Errors
     /// [`crate::Kind::Unsupported`] for a compressed form that is not there, [`crate::Kind::BadFile`] for one whose
     /// settings are wrong.
-    pub(super) fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
+    pub(super) fn of(checkpoint: &'a Checkpoint, blueprint: &Blueprint) -> Result<Self> {
         let form = forms::of(checkpoint)?;
-        let naming = Naming::of(&checkpoint.dialect);
-        Ok(Self { checkpoint, naming, form, read: RefCell::default(), compressed: Cell::default() })
+        let Blueprint { layout, norm, .. } = *blueprint;
+        Ok(Self { checkpoint, layout, norm, form, read: RefCell::default(), compressed: Cell::default() })
     }
 
     /// The linear in `slot`, in whatever form it is, with the bias that stands beside it.
     pub(super) fn linear(&self, slot: Slot, rows: u32, cols: u32) -> Result<Linear> {
-        let stem = Stem { source: self, name: self.naming.stem(slot) };
+        let stem = Stem { source: self, name: self.layout.naming.stem(slot) };
         let linear = match self.compressed(&stem, rows, cols)? {
             Some(linear) => linear,
             None => Linear::plain(self.matrix(slot, rows, cols)?),
         };
-        let bias = match self.get(&self.naming.bias(slot)) {
+        let bias = match self.get(&self.layout.naming.bias(slot)) {
             Some(bias) => Some(vector(bias, rows)?),
             None => linear.bias,
         };
@@ -60,7 +65,7 @@ impl<'a> Source<'a> {
 
     /// The rows that tokens become.
     pub(super) fn embedding(&self, slot: Slot, rows: u32, cols: u32) -> Result<Matrix> {
-        let stem = Stem { source: self, name: self.naming.stem(slot) };
+        let stem = Stem { source: self, name: self.layout.naming.stem(slot) };
         match self.compressed(&stem, rows, cols)? {
             None => self.matrix(slot, rows, cols),
             Some(linear) if linear.is_plain() && linear.bias.is_none() => Ok(linear.base),
@@ -70,9 +75,49 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The numbers in `slot`.
-    pub(super) fn vector(&self, slot: Slot, len: u32) -> Result<Vec<f32>> {
-        vector(self.tensor(&self.naming.weight(slot))?, len)
+    /// Linears that stand in `slot` one after the other.
+    pub(super) fn joined<const N: usize>(
+        &self,
+        slot: Slot,
+        rows: [u32; N],
+        cols: u32,
+    ) -> Result<[Linear; N]> {
+        let all = self.linear(slot, rows.iter().sum(), cols)?;
+        if !(all.post.is_empty() && all.side.is_empty()) {
+            return Err(Error::unsupported("several projections in one of this form are not supported")
+                .at(format!("linear {}", self.layout.naming.stem(slot)))
+                .in_file(&self.checkpoint.path));
+        }
+        let mut first = 0;
+        Ok(rows.map(|rows| {
+            let part = first..first + rows as usize;
+            first = part.end;
+            let bias = all.bias.as_ref().map(|bias| bias[part.clone()].to_vec());
+            Linear { base: all.base.slice(part), bias, ..all.clone() }
+        }))
+    }
+
+    /// The rows in `slot` as numbers.
+    pub(super) fn rows(&self, slot: Slot, rows: u32, cols: u32) -> Result<Vec<f32>> {
+        let tensor = self.tensor(&self.layout.naming.weight(slot))?;
+        check_shape(tensor, &[rows, cols])?;
+        decode(tensor, rows as usize * cols as usize)
+    }
+
+    /// The norm in `slot`.
+    pub(super) fn norm(&self, slot: Slot, width: u32) -> Result<NormWeights> {
+        let bias = || vector(self.tensor(&self.layout.naming.bias(slot))?, width);
+        Ok(NormWeights {
+            gain: self.gain(slot, width)?,
+            bias: if self.norm == Norm::Layer { Some(bias()?) } else { None },
+        })
+    }
+
+    /// The gain of the norm in `slot`.
+    pub(super) fn gain(&self, slot: Slot, width: u32) -> Result<Vec<f32>> {
+        let mut gain = vector(self.tensor(&self.layout.naming.weight(slot))?, width)?;
+        gain.iter_mut().for_each(|gain| *gain += self.layout.gain_offset);
+        Ok(gain)
     }
 
     /// The linear of `stem` in the form of the checkpoint, if it is in that.
@@ -91,7 +136,7 @@ impl<'a> Source<'a> {
                 .at("quantization_config")
                 .in_file(&self.checkpoint.path));
         }
-        let of_layers = |name: &str| name.starts_with(self.naming.block_prefix());
+        let of_layers = |name: &str| name.starts_with(self.layout.naming.block_prefix());
         let redundant = |name: &str| REDUNDANT.iter().any(|ending| name.ends_with(ending));
         let read = self.read.borrow();
         let leftover = |tensor: &&Tensor| {
@@ -108,7 +153,19 @@ impl<'a> Source<'a> {
     }
 
     fn matrix(&self, slot: Slot, rows: u32, cols: u32) -> Result<Matrix> {
-        let tensor = self.tensor(&self.naming.weight(slot))?;
+        let tensor = self.tensor(&self.layout.naming.weight(slot))?;
+        if self.layout.transposed && matches!(slot, Slot::Block(..)) {
+            check_shape(tensor, &[cols, rows])?;
+            let turned = Turned::of(tensor, rows as usize, cols as usize)?;
+            return Matrix::made(
+                &tensor.name,
+                tensor.format()?,
+                rows as usize,
+                cols as usize,
+                Arc::new(turned),
+            )
+            .map_err(|error| error.at_offset(tensor.offset).in_file(&tensor.file));
+        }
         check_shape(tensor, &[rows, cols])?;
         Matrix::new(&tensor.name, tensor.format()?, rows as usize, cols as usize, tensor.bytes.clone())
             .map_err(|error| error.at_offset(tensor.offset).in_file(&tensor.file))
@@ -148,13 +205,17 @@ impl<'s> Stem<'s> {
 /// Decodes a tensor of `len` finite elements.
 pub(super) fn vector(tensor: &Tensor, len: u32) -> Result<Vec<f32>> {
     check_shape(tensor, &[len])?;
+    decode(tensor, len as usize)
+}
+
+fn decode(tensor: &Tensor, len: usize) -> Result<Vec<f32>> {
     let format = tensor.format()?;
-    if format.row_bytes(len as usize) != Some(tensor.bytes.len()) {
+    if format.row_bytes(len) != Some(tensor.bytes.len()) {
         return Err(
             tensor.refuse(format!("{} bytes do not hold {len} elements in {format}", tensor.bytes.len()))
         );
     }
-    let mut values = vec![0.0; len as usize];
+    let mut values = vec![0.0; len];
     format.decode(&tensor.bytes, &mut values);
     match values.iter().position(|value| !value.is_finite()) {
         Some(index) => Err(tensor.refuse(format!("element {index} is {}", values[index]))),

@@ -5,38 +5,53 @@ use crate::format::Checkpoint;
 use crate::quant::Matrix;
 
 use super::source::Source;
-use super::{Block, Blueprint, Linear, Part, Slot};
+use super::{Attention, Block, Blueprint, Ffn, HeadNorm, Linear, Part, Slot};
 
 /// The weights of a model. Matrices are still in the bytes of the file.
 #[derive(Clone, Debug)]
 pub struct Weights {
     /// The rows that tokens become, `(vocab, width)`.
     pub embedding: Matrix,
-    /// The layers, first to last.
+    /// What is added to them by position, `(context, width)`.
+    pub positions: Option<Vec<f32>>,
+    /// By layer of the checkpoint.
     pub blocks: Vec<BlockWeights>,
-    /// The gain of the norm before the head, `(width)`.
-    pub final_norm: Vec<f32>,
+    /// The norm before the head.
+    pub final_norm: NormWeights,
     /// To logits, `(vocab, width)`; `None` where it is the embedding.
     pub head: Option<Linear>,
+}
+
+/// The weights of a norm of rows, each `(width)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormWeights {
+    /// What the normalised row is multiplied by.
+    pub gain: Vec<f32>,
+    /// What is added to it then.
+    pub bias: Option<Vec<f32>>,
 }
 
 /// The weights of a layer; shapes as in [`Part`].
 #[derive(Clone, Debug)]
 pub struct BlockWeights {
-    /// The gain of the norm before attention.
-    pub attention_norm: Vec<f32>,
+    /// The norm before attention.
+    pub attention_norm: NormWeights,
     /// To queries.
     pub q: Linear,
     /// To keys.
     pub k: Linear,
     /// To values.
     pub v: Linear,
+    /// The gains of the norms of each head of queries and of keys.
+    pub head_norms: Option<[Vec<f32>; 2]>,
     /// From the heads back to the residual stream.
     pub o: Linear,
-    /// The gain of the norm before the feed-forward network.
-    pub ffn_norm: Vec<f32>,
-    /// The gate of SwiGLU.
-    pub gate: Linear,
+    /// The norms of what attention and the feed-forward network add.
+    pub post_norms: Option<[NormWeights; 2]>,
+    /// The norm before the feed-forward network.
+    pub ffn_norm: NormWeights,
+    /// The gate of the feed-forward network, where it has one.
+    pub gate: Option<Linear>,
     /// Up.
     pub up: Linear,
     /// Down.
@@ -51,37 +66,71 @@ impl Weights {
     /// [`crate::Kind::Unsupported`] naming one in a format that is not there, or one of a layer that the
     /// blueprint has no place for.
     pub fn gather(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Result<Self> {
-        let source = Source::of(checkpoint)?;
+        let source = Source::of(checkpoint, blueprint)?;
         let (width, vocab) = (blueprint.width, blueprint.vocab);
+        let layers = blueprint.layers().map(|block| BlockWeights::gather(&source, block, width));
         let weights = Self {
             embedding: source.embedding(Slot::Embedding, vocab, width)?,
-            blocks: (0..)
-                .zip(&blueprint.blocks)
-                .map(|(i, block)| BlockWeights::gather(&source, i, block, width))
-                .collect::<Result<_>>()?,
-            final_norm: source.vector(Slot::FinalNorm, width)?,
+            positions: match blueprint.positions {
+                true => Some(source.rows(Slot::Positions, blueprint.context, width)?),
+                false => None,
+            },
+            blocks: layers.collect::<Result<_>>()?,
+            final_norm: source.norm(Slot::FinalNorm, width)?,
             head: if blueprint.tied { None } else { Some(source.linear(Slot::Head, vocab, width)?) },
         };
-        source.finish(blueprint.arch, blueprint.blocks.len())?;
+        source.finish(blueprint.arch, weights.blocks.len())?;
         Ok(weights)
     }
 }
 
 impl BlockWeights {
-    fn gather(source: &Source<'_>, index: usize, block: &Block, width: u32) -> Result<Self> {
-        let at = |part| Slot::Block(index, part);
-        let queries = block.attention.heads * block.attention.head_dim;
-        let keys = block.attention.kv_heads * block.attention.head_dim;
+    fn gather(source: &Source<'_>, block: &Block, width: u32) -> Result<Self> {
+        let at = |part| Slot::Block(block.layer as usize, part);
+        let Attention { heads, kv_heads, head_dim, .. } = block.attention;
+        let (queries, keys, ffn) = (heads * head_dim, kv_heads * head_dim, block.ffn_width);
+        let [q, k, v] = match source.layout.joined_qkv {
+            true => source.joined(at(Part::Qkv), [queries, keys, keys], width)?,
+            false => [
+                source.linear(at(Part::Q), queries, width)?,
+                source.linear(at(Part::K), keys, width)?,
+                source.linear(at(Part::V), keys, width)?,
+            ],
+        };
+        let (gate, up) = match block.ffn {
+            Ffn::Gelu => (None, source.linear(at(Part::Up), ffn, width)?),
+            Ffn::SwiGlu | Ffn::GeGlu if source.layout.joined_gate_up => {
+                let [gate, up] = source.joined(at(Part::GateUp), [ffn, ffn], width)?;
+                (Some(gate), up)
+            }
+            Ffn::SwiGlu | Ffn::GeGlu => {
+                let gate = source.linear(at(Part::Gate), ffn, width)?;
+                (Some(gate), source.linear(at(Part::Up), ffn, width)?)
+            }
+        };
         Ok(Self {
-            attention_norm: source.vector(at(Part::AttentionNorm), width)?,
-            q: source.linear(at(Part::Q), queries, width)?,
-            k: source.linear(at(Part::K), keys, width)?,
-            v: source.linear(at(Part::V), keys, width)?,
+            attention_norm: source.norm(at(Part::AttentionNorm), width)?,
+            q,
+            k,
+            v,
+            head_norms: match block.attention.head_norm {
+                Some(HeadNorm::Gain) => {
+                    Some([source.gain(at(Part::QNorm), head_dim)?, source.gain(at(Part::KNorm), head_dim)?])
+                }
+                Some(HeadNorm::Plain) | None => None,
+            },
             o: source.linear(at(Part::O), width, queries)?,
-            ffn_norm: source.vector(at(Part::FfnNorm), width)?,
-            gate: source.linear(at(Part::Gate), block.ffn_width, width)?,
-            up: source.linear(at(Part::Up), block.ffn_width, width)?,
-            down: source.linear(at(Part::Down), width, block.ffn_width)?,
+            post_norms: match block.post_norms {
+                true => Some([
+                    source.norm(at(Part::PostAttentionNorm), width)?,
+                    source.norm(at(Part::PostFfnNorm), width)?,
+                ]),
+                false => None,
+            },
+            ffn_norm: source.norm(at(Part::FfnNorm), width)?,
+            gate,
+            up,
+            down: source.linear(at(Part::Down), width, ffn)?,
         })
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn split(step: &Step, max_rows: u32) -> Option<(usize, impl FnOnce(Op
         return None;
     }
     let params: attend::Params = bytemuck::pod_read_unaligned(&step.params);
-    let attend::Params { heads, head_dim, .. } = params;
+    let attend::Params { heads, head_dim, window, .. } = params;
     let step = step.clone();
     Some((attend_split::width(&params), move |parts| {
         let args = vec![rows, pages, q, keys, values, y, parts];
@@ -43,7 +43,7 @@ pub(super) fn split(step: &Step, max_rows: u32) -> Option<(usize, impl FnOnce(Op
         let joined = Step {
             label: format!("{}.join", split.label),
             kernel: AttendJoin::ID,
-            params: bytemuck::bytes_of(&attend_join::Params { heads, head_dim }).to_vec(),
+            params: bytemuck::bytes_of(&attend_join::Params { heads, head_dim, window }).to_vec(),
             form: Form::default(),
             extent: split.extent,
             args: vec![rows, parts, y],
@@ -91,7 +91,9 @@ fn picked_norm(pick: &Step, norm: &Step) -> Option<Step> {
     let params: rms_norm::Params = bytemuck::pod_read_unaligned(&norm.params);
     let pick::Params { width } = bytemuck::pod_read_unaligned(&pick.params);
     let is_between = between == read && matches!(between, Operand::Temp(_)) && width == params.width;
-    is_between.then(|| step::<PickNorm>(pick, norm, params, norm.form, vec![x, gain, y, wanted]))
+    let is_stored = norm.form.epilogue != Some(Epilogue::Add);
+    (is_between && is_stored)
+        .then(|| step::<PickNorm>(pick, norm, params, Form::default(), vec![x, gain, y, wanted]))
 }
 
 fn step<H: Home>(first: &Step, second: &Step, params: H::Params, form: Form, args: Vec<Operand>) -> Step {
@@ -211,6 +213,8 @@ mod tests {
                 head_dim: 4,
                 pages_per_sequence: 40,
                 scale: 0.5,
+                window: 40 * crate::kernel::PAGE,
+                cap: 0.0,
             };
             let kv = Form { kv: Some(KvType::F16), ..Form::default() };
             let args = [rows, pages, q, keys, values, y];

@@ -320,7 +320,7 @@ fn the_stories_model_is_read_as_it_is() {
     let attention = &blueprint.blocks[0].attention;
     assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (8, 4, 8));
     let expected: Vec<f64> = [0.0, -1.0, -2.0, -3.0].map(|power| 10f64.powf(power)).into();
-    for (got, expected) in blueprint.rope.inv_freq.iter().zip(expected) {
+    for (got, expected) in blueprint.ropes[0].inv_freq.iter().zip(expected) {
         assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
     }
     assert!(weights.head.is_none());
@@ -344,7 +344,7 @@ fn the_default_model_is_read_as_it_is() {
     let attention = &block.attention;
     assert_eq!((attention.heads, attention.kv_heads, attention.head_dim, attention.scale), (9, 3, 64, 0.125));
     assert_eq!(block.ffn_width, 1536);
-    let frequencies = &blueprint.rope.inv_freq;
+    let frequencies = &blueprint.ropes[0].inv_freq;
     assert_eq!((frequencies.len(), frequencies[0]), (32, 1.0));
     assert!((frequencies[16] - 1e5f64.powf(-0.5)).abs() < 1e-15);
     assert_eq!(weights.embedding.format(), Format::Q8_0);

@@ -281,6 +281,7 @@ fn joined_matrices_of_many_chunks_arrive_whole() {
         tokens: rows as u32,
         code_stride: Format::Q4_0.code_words(width) as u32 / 4,
         scale_stride: Format::Q4_0.scale_words(width) as u32,
+        scale: 1.0,
     };
     let form = Form { format: Some(Format::Q4_0), ..Form::default() };
     let args = [Operand::Item(row_state), matrix, Operand::Item(x)];

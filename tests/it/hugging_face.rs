@@ -40,9 +40,9 @@ fn check_rope(blueprint: &Blueprint, name: &str) {
     let text = fs::read(data::fixture("hf/expected.json")).expect("expected.json");
     let expected: Value = serde_json::from_slice(&text).expect("expected.json");
     let expected: Vec<f64> = serde_json::from_value(expected[name].clone()).expect("frequencies");
-    assert_eq!(blueprint.rope.pairing, Pairing::HalfSplit);
-    assert_eq!(blueprint.rope.inv_freq.len(), expected.len());
-    for (got, expected) in blueprint.rope.inv_freq.iter().zip(expected) {
+    assert_eq!(blueprint.ropes[0].pairing, Pairing::HalfSplit);
+    assert_eq!(blueprint.ropes[0].inv_freq.len(), expected.len());
+    for (got, expected) in blueprint.ropes[0].inv_freq.iter().zip(expected) {
         assert!((got / expected - 1.0).abs() < 1e-12, "{got}, expected {expected}");
     }
 }
@@ -59,7 +59,7 @@ fn a_single_file_is_read_as_it_was_written() {
     check_matrix(&weights.embedding, "model.embed_tokens.weight", Format::F32, (32, 16));
     let head = weights.head.expect("a head of its own");
     check_matrix(&head.base, "lm_head.weight", Format::F32, (32, 16));
-    assert_eq!(weights.final_norm, values("model.norm.weight", 16));
+    assert_eq!(weights.final_norm.gain, values("model.norm.weight", 16));
     for (i, block) in weights.blocks.iter().enumerate() {
         let at = |name: &str| format!("model.layers.{i}.{name}");
         let linears = [
@@ -67,7 +67,7 @@ fn a_single_file_is_read_as_it_was_written() {
             (&block.k, "self_attn.k_proj", (8, 16), true),
             (&block.v, "self_attn.v_proj", (8, 16), true),
             (&block.o, "self_attn.o_proj", (16, 16), true),
-            (&block.gate, "mlp.gate_proj", (24, 16), false),
+            (block.gate.as_ref().expect("a gate"), "mlp.gate_proj", (24, 16), false),
             (&block.up, "mlp.up_proj", (24, 16), false),
             (&block.down, "mlp.down_proj", (16, 24), false),
         ];
@@ -76,8 +76,8 @@ fn a_single_file_is_read_as_it_was_written() {
             let bias = biased.then(|| values(&at(&format!("{name}.bias")), shape.0));
             assert_eq!(linear.bias, bias, "{name}");
         }
-        assert_eq!(block.attention_norm, values(&at("input_layernorm.weight"), 16));
-        assert_eq!(block.ffn_norm, values(&at("post_attention_layernorm.weight"), 16));
+        assert_eq!(block.attention_norm.gain, values(&at("input_layernorm.weight"), 16));
+        assert_eq!(block.ffn_norm.gain, values(&at("post_attention_layernorm.weight"), 16));
     }
     assert_eq!(folder.chat_template.as_deref(), Some("yes"));
     assert!(folder.generation_config.expect("generation_config.json").get("eos_token_id").is_some());
@@ -94,7 +94,7 @@ fn shards_are_read_as_they_were_written() {
     let down = |layer: usize| &weights.blocks[layer].down.base;
     check_matrix(down(0), "model.layers.0.mlp.down_proj.weight", Format::F16, (16, 24));
     check_matrix(down(1), "model.layers.1.mlp.down_proj.weight", Format::BF16, (16, 24));
-    assert_eq!(weights.final_norm, values("model.norm.weight", 16));
+    assert_eq!(weights.final_norm.gain, values("model.norm.weight", 16));
     assert_eq!(folder.chat_template.as_deref(), Some("{{ messages }}"));
 }
 

@@ -9,8 +9,9 @@ use pocketlm::backend::cpu::{Cpu, CpuOptions};
 use pocketlm::backend::{Backend, Caps, Program, Progress, Status, Ticket, probe};
 use pocketlm::base::chance::{Stage, Stages};
 use pocketlm::kernel::{
-    Call, Case, Data, Epilogue, Form, Home, KernelId, KvType, ROW_WORDS, Tolerance, argmax, attend, bias,
-    draw, embed, kv_write, matvec, pick, rms_norm, rope, swiglu, top_k,
+    Call, Case, Data, Epilogue, Form, Home, KernelId, KvType, PAGE, ROW_WORDS, Tolerance, argmax, attend,
+    bias, draw, embed, geglu, gelu, head_norm, kv_write, layer_norm, matvec, pick, positions, rms_norm, rope,
+    soft_cap, swiglu, top_k,
 };
 use pocketlm::plan::{Inputs, ItemId, Plan, Store};
 use pocketlm::quant::Matrix;
@@ -79,15 +80,38 @@ fn twins_of_products_and_rows_by_hand() {
     let added = twin::<matvec::Matvec>(params, 2, form(Some(Epilogue::Add)), args());
     assert_eq!(f32s(&added[2]), [10.0, 8.0, 8.0, 10.0, 14.0, 23.0]);
 
-    let params = embed::Params { width: 3, first_token: 5, tokens: 2, code_stride: 8, scale_stride: 0 };
+    let params =
+        embed::Params { width: 3, first_token: 5, tokens: 2, code_stride: 8, scale_stride: 0, scale: 2.0 };
     let rows = Data::U32(vec![6, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0]);
     let got = twin::<embed::Embed>(params, 3, form(None), vec![rows, w, Data::F32(vec![0.0; 9])]);
-    assert_eq!(f32s(&got[2]), [4.0, 5.0, 6.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]);
+    assert_eq!(f32s(&got[2]), [8.0, 10.0, 12.0, 0.0, 0.0, 0.0, 2.0, 4.0, 6.0]);
 
     // The mean square of 3 and 4 is 12.5, and a root of 12.5 + 12.5 is 5.
     let params = rms_norm::Params { width: 2, epsilon: 12.5 };
-    let args = vec![Data::F32(vec![3.0, 4.0]), Data::F32(vec![5.0, 10.0]), Data::F32(vec![0.0; 2])];
-    assert_eq!(f32s(&twin::<rms_norm::RmsNorm>(params, 1, Form::default(), args)[2]), [3.0, 8.0]);
+    let args = vec![Data::F32(vec![3.0, 4.0]), Data::F32(vec![5.0, 10.0]), Data::F32(vec![1.0; 2])];
+    assert_eq!(f32s(&twin::<rms_norm::RmsNorm>(params, 1, form(None), args.clone())[2]), [3.0, 8.0]);
+    let added = twin::<rms_norm::RmsNorm>(params, 1, form(Some(Epilogue::Add)), args);
+    assert_eq!(f32s(&added[2]), [4.0, 9.0]);
+    // Mean 2, variance 1: −1 and 1 over a root of 1 + 3, times a gain, plus a bias.
+    let params = layer_norm::Params { width: 2, epsilon: 3.0 };
+    let args = [[1.0, 3.0], [4.0, 8.0], [1.0, 0.5], [0.0; 2]].map(|values| Data::F32(values.to_vec()));
+    assert_eq!(f32s(&twin::<layer_norm::LayerNorm>(params, 1, form(None), args.to_vec())[3]), [-1.0, 4.5]);
+
+    let params = positions::Params { width: 2 };
+    let table = Data::F32(vec![1.0, 2.0, 3.0, 4.0]);
+    let args = vec![Data::U32(vec![9, 1, 0, 0]), table, Data::F32(vec![10.0, 20.0])];
+    assert_eq!(f32s(&twin::<positions::Positions>(params, 1, form(None), args)[2]), [13.0, 24.0]);
+
+    // gelu(1) = ½ · (1 + tanh(√(2/π) · 1.044715)) = 0.841192, of the gate 1 and times 2.
+    let args = vec![Data::F32(vec![1.0, 2.0]), Data::F32(vec![0.0])];
+    let got = twin::<geglu::Geglu>(geglu::Params { width: 1 }, 1, form(None), args);
+    assert!((f32s(&got[1])[0] - 1.682384).abs() < 1e-5, "{got:?}");
+    let args = vec![Data::F32(vec![1.0]), Data::F32(vec![0.0])];
+    let got = twin::<gelu::Gelu>(gelu::Params { width: 1 }, 1, form(None), args);
+    assert!((f32s(&got[1])[0] - 0.841192).abs() < 1e-5, "{got:?}");
+    let args = vec![Data::F32(vec![3f32.ln(), -1e9])];
+    let got = twin::<soft_cap::SoftCap>(soft_cap::Params { width: 2, cap: 0.5 }, 1, form(None), args);
+    assert!((f32s(&got[0])[0] - 0.4878).abs() < 1e-4 && f32s(&got[0])[1] == -0.5, "{got:?}");
 
     let params = bias::Params { width: 2, y_stride: 3, y_offset: 1 };
     let args = vec![Data::F32(vec![1.0, 2.0]), Data::F32(vec![0.0, 10.0, 20.0, 0.0, 30.0, 40.0])];
@@ -160,16 +184,31 @@ fn twins_of_attention_by_hand() {
         head_dim: 2,
         pages_per_sequence: 1,
         scale: 1.0,
+        window: 32,
+        cap: 0.0,
     };
     let q = Data::F32(vec![1.0, 0.0, 0.0, 5.0]);
     let args = vec![rows, pages, q, at([0.0, 3f32.ln(), 99.0]), at([4.0, 8.0, 1e9]), Data::F32(vec![1.0; 4])];
     let form = Form { kv: Some(KvType::F32), ..Form::default() };
-    let got = twin::<attend::Attend>(params, 1, form, args);
-    let expected = [7.0, 0.0, 6.0, 0.0];
-    assert!(
-        f32s(&got[5]).iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-6),
-        "{got:?}"
-    );
+    // Bent below 0.5, ln 3 is 0.5 · tanh(2 · ln 3) = 0.4878. A window of one key leaves the last.
+    let bent = 1.0 / (1.0 + (-0.4878f32).exp());
+    assert!((0.5 * (2.0 * 3f32.ln()).tanh() - 0.4878).abs() < 1e-4);
+    let meanings = [
+        (params, [7.0, 0.0, 6.0, 0.0], 1e-6),
+        (attend::Params { cap: 0.5, ..params }, [4.0 + 4.0 * bent, 0.0, 6.0, 0.0], 1e-3),
+        (attend::Params { window: 1, ..params }, [8.0, 0.0, 8.0, 0.0], 1e-6),
+    ];
+    for (params, expected, tolerance) in meanings {
+        let got = twin::<attend::Attend>(params, 1, form, args.clone());
+        let is_near = |(got, expected): (&f32, f32)| (got - expected).abs() < tolerance;
+        assert!(f32s(&got[5]).iter().zip(expected).all(is_near), "{params:?}: {got:?}");
+    }
+
+    // Squares of 3 and 4 have a mean of 12.5; a head of queries, then one of keys, then values.
+    let params = head_norm::Params { stride: 6, heads: 1, kv_heads: 1, head_dim: 2, epsilon: 12.5 };
+    let args = vec![Data::F32(vec![5.0, 10.0, 1.0, 2.0]), Data::F32(vec![3.0, 4.0, 3.0, 4.0, 9.0, 9.0])];
+    let got = twin::<head_norm::HeadNorm>(params, 1, Form::default(), args);
+    assert_eq!(f32s(&got[1]), [3.0, 8.0, 0.6, 1.6, 9.0, 9.0]);
 }
 
 #[test]
@@ -290,9 +329,38 @@ fn the_judge_says_no_to_planted_faults() {
             (0..p.head_dim as usize).for_each(|i| kv.set(keys, at + i, 0.25));
         };
         assert_eq!(judged(&case, stale), wrong, "a stale slot, {}", probe::describe(&case));
+        let is_of = |p: attend::Params| {
+            move |case: &Case| {
+                let (of, pages) = (params_of::<attend::Params>(case), PAGE * p.pages_per_sequence);
+                case.form.kv == Some(kv)
+                    && (of.window < pages) == (p.window < pages)
+                    && (of.cap > 0.0) == (p.cap > 0.0)
+            }
+        };
+        let plain = params_of::<attend::Params>(&case);
+        let case = a_case(KernelId::Attend, is_of(attend::Params { window: 1, ..plain }));
+        let wider = |case: &mut Case| {
+            let params: attend::Params = params_of(case);
+            case.params =
+                bytemuck::bytes_of(&attend::Params { window: params.window + 1, ..params }).to_vec();
+        };
+        assert_eq!(judged(&case, wider), wrong, "window, {}", probe::describe(&case));
+        let case = a_case(KernelId::Attend, is_of(attend::Params { cap: 1.0, ..plain }));
+        let not_bent = |case: &mut Case| {
+            let params = attend::Params { cap: 0.0, ..params_of(case) };
+            case.params = bytemuck::bytes_of(&params).to_vec();
+        };
+        assert_eq!(judged(&case, not_bent), wrong, "cap, {}", probe::describe(&case));
         let case = a_case(KernelId::KvWrite, |case| case.form.kv == Some(kv));
         assert_eq!(judged(&case, next_position), wrong, "position, {}", probe::describe(&case));
     }
+    let case = a_case(KernelId::HeadNorm, |_| true);
+    let other_gain = |case: &mut Case| {
+        let Data::F32(gains) = &mut case.args[0] else { panic!("gains") };
+        let half = gains.len() / 2;
+        gains.rotate_left(half);
+    };
+    assert_eq!(judged(&case, other_gain), wrong, "gain, {}", probe::describe(&case));
     let case = a_case(KernelId::Rope, |case| params_of::<rope::Params>(case).head_dim == 8);
     assert_eq!(judged(&case, next_position), wrong, "position, {}", probe::describe(&case));
     let other_pairs = |case: &mut Case| {

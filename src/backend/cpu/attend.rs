@@ -1,7 +1,8 @@
 //! `attend`: blocks of query rows and one KV head a task, so that the queries of a block share each page of keys
 //! and values while it is in the cache; each query has a running maximum and sum (Milakov and Gimelshein 2018,
 //! *Online normalizer calculation for softmax*). A few rows are cut along the positions instead, and the parts are
-//! combined as in Dao et al. 2023, *Flash-Decoding*. The cuts depend on the call alone, not on the threads.
+//! combined as in Dao et al. 2023, *Flash-Decoding*. The cuts depend on the call alone, not on the threads. With a
+//! window, pages before all of a task's queries are passed over.
 
 use std::ops::Range;
 
@@ -36,10 +37,11 @@ struct Shared<'a> {
     cache: Cache<'a>,
 }
 
-/// A head of a row: what it looks for, and what it has found of the positions before `len` so far.
+/// A head of a row: what it looks for, and what it has found of the positions `first .. len` so far.
 struct Query<'a> {
     q: &'a [f32],
     y: &'a mut [f32],
+    first: u32,
     len: u32,
     most: f32,
     total: f32,
@@ -143,7 +145,9 @@ impl<'a> Shared<'a> {
             let at = r * self.p.q_stride as usize + self.p.q_offset as usize + kv_head * y.len();
             y.fill(0.0);
             let heads = self.q[at..][..y.len()].chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim));
-            heads.map(|(q, y)| Query { q, y, len: row[1] + 1, most: f32::NEG_INFINITY, total: 0.0 })
+            let len = row[1] + 1;
+            let first = len - len.min(self.p.window);
+            heads.map(move |(q, y)| Query { q, y, first, len, most: f32::NEG_INFINITY, total: 0.0 })
         })
         .collect()
     }
@@ -161,8 +165,9 @@ impl<'a> Shared<'a> {
     ) {
         let p = self.p;
         let end = queries.iter().map(|query| query.len).max().unwrap_or(0).min(positions.end);
+        let first = queries.iter().map(|query| query.first).min().unwrap_or(0) / PAGE * PAGE;
         let (keys, values) = scratch.split_at_mut(PAGE as usize * p.head_dim as usize);
-        for from in (positions.start..end).step_by(PAGE as usize) {
+        for from in (positions.start.max(first)..end).step_by(PAGE as usize) {
             // Scores are computed eight at a time.
             let len = (end - from).min(PAGE).next_multiple_of(8) as usize * p.head_dim as usize;
             let sequence = self.rows[row][2];
@@ -180,6 +185,7 @@ impl<'a> Shared<'a> {
                 values: floats(s, self.kv, self.cache.values, at, len, values),
                 from,
                 scale: p.scale,
+                cap: p.cap,
             };
             let (pairs, rest) = queries.as_chunks_mut::<2>();
             for pair in pairs {
@@ -198,14 +204,16 @@ struct Page<'a> {
     values: &'a [f32],
     from: u32,
     scale: f32,
+    cap: f32,
 }
 
 impl Page<'_> {
     #[inline(always)]
     fn show<S: Simd, const Q: usize>(&self, s: S, queries: &mut [Query<'_>; Q]) {
-        let mut seen = [0; Q];
-        for (seen, query) in seen.iter_mut().zip(&*queries) {
+        let (mut first, mut seen) = ([0; Q], [0; Q]);
+        for ((first, seen), query) in first.iter_mut().zip(&mut seen).zip(&*queries) {
             *seen = query.len.saturating_sub(self.from).min(PAGE) as usize;
+            *first = query.first.saturating_sub(self.from).min(PAGE) as usize;
         }
         let most_seen = seen.iter().copied().fold(0, usize::max);
         if most_seen == 0 {
@@ -213,20 +221,37 @@ impl Page<'_> {
         }
         let mut weights = [[0.0; PAGE as usize]; Q];
         self.scores::<S, Q>(s, queries, most_seen, &mut weights);
+        if self.cap > 0.0 {
+            weights.iter_mut().flatten().for_each(|score| *score = self.cap * (*score / self.cap).tanh());
+        }
         let mut shrinks = [1.0; Q];
         for q in 0..Q {
             let (query, weights) = (&mut queries[q], &mut weights[q]);
-            let largest = weights[..seen[q]].iter().copied().fold(query.most, f32::max);
+            if first[q] >= seen[q] {
+                // Nothing for this one, beside another query; it stays as it is.
+                weights.fill(0.0);
+                continue;
+            }
+            let largest = weights[first[q]..seen[q]].iter().copied().fold(query.most, f32::max);
             let shift = s.splat(-largest);
             for weights in weights.as_chunks_mut::<8>().0 {
                 s.store(s.exp(s.add(s.load(weights), shift)), weights);
             }
+            weights[..first[q]].fill(0.0);
             weights[seen[q]..].fill(0.0);
             if query.most != largest {
                 shrinks[q] = (query.most - largest).exp();
             }
             query.total = query.total * shrinks[q] + weights.iter().sum::<f32>();
             query.most = largest;
+        }
+        if first.iter().any(|&first| first > 0) {
+            for q in 0..Q {
+                let query = std::array::from_mut(&mut queries[q]);
+                let positions = first[q].min(seen[q])..seen[q];
+                self.add_values::<S, 1>(s, positions, &[weights[q]], [shrinks[q]], query);
+            }
+            return;
         }
         let both = seen.iter().copied().fold(most_seen, usize::min);
         self.add_values::<S, Q>(s, 0..both, &weights, shrinks, queries);

@@ -43,7 +43,10 @@ pub(super) fn run(
             rows::embed(cores, &pod_read_unaligned(params), call, rows, matrix, packed, x)
         }
         (KernelId::RmsNorm, [Arg::F32(x), Arg::F32(gain), Arg::F32Mut(y)]) => {
-            rows::rms_norm(cores, &pod_read_unaligned(params), call, x, gain, y)
+            rows::rms_norm(cores, &pod_read_unaligned(params), call, form, x, gain, y)
+        }
+        (KernelId::HeadNorm, [Arg::F32(gains), Arg::F32Mut(x)]) => {
+            rows::head_norm(cores, &pod_read_unaligned(params), call, gains, x)
         }
         (KernelId::Rope, [Arg::U32(rows), Arg::F32(table), Arg::F32Mut(x)]) => {
             rows::rope(cores, &pod_read_unaligned(params), call, rows, table, x)

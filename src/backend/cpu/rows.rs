@@ -6,7 +6,9 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::error::Result;
-use crate::kernel::{Call, Form, KvType, ROW_WORDS, embed, kv_at, kv_write, rms_norm, rope, swiglu};
+use crate::kernel::{
+    Call, Epilogue, Form, KvType, ROW_WORDS, embed, head_norm, kv_at, kv_write, rms_norm, rope, swiglu,
+};
 use crate::quant::Matrix;
 
 use super::cores::Cores;
@@ -14,7 +16,7 @@ use super::packed::Packed;
 use super::simd::{Simd, dispatch};
 use super::unit::decode;
 
-/// x[r, :] = E[token(r), :], where this piece of E holds the token.
+/// x[r, :] = scale · E[token(r), :], where this piece of E holds the token.
 pub(super) fn embed(
     cores: &mut Cores,
     p: &embed::Params,
@@ -40,29 +42,59 @@ pub(super) fn embed(
             None => matrix.row(token as usize),
         };
         dispatch!(isa, s => decode(s, format, &row, x));
+        if p.scale != 1.0 {
+            x.iter_mut().for_each(|x| *x *= p.scale);
+        }
     })
 }
 
-/// y[r, :] = x[r, :] · gain / sqrt(mean(x[r, :]²) + ε)
+/// y[r, :] (+)= x[r, :] · gain / sqrt(mean(x[r, :]²) + ε)
 pub(super) fn rms_norm(
     cores: &mut Cores,
     p: &rms_norm::Params,
     call: Call,
+    form: Form,
     x: &[f32],
     gain: &[f32],
     y: &mut [f32],
 ) -> Result<()> {
     let width = p.width as usize;
     let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width)).take(call.rows as usize);
-    let (isa, gain) = (cores.isa, &gain[..width]);
+    let (isa, gain, adds) = (cores.isa, &gain[..width], form.epilogue == Some(Epilogue::Add));
     cores.pool.each(rows, |(x, y)| {
         dispatch!(isa, s => {
             let mean = f64::from(s.dot(x, x)) / width as f64;
             let scale = (1.0 / (mean + f64::from(p.epsilon)).sqrt()) as f32;
-            for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
-                *y = x * scale * gain;
+            let of_row = y.iter_mut().zip(x).zip(gain);
+            if adds {
+                of_row.for_each(|((y, x), gain)| *y += x * scale * gain);
+            } else {
+                of_row.for_each(|((y, x), gain)| *y = x * scale * gain);
             }
         });
+    })
+}
+
+/// x[r, h, :] = x[r, h, :] · gain / sqrt(mean(x[r, h, :]²) + ε)
+pub(super) fn head_norm(
+    cores: &mut Cores,
+    p: &head_norm::Params,
+    call: Call,
+    gains: &[f32],
+    x: &mut [f32],
+) -> Result<()> {
+    let (head_dim, heads) = (p.head_dim as usize, (p.heads + p.kv_heads) as usize);
+    let (of_queries, of_keys) = gains.split_at(head_dim);
+    let isa = cores.isa;
+    cores.pool.each(x.chunks_mut(p.stride as usize).take(call.rows as usize), |row| {
+        for (head, x) in row.chunks_exact_mut(head_dim).take(heads).enumerate() {
+            let gain = if head < p.heads as usize { of_queries } else { of_keys };
+            dispatch!(isa, s => {
+                let mean = f64::from(s.dot(x, x)) / head_dim as f64;
+                let scale = (1.0 / (mean + f64::from(p.epsilon)).sqrt()) as f32;
+                x.iter_mut().zip(gain).for_each(|(x, gain)| *x = *x * scale * gain);
+            });
+        }
     })
 }
 

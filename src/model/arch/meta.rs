@@ -7,10 +7,10 @@
 
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Config, Meta};
-use crate::model::{Attention, Block, Blueprint, Naming, Pairing, Rope, Slot};
+use crate::model::{Blueprint, Naming, Pairing, Rope, Slot};
 
-use super::llama::{self, Llama3Scaling, default_scale, divide};
-use super::missing;
+use super::rope::{BASE, Llama3Scaling};
+use super::{Shape, divide, llama, missing};
 
 /// The width from which on Llama 3.1 stretches its context 8 times and no longer 32 times.
 const LARGE_WIDTH: u32 = 4096;
@@ -43,25 +43,23 @@ fn blueprint(checkpoint: &Checkpoint, params: &Config) -> Result<Blueprint> {
         Some(head_dim) => head_dim,
         None => divide(width, heads).map_err(|error| error.at("n_heads"))?,
     };
-    let attention = Attention {
-        heads,
-        kv_heads: params.u32("n_kv_heads")?.unwrap_or(heads),
-        head_dim,
-        scale: default_scale(head_dim),
-    };
-    let block = Block { attention, ffn_width: ffn_width(params, width)? };
     let vocab = vocab(checkpoint, params)?;
-    Ok(Blueprint {
+    let shape = Shape {
         arch: llama::ARCH.name,
         name: String::new(),
         width,
         vocab,
         context: context(params, vocab)?,
-        norm_eps: params.float("norm_eps")?.ok_or_else(|| missing("norm_eps"))? as f32,
+        heads,
+        kv_heads: params.u32("n_kv_heads")?.unwrap_or(heads),
+        head_dim,
+        ffn_width: ffn_width(params, width)?,
+        layers: required("n_layers")?,
+        norm_eps: params.float("norm_eps")?.ok_or_else(|| missing("norm_eps"))?,
         tied: tied(checkpoint),
-        rope: rope(params, width, head_dim)?,
-        blocks: block.repeat(required("n_layers")?)?,
-    })
+        naming: Naming::Meta,
+    };
+    shape.llama(vec![rope(params, width, head_dim)?])
 }
 
 /// `hidden_dim` where it is said, else two thirds of four times the width, stretched and rounded up.
@@ -118,7 +116,7 @@ fn tied(checkpoint: &Checkpoint) -> bool {
 }
 
 fn rope(params: &Config, width: u32, dims: u32) -> Result<Rope> {
-    let base = params.float("rope_theta")?.unwrap_or(llama::ROPE_BASE);
+    let base = params.float("rope_theta")?.unwrap_or(BASE);
     let mut inv_freq = Rope::inv_freq(base, dims)?;
     if params.bool("use_scaled_rope")?.unwrap_or(false) {
         let of_family = if width < LARGE_WIDTH { 32.0 } else { 8.0 };
@@ -126,5 +124,5 @@ fn rope(params: &Config, width: u32, dims: u32) -> Result<Rope> {
         let scaling = Llama3Scaling { factor, low: 1.0, high: 4.0, context: f64::from(LLAMA_3_CONTEXT) };
         inv_freq.iter_mut().for_each(|freq| *freq = scaling.apply(*freq));
     }
-    Ok(Rope { dims, pairing: Pairing::Interleaved, inv_freq, attention_factor: 1.0 })
+    Ok(Rope { dims, pairing: Pairing::Interleaved, inv_freq, attention_factor: 1.0, long: None })
 }

@@ -59,7 +59,8 @@ pub fn write(
 /// Every slot that is filled, in the order of the file.
 fn slots(preset: &Preset) -> Vec<Slot> {
     let factors = preset.rope_factor.map(|_| Slot::RopeFactors);
-    let blocks = (0..preset.layers as usize).flat_map(|block| Part::ALL.map(|part| Slot::Block(block, part)));
+    let blocks =
+        (0..preset.layers as usize).flat_map(|block| Part::LLAMA.map(|part| Slot::Block(block, part)));
     factors.into_iter().chain([Slot::Embedding]).chain(blocks).chain([Slot::FinalNorm]).collect()
 }
 

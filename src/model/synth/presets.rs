@@ -124,13 +124,18 @@ impl Preset {
         let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let dims: &[u32] = match slot {
             Slot::Embedding | Slot::Head => &[self.vocab, self.width],
-            Slot::FinalNorm | Slot::Block(_, Part::AttentionNorm | Part::FfnNorm) => &[self.width],
-            Slot::RopeFactors => &[self.head_dim / 2],
+            Slot::Positions => &[self.context, self.width],
+            Slot::FinalNorm => &[self.width],
+            Slot::RopeFactors | Slot::ShortRopeFactors | Slot::LongRopeFactors => &[self.head_dim / 2],
+            Slot::Block(_, Part::QNorm | Part::KNorm) => &[self.head_dim],
+            Slot::Block(_, part) if part.is_norm() => &[self.width],
             Slot::Block(_, Part::Q) => &[queries, self.width],
             Slot::Block(_, Part::K | Part::V) => &[keys, self.width],
+            Slot::Block(_, Part::Qkv) => &[queries + 2 * keys, self.width],
             Slot::Block(_, Part::O) => &[self.width, queries],
-            Slot::Block(_, Part::Gate | Part::Up) => &[self.ffn_width, self.width],
+            Slot::Block(_, Part::GateUp) => &[2 * self.ffn_width, self.width],
             Slot::Block(_, Part::Down) => &[self.width, self.ffn_width],
+            Slot::Block(..) => &[self.ffn_width, self.width],
         };
         dims.iter().map(|&dim| dim.into()).collect()
     }
@@ -156,7 +161,7 @@ mod tests {
         for (name, count) in counts {
             let preset = Preset::named(name).unwrap();
             let size = |slot| preset.dims(slot).iter().product::<u64>();
-            let block: u64 = Part::ALL.iter().map(|&part| size(Slot::Block(0, part))).sum();
+            let block: u64 = Part::LLAMA.iter().map(|&part| size(Slot::Block(0, part))).sum();
             let all = size(Slot::Embedding) + u64::from(preset.layers) * block + size(Slot::FinalNorm);
             assert_eq!(all, count, "{name}");
         }

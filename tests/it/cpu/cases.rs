@@ -115,6 +115,13 @@ pub(super) fn attends() -> Vec<Case> {
     for kv in [KvType::F32, KvType::F16] {
         cases.push(attend_case((9, 3, 64), kv, &slice, 3));
         cases.push(attend_case((9, 3, 64), kv, &[[600, 0], [5, 1], [256, 0]], 20));
+        // Windows over a slice, over parts of which the first ones are before it, and inside a page; bent scores.
+        for (window, cap, places) in [(9, 0.0, &*slice), (300, 0.0, &[[600, 0], [5, 1]]), (3, 0.5, &mixed)] {
+            let case = attend_case((9, 3, 64), kv, places, 20);
+            let params: attend::Params = bytemuck::pod_read_unaligned(&case.params);
+            let params = bytemuck::bytes_of(&attend::Params { window, cap, ..params }).to_vec();
+            cases.push(Case { params, name: format!("{}, window {window}, cap {cap}", case.name), ..case });
+        }
     }
     cases
 }
@@ -140,7 +147,18 @@ fn attend_case(
         Data::F32(y),
     ];
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let params = attend::Params { q_stride, q_offset, heads, kv_heads, head_dim, pages_per_sequence, scale };
+    let window = PAGE * pages_per_sequence;
+    let params = attend::Params {
+        q_stride,
+        q_offset,
+        heads,
+        kv_heads,
+        head_dim,
+        pages_per_sequence,
+        scale,
+        window,
+        cap: 0.0,
+    };
     let form = Form { format: None, kv: Some(kv), epilogue: None };
     let call = Call { rows: positions.len() as u32, kv_len: PAGE * pages_per_sequence };
     // A score is off by its dot's roundings, which its exponential keeps; then a mean of values.
@@ -221,6 +239,7 @@ fn rows() -> Vec<Case> {
             tokens: 7,
             code_stride: (format.code_words(width as usize) / 4) as u32,
             scale_stride: format.scale_words(width as usize) as u32,
+            scale: 1.0,
         };
         let rows = vec![3, 0, 0, 0, 2, 1, 0, 0, 9, 2, 0, 0, 10, 3, 0, 0, 4, 4, 0, 0];
         let args =
