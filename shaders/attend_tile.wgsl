@@ -162,7 +162,8 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
                 sums[4u * i + 2u] *= shrink.z;
                 sums[4u * i + 3u] *= shrink.w;
             }
-            for (var t = 0u; t < count; t++) {
+            // Values before all windows may be anything.
+            for (var t = select(0u, first_key - min(first_key, first), WINDOWED); t < count; t++) {
                 let weight = weights[8u * t + block];
                 for (var i = 0u; i < OWN; i++) {
                     let v = unpack_four(tile[t * FOURS + min(lane + 8u * i, FOURS - 1u)]);

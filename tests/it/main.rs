@@ -1,4 +1,5 @@
 //! tests
+mod archs;
 #[cfg(feature = "cli")]
 mod bench;
 mod chat;
