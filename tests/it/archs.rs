@@ -96,10 +96,13 @@ fn distance(got: &[f32], expected: &[f32]) -> (f32, usize) {
 /// Prompts in slices of 16 rows and of one, which are two plans, and a greedy answer.
 fn judge(engine: &Engine, name: &str, is_exact: bool) -> Result<(), String> {
     let (expected, logits) = expected(name);
-    let options = LoadOptions { context: Some(40), outputs: 16, prefill: 16, ..LoadOptions::default() };
-    let model: Model = engine
-        .load(fixture(&format!("archs/{name}")), &options, |_| Ok(()))
-        .map_err(|error| format!("{name}: {error}"))?;
+    let load = |context| {
+        let options =
+            LoadOptions { context: Some(context), outputs: 16, prefill: 16, ..LoadOptions::default() };
+        let path = fixture(&format!("archs/{name}"));
+        engine.load(path, &options, |_| Ok(())).map_err(|error| format!("{name}: {error}"))
+    };
+    let mut model: Model = load(expected.tokens.len() as u32)?;
     let mut got = Vec::new();
     let keep = |_, row: &[f32]| {
         got.extend_from_slice(row);
@@ -113,6 +116,10 @@ fn judge(engine: &Engine, name: &str, is_exact: bool) -> Result<(), String> {
             at % VOCAB,
             at / VOCAB
         ));
+    }
+    // The reference changes frequencies when a sequence outgrows those for short ones; here the context has chosen.
+    if read(name).1.ropes.iter().any(|rope| rope.long.is_some()) {
+        model = load(32)?;
     }
     let prompt = Prompt::Tokens(expected.tokens[..expected.tokens.len() / 2].to_vec());
     let greedy = GenerateOptions {

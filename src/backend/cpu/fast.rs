@@ -51,6 +51,10 @@ pub(super) fn run(
         (KernelId::Rope, [Arg::U32(rows), Arg::F32(table), Arg::F32Mut(x)]) => {
             rows::rope(cores, &pod_read_unaligned(params), call, rows, table, x)
         }
+        (KernelId::Geglu, [Arg::F32(x), Arg::F32Mut(y)]) => {
+            rows::geglu(cores, &pod_read_unaligned(params), call, x, y)
+        }
+        (KernelId::SoftCap, [Arg::F32Mut(x)]) => rows::soft_cap(cores, &pod_read_unaligned(params), call, x),
         (KernelId::Swiglu, [Arg::F32(x), Arg::F32Mut(y)]) => {
             rows::swiglu(cores, &pod_read_unaligned(params), call, x, y)
         }

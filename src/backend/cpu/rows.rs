@@ -7,7 +7,8 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::error::Result;
 use crate::kernel::{
-    Call, Epilogue, Form, KvType, ROW_WORDS, embed, head_norm, kv_at, kv_write, rms_norm, rope, swiglu,
+    Call, Epilogue, Form, KvType, ROW_WORDS, embed, geglu, head_norm, kv_at, kv_write, rms_norm, rope,
+    soft_cap, swiglu,
 };
 use crate::quant::Matrix;
 
@@ -111,28 +112,61 @@ pub(super) fn swiglu(
     let isa = cores.isa;
     cores.pool.each(rows, |(x, y)| {
         let (gate, up) = x.split_at(width);
-        dispatch!(isa, s => gate_row(s, gate, up, y));
+        dispatch!(isa, s => gate_row::<_, false>(s, gate, up, y));
     })
 }
 
+/// y[r, i] = gelu(x[r, i]) · x[r, width + i]
+pub(super) fn geglu(
+    cores: &mut Cores,
+    p: &geglu::Params,
+    call: Call,
+    x: &[f32],
+    y: &mut [f32],
+) -> Result<()> {
+    let width = p.width as usize;
+    let rows = x.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)).take(call.rows as usize);
+    let isa = cores.isa;
+    cores.pool.each(rows, |(x, y)| {
+        let (gate, up) = x.split_at(width);
+        dispatch!(isa, s => gate_row::<_, true>(s, gate, up, y));
+    })
+}
+
+/// x[r, i] = cap · tanh(x[r, i] / cap)
+pub(super) fn soft_cap(cores: &mut Cores, p: &soft_cap::Params, call: Call, x: &mut [f32]) -> Result<()> {
+    /// Elements of a task.
+    const PIECE: usize = 4096;
+    let x = &mut x[..p.width as usize * call.rows as usize];
+    cores.pool.each(x.chunks_mut(PIECE), |x| x.iter_mut().for_each(|x| *x = p.cap * (*x / p.cap).tanh()))
+}
+
+/// `act(gate) · up`, where act is silu or gelu.
 #[inline(always)]
-fn gate_row<S: Simd>(s: S, gate: &[f32], up: &[f32], y: &mut [f32]) {
+fn gate_row<S: Simd, const GELU: bool>(s: S, gate: &[f32], up: &[f32], y: &mut [f32]) {
     let ((gates, gate), (ups, up)) = (gate.as_chunks::<8>(), up.as_chunks::<8>());
     let (ys, y) = y.as_chunks_mut::<8>();
     for ((gate, up), y) in gates.iter().zip(ups).zip(ys) {
-        gate_eight(s, gate, up, y);
+        gate_eight::<S, GELU>(s, gate, up, y);
     }
     let (mut last_gate, mut last_up, mut last_y) = ([0.0; 8], [0.0; 8], [0.0; 8]);
     last_gate[..gate.len()].copy_from_slice(gate);
     last_up[..up.len()].copy_from_slice(up);
-    gate_eight(s, &last_gate, &last_up, &mut last_y);
+    gate_eight::<S, GELU>(s, &last_gate, &last_up, &mut last_y);
     y.copy_from_slice(&last_y[..y.len()]);
 }
 
 #[inline(always)]
-fn gate_eight<S: Simd>(s: S, gate: &[f32; 8], up: &[f32; 8], y: &mut [f32; 8]) {
+fn gate_eight<S: Simd, const GELU: bool>(s: S, gate: &[f32; 8], up: &[f32; 8], y: &mut [f32; 8]) {
     let gate = s.load(gate);
-    let below = s.add(s.splat(1.0), s.exp(s.mul(gate, s.splat(-1.0))));
+    // gelu(a) = a / (1 + exp(−2·√(2/π)·(a + 0.044715·a³)))
+    let steep = match GELU {
+        true => {
+            s.fma(s.mul(gate, gate), s.splat(-2.0 * 0.797_884_6 * 0.044_715), s.splat(-2.0 * 0.797_884_6))
+        }
+        false => s.splat(-1.0),
+    };
+    let below = s.add(s.splat(1.0), s.exp(s.mul(gate, steep)));
     s.store(s.mul(s.div(gate, below), s.load(up)), y);
 }
 

@@ -116,7 +116,8 @@ impl Gguf<'_> {
         let kind_key = self.key("rope.scaling.type");
         let factor = match self.metadata.text(&kind_key)? {
             None => self.float("rope.scale_linear")?.unwrap_or(1.0),
-            Some("none") => 1.0,
+            // LongRoPE is tensors.
+            Some("none" | "longrope") => 1.0,
             Some("linear") => {
                 let name = "rope.scaling.factor";
                 self.float(name)?.ok_or_else(|| missing(&self.key(name)))?

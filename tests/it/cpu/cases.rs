@@ -4,8 +4,8 @@
 use pocketlm::Format;
 use pocketlm::base::Seed;
 use pocketlm::kernel::{
-    Call, Case, Data, Epilogue, Form, KvType, PAGE, Tolerance, argmax, attend, embed, kv_write, matmul,
-    matvec, rms_norm, rope, swiglu, top_k,
+    Call, Case, Data, Epilogue, Form, KvType, PAGE, Tolerance, argmax, attend, embed, geglu, head_norm,
+    kv_write, matmul, matvec, rms_norm, rope, soft_cap, swiglu, top_k,
 };
 use pocketlm::quant::Matrix;
 
@@ -188,7 +188,24 @@ fn rows() -> Vec<Case> {
         ));
         let args = [6 * len, 3 * len].map(|len| Data::F32(seed.vector(len, 9.0))).to_vec();
         let (params, tolerance) = (swiglu::Params { width }, Tolerance::roundings(8, 81.0));
-        cases.push(Case::of::<swiglu::Swiglu>(name, params, call(3), Form::default(), args, tolerance));
+        let (form, gated) = (Form::default(), args.clone());
+        cases.push(Case::of::<swiglu::Swiglu>(name.clone(), params, call(3), form, args, tolerance));
+        let tolerance = Tolerance::roundings(12, 81.0);
+        cases.push(Case::of::<geglu::Geglu>(name.clone(), params, call(3), form, gated, tolerance));
+        let (params, x) = (soft_cap::Params { width, cap: 2.0 }, Data::F32(seed.vector(3 * len, 9.0)));
+        let tolerance = Tolerance::roundings(4, 2.0);
+        cases.push(Case::of::<soft_cap::SoftCap>(name.clone(), params, call(3), form, vec![x], tolerance));
+        // Two heads of queries and one of keys, as wide as the row.
+        let params = head_norm::Params {
+            stride: 3 * width + 1,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: width,
+            epsilon: 1e-5,
+        };
+        let args = [2 * len, 3 * (3 * len + 1)].map(|len| Data::F32(seed.vector(len, 1.0))).to_vec();
+        let tolerance = Tolerance::roundings(8 + width / 16, (len as f32).sqrt());
+        cases.push(Case::of::<head_norm::HeadNorm>(name, params, call(3), form, args, tolerance));
     }
     for (interleaved, dims) in [(0, 64), (1, 64), (0, 16), (1, 2)] {
         let table: Vec<f32> = (0..40 * dims / 2)
