@@ -1,4 +1,4 @@
-// f32 in GPU order: per unit eight vectors, the elements themselves.
+// f32 and f64 in GPU order: per unit eight vectors, the elements themselves.
 fn decode32(codes_at: u32, scales_at: u32, unit: u32) -> array<vec4<f32>, 8> {
     let at = codes_at + 8u * unit;
     return array<vec4<f32>, 8>(

@@ -3,7 +3,7 @@
 //! Header (magic, version, counts), metadata, tensor descriptions, padding, data. Every count is checked
 //! against the bytes that remain before anything is allocated, and the data must lie as writers lay it: each
 //! tensor where the one before it ends, rounded up to the alignment. A file whose offsets say otherwise
-//! would be read wrongly without a sign.
+//! would be read wrongly without a sign. A model may be split over files ([`split`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::quant::Format;
 
 use super::checkpoint::format_names;
-use super::{Array, Checkpoint, Container, Dialect, Dtype, Metadata, Tensor, Value};
+use super::{Array, Checkpoint, Container, Dialect, Dtype, Metadata, Tensor, Value, split};
 
 pub(super) const CONTAINER: Container = Container {
     name: "GGUF",
@@ -24,7 +24,7 @@ pub(super) const CONTAINER: Container = Container {
     open,
 };
 
-const MAGIC: &[u8] = b"GGUF";
+const MAGIC: &[u8; 4] = b"GGUF";
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
 const MAX_DIMS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -85,7 +85,17 @@ const TYPE_NAMES: &[&str] = &[
 ];
 
 fn open(path: &Path, bytes: Bytes) -> Result<Checkpoint> {
-    let mut reader = Reader { bytes: &bytes, at: MAGIC.len() };
+    let (metadata, mut tensors) = read(path, &bytes)?;
+    split::gather(path, &metadata, &mut tensors, read)?;
+    Ok(Checkpoint { path: path.to_owned(), dialect: Dialect::Gguf(metadata), tensors })
+}
+
+/// Reads one file, which may be a part of a model.
+fn read(path: &Path, bytes: &Bytes) -> Result<(Metadata, BTreeMap<String, Tensor>)> {
+    let mut reader = Reader { bytes, at: 0 };
+    if reader.array()? != *MAGIC {
+        return Err(Error::bad_file("the file is not GGUF").at_offset(0));
+    }
     check_version(reader.u32()?)?;
     let tensor_count = reader.count(MIN_TENSOR_BYTES, "tensors")?;
     let entry_count = reader.count(MIN_ENTRY_BYTES, "metadata entries")?;
@@ -96,14 +106,13 @@ fn open(path: &Path, bytes: Bytes) -> Result<Checkpoint> {
         let value = reader.value().map_err(|error| error.at(key.as_str()))?;
         metadata.insert(key, value).map_err(|error| error.at_offset(start as u64))?;
     }
-    refuse_split(&metadata)?;
     let alignment = alignment(&metadata)?;
     let mut descriptions = Vec::new();
     for _ in 0..tensor_count {
         descriptions.push(reader.description()?);
     }
-    let tensors = place(path, &bytes, reader.at as u64, alignment, descriptions)?;
-    Ok(Checkpoint { path: path.to_owned(), dialect: Dialect::Gguf(metadata), tensors })
+    let tensors = place(path, bytes, reader.at as u64, alignment, descriptions)?;
+    Ok((metadata, tensors))
 }
 
 fn check_version(version: u32) -> Result<()> {
@@ -116,19 +125,6 @@ fn check_version(version: u32) -> Result<()> {
         format!("GGUF version {version} is not supported")
     };
     Err(Error::unsupported(what).at_offset(4).hint("convert the model to little-endian GGUF version 3"))
-}
-
-fn refuse_split(metadata: &Metadata) -> Result<()> {
-    let parts = metadata.u32("split.count")?.unwrap_or(1);
-    if parts <= 1 {
-        return Ok(());
-    }
-    let part = metadata.u32("split.no")?.map_or_else(String::new, |no| format!(" {}", u64::from(no) + 1));
-    Err(Error::unsupported(format!("this is part{part} of a model that is split into {parts} files"))
-        .at("split.count")
-        .hint(format!(
-            "join the files *-00001-of-{parts:05}.gguf to *-{parts:05}-of-{parts:05}.gguf into one"
-        )))
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64> {

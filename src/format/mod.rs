@@ -6,6 +6,7 @@ mod checkpoint;
 mod config;
 mod folder;
 mod metadata;
+mod split;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ fn entry_of(folder: &Path) -> Result<PathBuf> {
     for file in folder.read_dir().map_err(|error| Error::from(error).in_file(folder))? {
         let file = file.map_err(|error| Error::from(error).in_file(folder))?.path();
         let known = |extension| CONTAINERS.iter().any(|container| extension == container.extension);
-        if file.extension().is_some_and(known) {
+        if file.extension().is_some_and(known) && !split::is_later_part(&file) {
             candidates.push(file);
         }
     }

@@ -14,11 +14,20 @@ pub(super) fn activations(seed: &mut Seed, rows: usize, width: usize, stride: us
     values
 }
 
+/// Blocks that a matrix of [`matrix`] is drawn from: encoding is slow.
+const POOL: usize = 64;
+
 /// A matrix with an outlier here and there.
 pub(super) fn matrix(seed: &mut Seed, format: Format, rows: usize, cols: usize) -> Matrix {
-    let values = activations(seed, rows, cols, cols).iter().map(|v| v / 8.0).collect::<Vec<_>>();
-    Matrix::new("w", format, rows, cols, format.encode(&values).into())
-        .expect("rows and columns are those that were encoded")
+    let (len, blocks) = (format.block_len(), rows * cols / format.block_len());
+    let encoded = if len == 1 { blocks } else { blocks.min(POOL) };
+    let values = activations(seed, encoded, len, len).iter().map(|v| v / 8.0).collect::<Vec<_>>();
+    let mut bytes = format.encode(&values);
+    for _ in encoded..blocks {
+        let from = seed.below(encoded as u64) as usize * format.block_bytes();
+        bytes.extend_from_within(from..from + format.block_bytes());
+    }
+    Matrix::new("w", format, rows, cols, bytes.into()).expect("rows and columns are those that were encoded")
 }
 
 /// The largest Euclidean norm of the rows of `stride` numbers, of which `width` count.

@@ -3,10 +3,9 @@
 //! an experiment of wgpu, used only where they were measured and found right. With the epilogue `Add`, the result is added to y. The same parameters as `matvec`.
 
 use super::{
-    Arg, ArgKind, Call, Case, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, Variant, Work,
-    matvec,
+    Arg, ArgKind, Call, Case, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, REPRESENTATIVES,
+    Variant, Work, matvec,
 };
-use crate::quant::Format;
 
 use matvec::{OUTPUTS, PRODUCT, Shape, X_SCALAR, X_TOGETHER, X_VECTOR};
 
@@ -107,7 +106,7 @@ impl Home for Matmul {
     }
 
     fn cases() -> Vec<Case> {
-        let each = Format::ALL.iter().flat_map(|&format| {
+        let each = REPRESENTATIVES.into_iter().flat_map(|format| {
             [
                 Shape { format, rows: 9, k: 33, n: 5, spare: 0, epilogue: Epilogue::Store },
                 Shape { format, rows: 1, k: 1, n: 1, spare: 0, epilogue: Epilogue::Store },
@@ -117,6 +116,12 @@ impl Home for Matmul {
                 Shape { format, rows: 17, k: 2048, n: 31, spare: 8, epilogue: Epilogue::Store },
             ]
         });
-        each.map(|shape| shape.case::<Self>()).collect()
+        let others = matvec::others().flat_map(|format| {
+            [
+                Shape { format, rows: 9, k: 172, n: 5, spare: 0, epilogue: Epilogue::Store },
+                Shape { format, rows: 17, k: 172, n: 31, spare: 4, epilogue: Epilogue::Add },
+            ]
+        });
+        each.chain(others).map(|shape| shape.case::<Self>()).collect()
     }
 }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{
     Arg, ArgKind, Call, Case, Data, Epilogue, FOLD, Form, Fragment, Home, KernelId, Needs, Overrides,
-    Tolerance, Variant, Work, fold, made,
+    REPRESENTATIVES, Tolerance, Variant, Work, fold, made,
 };
 use crate::base::Seed;
 use crate::quant::{Format, Matrix};
@@ -93,7 +93,7 @@ impl Home for Matvec {
     }
 
     fn cases() -> Vec<Case> {
-        let each = Format::ALL.iter().flat_map(|&format| {
+        let each = REPRESENTATIVES.into_iter().flat_map(|format| {
             [
                 Shape { format, rows: 1, k: 33, n: 5, spare: 0, epilogue: Epilogue::Store },
                 Shape { format, rows: 1, k: 1, n: 1, spare: 0, epilogue: Epilogue::Store },
@@ -105,10 +105,20 @@ impl Home for Matvec {
         });
         let tall = |n, k| Shape { format: Format::Q4_0, rows: 1, k, n, spare: 0, epilogue: Epilogue::Store };
         // The outputs of a vocabulary, and so many that the workgroups fold.
-        each.chain([tall(49152, 64), tall(4 * FOLD as usize + 9, 32)])
-            .map(|shape| shape.case::<Self>())
-            .collect()
+        let tall = [tall(49152, 64), tall(4 * FOLD as usize + 9, 32)];
+        let others = others().flat_map(|format| {
+            [
+                Shape { format, rows: 1, k: 172, n: 5, spare: 0, epilogue: Epilogue::Store },
+                Shape { format, rows: 3, k: 172, n: 7, spare: 4, epilogue: Epilogue::Add },
+            ]
+        });
+        each.chain(tall).chain(others).map(|shape| shape.case::<Self>()).collect()
     }
+}
+
+/// The formats beside [`REPRESENTATIVES`].
+pub(super) fn others() -> impl Iterator<Item = Format> {
+    Format::ALL.iter().copied().filter(|format| !REPRESENTATIVES.contains(format))
 }
 
 /// The bodies, and how the first adds.

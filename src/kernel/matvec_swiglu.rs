@@ -3,8 +3,8 @@
 //! one after the other in one matrix of 2n rows.
 
 use super::{
-    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant,
-    Work, made, matvec,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, REPRESENTATIVES,
+    Tolerance, Variant, Work, made, matvec,
 };
 use crate::base::Seed;
 use crate::quant::Format;
@@ -56,7 +56,7 @@ impl Home for MatvecSwiglu {
     }
 
     fn cases() -> Vec<Case> {
-        let each = |&format: &Format| {
+        let each = |format| {
             [
                 case(format, 1, 33, 5, 0),
                 case(format, 1, 1, 1, 0),
@@ -65,7 +65,8 @@ impl Home for MatvecSwiglu {
                 case(format, 1, 576, 130, 0),
             ]
         };
-        Format::ALL.iter().flat_map(each).collect()
+        let others = matvec::others().map(|format| case(format, 2, 172, 5, 4));
+        REPRESENTATIVES.into_iter().flat_map(each).chain(others).collect()
     }
 }
 

@@ -35,6 +35,13 @@ pub const IMMEDIATES: usize = 64;
 /// Positions in a page of the KV cache.
 pub const PAGE: u32 = 32;
 
+/// Formats that stand for all in what the formats have in common: elements as they are, small blocks, large blocks with
+/// scales of their own. A format's whole part in a shader is `decode32`, which `embed` lays open; what a product does with
+/// 32 elements does not depend on how they came. So a product's home has all its shapes for these formats, and for each
+/// other only as many as show it in each form; and where a shader takes seconds to compile, tests show each body of a
+/// product these formats, and each other format to `embed` and to the plainest `matvec` alone.
+pub const REPRESENTATIVES: [Format; 3] = [Format::F32, Format::Q4_0, Format::Q6_K];
+
 /// u32 words of a row in the state `rows`: token, position, sequence, 0.
 pub const ROW_WORDS: usize = 4;
 

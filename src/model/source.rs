@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::{Checkpoint, Tensor};
+use crate::format::{Checkpoint, Dialect, Tensor};
 use crate::quant::Matrix;
 
 use super::forms::{self, Form};
 use super::turned::Turned;
 use super::weights::NormWeights;
-use super::{Blueprint, Layout, Linear, Norm, Slot};
+use super::{Blueprint, Layout, Linear, Norm, Slot, Transform};
 
 /// Tensors by slot.
 pub(super) struct Source<'a> {
@@ -51,7 +51,7 @@ impl<'a> Source<'a> {
         let stem = Stem { source: self, name: self.layout.naming.stem(slot) };
         let linear = match self.compressed(&stem, rows, cols)? {
             Some(linear) => linear,
-            None => Linear::plain(self.matrix(slot, rows, cols)?),
+            None => self.plain(&stem, slot, rows, cols)?,
         };
         let bias = match self.get(&self.layout.naming.bias(slot)) {
             Some(bias) => Some(vector(bias, rows)?),
@@ -150,6 +150,18 @@ impl<'a> Source<'a> {
             }
             None => Ok(()),
         }
+    }
+
+    /// The matrix in `slot`, and in GGUF the factor of the whole of it, which llama.cpp keeps beside blocks of NVFP4. The
+    /// other, with which it can round activations, is not needed.
+    fn plain(&self, stem: &Stem<'_>, slot: Slot, rows: u32, cols: u32) -> Result<Linear> {
+        let mut linear = Linear::plain(self.matrix(slot, rows, cols)?);
+        if let (Dialect::Gguf(_), Some(factor)) = (&self.checkpoint.dialect, stem.get(".scale")) {
+            stem.get(".input_scale");
+            let factor = vector(factor, 1)?[0];
+            linear.post.push(Transform::Scale(vec![factor; rows as usize].into()));
+        }
+        Ok(linear)
     }
 
     fn matrix(&self, slot: Slot, rows: u32, cols: u32) -> Result<Matrix> {

@@ -13,11 +13,17 @@
 //!   both orders decode to the same bits, except that a device may flush subnormals (of f16 where a shader
 //!   unpacks them, of f32 anywhere) to zero.
 //!
-//! To add a format: one file here, `shaders/quant/NAME.wgsl` with `decode32`, one line in the list below.
+//! Some formats are written out in GPU order, where the file names several elements by one number: a table of points is
+//! slow to compile into a shader and slow to read. Their pages say what that costs.
+//!
+//! To add a format: one file here, `shaders/quant/NAME.wgsl` with `decode32` (or that of another with the same GPU
+//! order), one line in the list below.
 //! Layouts and their sources: ggml's block structures (`ggml-common.h`, `ggml-quants.c`, MIT), written here
 //! from the formulas.
 
 mod fit;
+mod grid;
+pub mod levels;
 mod matrix;
 mod table;
 #[cfg(test)]
@@ -45,10 +51,33 @@ pub trait Layout: Sync {
     fn block_len(&self) -> usize;
     /// Bytes of a block in file order.
     fn block_bytes(&self) -> usize;
-    /// Decodes one block: `bytes.len() == block_bytes()`, `out.len() == block_len()`. Never panics on content.
-    fn decode(&self, bytes: &[u8], out: &mut [f32]);
-    /// Encodes one block, rounding to nearest. Finite input; the counterpart of [`Self::decode`].
-    fn encode(&self, values: &[f32], bytes: &mut [u8]);
+    /// Decodes one block: `bytes.len() == block_bytes()`, `out.len() == block_len()`. Never panics on content. A format
+    /// writes this, or [`Self::spell`].
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) {
+        let (mut levels, mut scales) = ([0; 256], [0.0; 16]);
+        let levels = &mut levels[..out.len()];
+        self.spell(bytes, levels, &mut scales[..out.len() / 16]);
+        for ((out, levels), scale) in out.chunks_exact_mut(16).zip(levels.chunks_exact(16)).zip(scales) {
+            out.iter_mut().zip(levels).for_each(|(out, &level)| *out = scale * f32::from(level));
+        }
+    }
+    /// The whole numbers, at most 16, that elements are multiples of: empty where they are not, or not so few.
+    fn levels(&self) -> &'static [i8] {
+        &[]
+    }
+    /// Decodes one block to levels and a scale for each 16 of them, where a format has [`Self::levels`]. The products
+    /// are exact in f32.
+    fn spell(&self, _bytes: &[u8], _levels: &mut [i8], _scales: &mut [f32]) {}
+    /// Encodes one block of finite values, rounding to nearest; the counterpart of [`Self::decode`]. A format writes
+    /// this, or [`Self::encode_weighted`] where it has scales to choose.
+    fn encode(&self, values: &[f32], bytes: &mut [u8]) {
+        self.encode_weighted(values, &[], bytes);
+    }
+    /// The same where the squared error of each element counts as much as `importance` says, which is not negative: as
+    /// long as `values`, or empty where nothing is known.
+    fn encode_weighted(&self, values: &[f32], _importance: &[f32], bytes: &mut [u8]) {
+        self.encode(values, bytes);
+    }
     /// The geometry of a row in GPU order.
     fn gpu_order(&self) -> GpuOrder;
     /// Rewrites one row from file order to GPU order. `codes` and `scales` are zero on entry and have
@@ -62,7 +91,7 @@ pub trait Layout: Sync {
 /// The geometry of a row in GPU order; see the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuOrder {
-    /// Bits of an element in the codes: 2, 4, 8, 16 or 32.
+    /// Bits of an element in the codes: 1, 2, 4, 8, 16 or 32.
     pub code_bits: usize,
     /// Half words (u16) of a block in the scales.
     pub scale_halves: usize,
@@ -100,6 +129,8 @@ formats! {
     F16 => f16,
     /// The upper half of a 32-bit float.
     BF16 => bf16,
+    /// 64-bit IEEE float, computed with as an f32.
+    F64 => f64,
     /// 4 bits and a scale per 32.
     Q4_0 => q4_0,
     /// 4 bits, a scale and a minimum per 32.
@@ -110,10 +141,46 @@ formats! {
     Q5_1 => q5_1,
     /// 8 bits and a scale per 32.
     Q8_0 => q8_0,
+    /// 2 bits; 4-bit scales and minimums per 16 under a scale and a minimum per 256.
+    Q2_K => q2_k,
+    /// 3 bits; 6-bit scales per 16 under a scale per 256.
+    Q3_K => q3_k,
     /// 4 bits; 6-bit scales and minimums per 32 under a scale and a minimum per 256.
     Q4_K => q4_k,
+    /// 5 bits; 6-bit scales and minimums per 32 under a scale and a minimum per 256.
+    Q5_K => q5_k,
     /// 6 bits; 8-bit scales per 16 under a scale per 256.
     Q6_K => q6_k,
+    /// 4 bits for one of 16 uneven levels, a scale per 32.
+    IQ4_NL => iq4_nl,
+    /// 4 bits for one of 16 uneven levels; 6-bit scales per 32 under a scale per 256.
+    IQ4_XS => iq4_xs,
+    /// 4-bit floats; a power of two per 32.
+    MXFP4 => mxfp4,
+    /// 4-bit floats; an 8-bit float per 16.
+    NVFP4 => nvfp4,
+    /// A point of 8 elements in 11 bits, each −1, 0 or 1; 3-bit scales per 32 under a scale per 256.
+    IQ1_S => iq1_s,
+    /// A point of 8 elements in 11 bits, each −1, 0 or 1; 3-bit scales per 16 under a scale per 256.
+    IQ1_M => iq1_m,
+    /// A point of 8 elements in 8 bits and 7 signs; 4-bit scales per 32 under a scale per 256.
+    IQ2_XXS => iq2_xxs,
+    /// A point of 8 elements in 9 bits and 7 signs; 4-bit scales per 16 under a scale per 256.
+    IQ2_XS => iq2_xs,
+    /// A point of 8 elements in 10 bits and 8 signs; 4-bit scales per 16 under a scale per 256.
+    IQ2_S => iq2_s,
+    /// A point of 4 elements in 8 bits, 7 signs for 8; 4-bit scales per 32 under a scale per 256.
+    IQ3_XXS => iq3_xxs,
+    /// A point of 4 elements in 9 bits and 4 signs; 4-bit scales per 32 under a scale per 256.
+    IQ3_S => iq3_s,
+    /// Base-3 digits, five in a byte; a scale per 256.
+    TQ1_0 => tq1_0,
+    /// 2 bits and a scale per 256.
+    TQ2_0 => tq2_0,
+    /// A sign and a scale per 128.
+    Q1_0 => q1_0,
+    /// 2 bits and a scale per 64.
+    Q2_0 => q2_0,
     /// 4 bits around zero and an f32 scale per 32.
     I4 => i4,
     /// 8 bits around zero and an f32 scale per 32.
@@ -197,19 +264,64 @@ impl Format {
         }
     }
 
+    /// The whole numbers that elements are multiples of, at most 16, least first: one of [`levels`]. Empty for formats
+    /// that are not of this kind.
+    pub fn levels(self) -> &'static [i8] {
+        self.layout().levels()
+    }
+
+    /// Decodes whole blocks of a format with [`Self::levels`] to levels, and to a scale for each 16 of them.
+    ///
+    /// # Panics
+    /// Where the lengths do not fit each other.
+    pub fn spell(self, bytes: &[u8], levels: &mut [i8], scales: &mut [f32]) {
+        let (layout, len) = (self.layout(), self.block_len());
+        let blocks = bytes.chunks_exact(layout.block_bytes());
+        assert!(
+            blocks.len() * len == levels.len() && 16 * scales.len() == levels.len(),
+            "{self}: {} bytes, {} levels, {} scales",
+            bytes.len(),
+            levels.len(),
+            scales.len()
+        );
+        let out = levels.chunks_exact_mut(len).zip(scales.chunks_exact_mut(len / 16));
+        for (block, (levels, scales)) in blocks.zip(out) {
+            layout.spell(block, levels, scales);
+        }
+    }
+
     /// Encodes finite `values`, a whole number of blocks, to file order.
     ///
     /// # Panics
     /// Where `values` is not a whole number of blocks.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
-        let layout = self.layout();
-        assert!(values.len().is_multiple_of(layout.block_len()), "{self}: {} elements", values.len());
-        let mut bytes = vec![0; values.len() / layout.block_len() * layout.block_bytes()];
+        let (layout, mut bytes) = (self.layout(), self.room_for(values));
         let blocks = bytes.chunks_exact_mut(layout.block_bytes());
         for (values, block) in values.chunks_exact(layout.block_len()).zip(blocks) {
             layout.encode(values, block);
         }
         bytes
+    }
+
+    /// The same where the squared error of each element counts as much as its `importance` says, which is finite and
+    /// not negative: for weights, the mean square of the activations that they are multiplied by.
+    ///
+    /// # Panics
+    /// Where `values` is not a whole number of blocks, or `importance` of another length.
+    pub fn encode_weighted(self, values: &[f32], importance: &[f32]) -> Vec<u8> {
+        assert_eq!(values.len(), importance.len(), "{self}: an importance for each element");
+        let (layout, mut bytes) = (self.layout(), self.room_for(values));
+        let blocks = bytes.chunks_exact_mut(layout.block_bytes());
+        let values = values.chunks_exact(layout.block_len()).zip(importance.chunks_exact(layout.block_len()));
+        for ((values, importance), block) in values.zip(blocks) {
+            layout.encode_weighted(values, importance, block);
+        }
+        bytes
+    }
+
+    fn room_for(self, values: &[f32]) -> Vec<u8> {
+        assert!(values.len().is_multiple_of(self.block_len()), "{self}: {} elements", values.len());
+        vec![0; values.len() / self.block_len() * self.block_bytes()]
     }
 
     /// u32 words of the codes of a row of `k` elements in GPU order, a multiple of 4.

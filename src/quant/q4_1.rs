@@ -1,7 +1,7 @@
 //! `q4_1`: 32 elements, `d: f16`, `m: f16`, 16 bytes of nibbles as in `q4_0`; w = q·d + m. The product is exact
 //! in f32 (4 + 11 bits), so a fused multiply-add gives the same bits.
 
-use super::fit::{codes_above, nearest_f16, range};
+use super::fit::{Affine, codes_above, error_weights, nearest_f16};
 use super::words::{half_at, split_nibbles, word_at};
 use super::{GpuOrder, Layout};
 
@@ -32,9 +32,10 @@ impl Layout for Q4_1 {
         }
     }
 
-    fn encode(&self, values: &[f32], bytes: &mut [u8]) {
-        let (least, most) = range(values);
-        let (d, m) = (nearest_f16(most / 15.0 - least / 15.0), nearest_f16(least));
+    fn encode_weighted(&self, values: &[f32], importance: &[f32], bytes: &mut [u8]) {
+        let weights = error_weights(values, importance);
+        let fit = Affine::free((values, &weights, 15.0));
+        let (d, m) = (nearest_f16(fit.scale), nearest_f16(-fit.min));
         let code = codes_above(d.to_f32(), m.to_f32(), 15.0);
         bytes[..2].copy_from_slice(&d.to_le_bytes());
         bytes[2..4].copy_from_slice(&m.to_le_bytes());

@@ -3,7 +3,7 @@
 //!
 //! Scales in GPU order, per block: the fifth bits; d and m.
 
-use super::fit::{codes_above, nearest_f16, range};
+use super::fit::{Affine, codes_above, error_weights, nearest_f16};
 use super::q5_0::{codes, set_codes};
 use super::words::{half_at, split_nibbles, spread_bits, word_at};
 use super::{GpuOrder, Layout};
@@ -34,9 +34,10 @@ impl Layout for Q5_1 {
         }
     }
 
-    fn encode(&self, values: &[f32], bytes: &mut [u8]) {
-        let (least, most) = range(values);
-        let (d, m) = (nearest_f16(most / 31.0 - least / 31.0), nearest_f16(least));
+    fn encode_weighted(&self, values: &[f32], importance: &[f32], bytes: &mut [u8]) {
+        let weights = error_weights(values, importance);
+        let fit = Affine::free((values, &weights, 31.0));
+        let (d, m) = (nearest_f16(fit.scale), nearest_f16(-fit.min));
         bytes[..2].copy_from_slice(&d.to_le_bytes());
         bytes[2..4].copy_from_slice(&m.to_le_bytes());
         set_codes(values, codes_above(d.to_f32(), m.to_f32(), 31.0), &mut bytes[4..]);

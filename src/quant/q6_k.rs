@@ -7,8 +7,10 @@
 //! Scales in GPU order, 21 words a block: for each 32 elements two words of 2-bit fields; four words of group
 //! scales; d.
 
-use super::fit::{codes_around, extreme, inverse, nearest_f16, symmetric_scale};
-use super::words::{copy_words, half_at, set_half, split_nibbles, word_at};
+use super::fit::{
+    codes_around, error_weights, extreme, inverse, nearest_f16, scale_code, symmetric_error, symmetric_scale,
+};
+use super::words::{copy_words, gather_pairs, half_at, set_half, split_nibbles};
 use super::{GpuOrder, Layout};
 
 #[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
@@ -42,21 +44,22 @@ impl Layout for Q6_K {
         }
     }
 
-    fn encode(&self, values: &[f32], bytes: &mut [u8]) {
-        let mut fits = [0.0; 16];
-        for (fit, values) in fits.iter_mut().zip(values.chunks_exact(16)) {
-            *fit = symmetric_scale(values, 32.0);
-        }
+    fn encode_weighted(&self, values: &[f32], importance: &[f32], bytes: &mut [u8]) {
+        let weights = error_weights(values, importance);
+        let group = |i: usize| (&values[16 * i..][..16], &weights[16 * i..][..16]);
+        let fits: [f32; 16] = std::array::from_fn(|i| symmetric_scale(group(i).0, group(i).1, 32.0));
         let d = nearest_f16(extreme(&fits) / -128.0);
-        let d_inverse = inverse(d.to_f32());
         bytes.fill(0);
         bytes[208..].copy_from_slice(&d.to_le_bytes());
-        for (group, (fit, values)) in fits.iter().zip(values.chunks_exact(16)).enumerate() {
-            let scale = (fit * d_inverse).round().clamp(-128.0, 127.0);
-            bytes[192 + group] = (scale as i8).cast_unsigned();
-            let code = codes_around(d.to_f32() * scale, 32.0, 63.0);
+        let d = d.to_f32();
+        for (number, fit) in fits.iter().enumerate() {
+            let (values, weights) = group(number);
+            let error = |scale: f32| symmetric_error(values, weights, d * scale, 32.0);
+            let scale = scale_code(fit * inverse(d), -128.0, 127.0, error);
+            bytes[192 + number] = (scale as i8).cast_unsigned();
+            let code = codes_around(d * scale, 32.0, 63.0);
             for (i, &v) in values.iter().enumerate() {
-                let (at, q) = (Place::of(16 * group + i), code(v));
+                let (at, q) = (Place::of(16 * number + i), code(v));
                 bytes[at.low] |= (q & 15) << at.low_shift;
                 bytes[at.high] |= q >> 4 << at.high_shift;
             }
@@ -74,12 +77,8 @@ impl Layout for Q6_K {
                 let (low, high) = codes.split_at_mut(8);
                 split_nibbles(nibbles, low, high);
             }
-            for (word, high) in scales[..16].iter_mut().enumerate() {
-                let (half, unit, part) = (word / 8, word / 2 % 4, word % 2);
-                for quad in 0..4 {
-                    let fields = word_at(bytes, 128 + 32 * half + 16 * part + 4 * quad);
-                    *high |= (fields >> (2 * unit) & 0x0303_0303) << (2 * quad);
-                }
+            for (unit, high) in scales[..16].chunks_exact_mut(2).enumerate() {
+                high.copy_from_slice(&gather_pairs(&bytes[128 + unit / 4 * 32..], 2 * (unit % 4)));
             }
             copy_words(&bytes[192..208], &mut scales[16..20]);
             set_half(scales, 40, [bytes[208], bytes[209]]);

@@ -53,3 +53,20 @@ pub(super) fn split_nibbles(bytes: &[u8], low: &mut [u32], high: &mut [u32]) {
 pub(super) fn spread_bits(bits: u32) -> u32 {
     (0..32).fold(0, |word, i| word | (bits >> i & 1) << (8 * (i % 4) + i / 4))
 }
+
+/// The 2-bit fields at `shift` of 32 bytes in GPU order: two words of sixteen elements.
+pub(super) fn gather_pairs(bytes: &[u8], shift: usize) -> [u32; 2] {
+    let quad = |word: usize, quad: usize| word_at(bytes, 16 * word + 4 * quad) >> shift & 0x0303_0303;
+    [0, 1].map(|word| (0..4).fold(0, |fields, i| fields | quad(word, i) << (2 * i)))
+}
+
+/// Bit `bit` of each of 32 bytes in GPU order, as [`spread_bits`].
+pub(super) fn gather_bits(bytes: &[u8], bit: usize) -> u32 {
+    (0..8).fold(0, |fields, quad| fields | (word_at(bytes, 4 * quad) >> bit & 0x0101_0101) << quad)
+}
+
+/// Sets the code of `element` in zeroed words of codes of `BITS` bits, at most 8.
+pub(super) fn set_code<const BITS: usize>(words: &mut [u32], element: usize, code: u32) {
+    let (word, field) = (element / (32 / BITS), element % (32 / BITS));
+    words[word] |= code << (8 * (field % 4) + BITS * (field / 4));
+}

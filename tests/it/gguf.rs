@@ -88,16 +88,6 @@ fn what_is_no_value_is_refused() {
     }
 }
 
-#[test]
-fn a_part_of_a_split_model_names_the_parts() {
-    let entries = [("split.no", 2, vec![1, 0]), ("split.count", 2, vec![3, 0])];
-    let error = open(&entries).expect_err("a part");
-    assert_eq!(error.kind(), Kind::Unsupported);
-    let message = error.to_string();
-    assert!(message.contains("part 2") && message.contains("00003-of-00003.gguf"), "{message}");
-    open(&[("split.count", 2, vec![1, 0])]).expect("the only part");
-}
-
 /// `valid.gguf` with its version changed. Versions 2 and 3 differ only in what byte orders they allow.
 fn with_version(version: u32) -> (Scratch, PathBuf) {
     let mut bytes = fs::read(data::shared("badgguf/valid.gguf")).expect("valid.gguf");
@@ -138,4 +128,107 @@ fn a_layer_that_is_not_counted_is_refused() {
         error.to_string().contains("llama with 1 layers") && error.to_string().contains("tensor blk.1."),
         "{error}"
     );
+}
+
+/// The parts of a model that another program split, in a folder of their own.
+fn parts() -> Scratch {
+    let folder = Scratch::new();
+    for number in 1..=3 {
+        let name = part(number);
+        fs::copy(data::fixture("split").join(&name), folder.join(&name)).expect("a copy");
+    }
+    folder
+}
+
+fn part(number: u32) -> String {
+    format!("tiny-{number:05}-of-00003.gguf")
+}
+
+#[test]
+fn parts_are_one_model() {
+    let folder = parts();
+    // By its first part, and by its folder.
+    for path in [folder.join(part(1)), folder.to_path_buf()] {
+        let checkpoint = Checkpoint::open(path).expect("opens");
+        let Dialect::Gguf(metadata) = &checkpoint.dialect else { panic!("another dialect") };
+        assert_eq!(metadata.get("general.name"), Some(&Value::Text("tiny".to_owned())));
+        assert_eq!(checkpoint.tensors.len(), 5);
+        for number in 0..5u32 {
+            let tensor = checkpoint.tensor(&format!("blk.{number}.attn_norm.weight")).expect("a tensor");
+            assert_eq!(tensor.dims, [2, 12]);
+            assert_eq!(tensor.file.file_name().unwrap(), part(number / 2 + 1).as_str());
+            let last = f32::from_le_bytes(tensor.bytes[92..].try_into().expect("4 bytes"));
+            assert_eq!(last, (100 * number + 23) as f32);
+        }
+    }
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused() {
+    /// What is done to the three parts, how the error is to be, and what it says.
+    type Fault = (&'static str, fn(&Scratch), Kind, &'static str);
+    fn change(folder: &Scratch, number: u32, key: &str, to: u8) {
+        let path = folder.join(part(number));
+        let mut bytes = fs::read(&path).expect("a part");
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).expect("the key");
+        // Behind the key and its type.
+        bytes[at + key.len() + 4] = to;
+        fs::write(path, bytes).expect("a part");
+    }
+    let faults: [Fault; 7] = [
+        (
+            "missing",
+            |f| fs::remove_file(f.join(part(2))).expect("a part"),
+            Kind::NotFound,
+            "00002-of-00003.gguf",
+        ),
+        (
+            "repeated",
+            |f| {
+                fs::copy(f.join(part(2)), f.join(part(3))).expect("a copy");
+            },
+            Kind::BadFile,
+            "number 1, where 2",
+        ),
+        ("of another count", |f| change(f, 2, "split.count", 4), Kind::BadFile, "number of parts is 4"),
+        (
+            "of another model",
+            |f| change(f, 3, "split.tensors.count", 6),
+            Kind::BadFile,
+            "number of tensors is 6",
+        ),
+        (
+            "a tensor twice",
+            |f| {
+                let bytes = fs::read(f.join(part(2))).expect("a part");
+                let at = bytes.windows(6).position(|window| window == b"blk.2.").expect("a name");
+                let renamed = [&bytes[..at], b"blk.1.", &bytes[at + 6..]].concat();
+                fs::write(f.join(part(2)), renamed).expect("a part");
+            },
+            Kind::BadFile,
+            "the tensor is in",
+        ),
+        ("not GGUF", |f| fs::write(f.join(part(2)), b"GGML").expect("a part"), Kind::BadFile, "not GGUF"),
+        (
+            "fewer tensors",
+            |f| (1..=3).for_each(|number| change(f, number, "split.tensors.count", 6)),
+            Kind::BadFile,
+            "5 tensors are in the parts, where there should be 6",
+        ),
+    ];
+    for (what, fault, kind, says) in faults {
+        let folder = parts();
+        fault(&folder);
+        let error = Checkpoint::open(folder.join(part(1))).expect_err(what);
+        assert_eq!(error.kind(), kind, "{what}: {error}");
+        assert!(error.to_string().contains(says), "{what}: {error}");
+    }
+    let folder = parts();
+    let error = Checkpoint::open(folder.join(part(2))).expect_err("the second part");
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains("part 2") && error.to_string().contains(&part(1)), "{error}");
+    fs::rename(folder.join(part(1)), folder.join("tiny.gguf")).expect("a name");
+    let error = Checkpoint::open(folder.join("tiny.gguf")).expect_err("another name");
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains("NAME-00001-of-00003.gguf"), "{error}");
 }

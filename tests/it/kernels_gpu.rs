@@ -5,20 +5,19 @@ use std::collections::BTreeSet;
 
 use pocketlm::backend::probe;
 use pocketlm::backend::wgpu::Options;
-use pocketlm::kernel::{Case, Form, Fragment, KernelId, Variant};
+use pocketlm::kernel::{Case, Form, Fragment, KernelId, REPRESENTATIVES, Variant};
 
 /// The cases that are run in a variant of this name: all on a real device. In software a shader takes seconds to
 /// compile, so there not each combination is, but each variant meets each of its epilogues, KV types and overrides, and
-/// each body, which variants may share, each format where `every_format` is asked for.
+/// where `every_format` is asked for, each format is shown as [`shows_format`] says.
 fn cases_in(name: &str, every_format: bool, software: bool) -> Vec<Case> {
     let (mut shaders, mut met) = (BTreeSet::new(), BTreeSet::new());
     let mut is_run = |case: &Case| {
         let kernel = case.kernel.kernel();
         let has_it = |it: &&Variant| it.name == name && kernel.suits(&case.params, it);
         let Some(variant) = kernel.variants.iter().find(has_it) else { return false };
-        let first_of_body = kernel.variants.iter().find(|it| body(it) == body(variant)).expect("itself");
         let mut parts = parts(case, variant);
-        if every_format && first_of_body.name == name {
+        if every_format && shows_format(case, variant) {
             parts.push(format!("{:?}", case.form.format));
         }
         let shader = format!("{} {:?} {:?}", kernel.name, case.form, kernel.overrides(&case.params, variant));
@@ -30,6 +29,21 @@ fn cases_in(name: &str, every_format: bool, software: bool) -> Vec<Case> {
         is_run
     };
     KernelId::ALL.iter().flat_map(|id| id.kernel().cases()).filter(&mut is_run).collect()
+}
+
+/// Whether software is to see the format of a case in this variant: a representative in each body, which variants may
+/// share; any other in `embed` and in the plainest `matvec`.
+fn shows_format(case: &Case, variant: &Variant) -> bool {
+    let variants = case.kernel.kernel().variants;
+    let first_of_body = variants.iter().find(|it| body(it) == body(variant)).expect("itself");
+    match case.form.format {
+        Some(format) if REPRESENTATIVES.contains(&format) => first_of_body.name == variant.name,
+        Some(_) => {
+            let plainest = variants.last().expect("a kernel has a variant");
+            matches!(case.kernel, KernelId::Embed | KernelId::Matvec) && plainest.name == variant.name
+        }
+        None => false,
+    }
 }
 
 /// What a shader is made of beside a format.
@@ -114,7 +128,9 @@ fn what_is_run_in_software_shows_every_part_and_format() {
                 shown.extend(
                     parts(&case, variant).iter().map(|part| format!("{} {name} {part}", kernel.name)),
                 );
-                shown.insert(format!("{} {:?} {}", kernel.name, case.form.format, body(variant)));
+                if shows_format(&case, variant) {
+                    shown.insert(format!("{} {:?} {}", kernel.name, case.form.format, body(variant)));
+                }
             }
         }
         shown

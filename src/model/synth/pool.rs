@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::format::NewTensor;
 use crate::quant::Format;
 
-/// Elements of a pool: small enough for a cache, and 512 blocks of 256 make 2⁷² rows of 2048.
-const ELEMENTS: usize = 1 << 17;
+/// Elements of a pool: small enough for a cache, and 128 blocks of 256 make 2⁵⁶ rows of 2048.
+const ELEMENTS: usize = 1 << 15;
 /// Bytes between two reports.
 const PIECE: usize = 1 << 20;
 

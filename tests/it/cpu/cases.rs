@@ -72,7 +72,8 @@ pub(super) fn allow_rounding(case: &mut Case, matrix: &Matrix) {
 fn products(format: Format) -> Vec<Case> {
     let mut seed = Seed::new(21);
     let block = format.block_len();
-    let (odd, long) = if block == 1 { (77, 611) } else { (block, (3 * block).max(544)) };
+    let (odd, long) =
+        if block == 1 { (77, 611) } else { (block, (3 * block).max(544).next_multiple_of(block)) };
     let (small, large) = (matrix(&mut seed, format, 7, odd), matrix(&mut seed, format, 61, long));
     let joined = Matrix::join(&large, &[&matrix(&mut seed, format, 24, long)]).unwrap();
     let mut cases = vec![product(&mut seed, &small, 1, Epilogue::Store)];
