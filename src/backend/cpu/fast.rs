@@ -58,6 +58,15 @@ pub(super) fn run(
         (KernelId::Swiglu, [Arg::F32(x), Arg::F32Mut(y)]) => {
             rows::swiglu(cores, &pod_read_unaligned(params), call, x, y)
         }
+        (KernelId::Scale, [Arg::F32(x), Arg::F32(gains), Arg::F32Mut(y)]) => {
+            rows::scale(cores, &pod_read_unaligned(params), call, form, [x, gains], y)
+        }
+        (KernelId::Gather, [Arg::F32(x), Arg::F32(order), Arg::F32Mut(y)]) => {
+            rows::gather(cores, &pod_read_unaligned(params), call, form, [x, order], y)
+        }
+        (KernelId::Hadamard, [Arg::F32(x), Arg::F32(table), Arg::F32Mut(y)]) => {
+            rows::hadamard(cores, &pod_read_unaligned(params), call, form, [x, table], y)
+        }
         (KernelId::Argmax, [Arg::F32(logits), Arg::U32(outputs), Arg::U32Mut(rows), Arg::U32Mut(tokens)]) => {
             let params = pod_read_unaligned(params);
             best::argmax(cores, &params, call, logits, outputs, rows, tokens)

@@ -1,4 +1,4 @@
-//! Kernels that treat each row by itself: `embed`, `rms_norm`, `rope`, `kv_write`, `swiglu`.
+//! Kernels that treat each row by itself: `embed`, `rms_norm`, `rope`, `kv_write`, `swiglu`, `scale`, `gather`, `hadamard`.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,14 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::error::Result;
 use crate::kernel::{
-    Call, Epilogue, Form, KvType, ROW_WORDS, embed, geglu, head_norm, kv_at, kv_write, rms_norm, rope,
-    soft_cap, swiglu,
+    Call, Epilogue, Form, KvType, ROW_WORDS, embed, gather, geglu, hadamard, head_norm, kv_at, kv_write,
+    rms_norm, rope, scale, soft_cap, swiglu,
 };
 use crate::quant::Matrix;
 
 use super::cores::Cores;
 use super::packed::Packed;
+use super::product::finish;
 use super::simd::{Simd, dispatch};
 use super::unit::decode;
 
@@ -168,6 +169,96 @@ fn gate_eight<S: Simd, const GELU: bool>(s: S, gate: &[f32; 8], up: &[f32; 8], y
     };
     let below = s.add(s.splat(1.0), s.exp(s.mul(gate, steep)));
     s.store(s.mul(s.div(gate, below), s.load(up)), y);
+}
+
+/// y[r, i] (+)= x[r, i] · gain[i]
+pub(super) fn scale(
+    cores: &mut Cores,
+    p: &scale::Params,
+    call: Call,
+    form: Form,
+    [x, gains]: [&[f32]; 2],
+    y: &mut [f32],
+) -> Result<()> {
+    let width = p.width as usize;
+    let rows = x.chunks_exact(width).zip(y.chunks_mut(p.y_stride as usize)).take(call.rows as usize);
+    let isa = cores.isa;
+    cores.pool.each(rows, |(x, y)| {
+        let y = &mut y[p.y_offset as usize..][..width];
+        dispatch!(isa, _s => {
+            for ((y, x), gain) in y.iter_mut().zip(x).zip(gains) {
+                *y = finish(form.epilogue, *y, x * gain);
+            }
+        });
+    })
+}
+
+/// y[r, i] (+)= x[r, order[i]]
+pub(super) fn gather(
+    cores: &mut Cores,
+    p: &gather::Params,
+    call: Call,
+    form: Form,
+    [x, order]: [&[f32]; 2],
+    y: &mut [f32],
+) -> Result<()> {
+    let rows = x.chunks_exact(p.x_stride as usize).zip(y.chunks_mut(p.y_stride as usize));
+    cores.pool.each(rows.take(call.rows as usize), |(x, y)| {
+        let y = &mut y[p.y_offset as usize..][..p.width as usize];
+        for (y, from) in y.iter_mut().zip(order) {
+            *y = finish(form.epilogue, *y, x[*from as usize]);
+        }
+    })
+}
+
+/// The transform of each block of a row, in f32.
+pub(super) fn hadamard(
+    cores: &mut Cores,
+    p: &hadamard::Params,
+    call: Call,
+    form: Form,
+    [x, table]: [&[f32]; 2],
+    y: &mut [f32],
+) -> Result<()> {
+    let (width, block, order) = (p.width as usize, p.block as usize, p.order as usize);
+    let part = block / order;
+    let share = (1.0 / f64::from(p.block).sqrt()) as f32;
+    let rows = x.chunks_exact(width).zip(y.chunks_mut(p.y_stride as usize)).take(call.rows as usize);
+    let isa = cores.isa;
+    let scratch = || (vec![0.0; block], vec![0.0; part]);
+    cores.pool.each_with(rows, scratch, |(turned, sums), (x, y)| {
+        let y = &mut y[p.y_offset as usize..][..width];
+        for (x, y) in x.chunks_exact(block).zip(y.chunks_exact_mut(block)) {
+            turned.copy_from_slice(x);
+            dispatch!(isa, _s => {
+                turned.chunks_exact_mut(part).for_each(walsh);
+                for (signs, y) in table.chunks_exact(order).zip(y.chunks_exact_mut(part)) {
+                    sums.fill(0.0);
+                    for (sign, turned) in signs.iter().zip(turned.chunks_exact(part)) {
+                        sums.iter_mut().zip(turned).for_each(#[inline(always)] |(sum, turned)| *sum += sign * turned);
+                    }
+                    for (y, sum) in y.iter_mut().zip(&*sums) {
+                        *y = finish(form.epilogue, *y, sum * share);
+                    }
+                }
+            });
+        }
+    })
+}
+
+/// The transform of a power of two, unscaled, in place.
+#[inline(always)]
+fn walsh(x: &mut [f32]) {
+    let mut half = 1;
+    while half < x.len() {
+        for pair in x.chunks_exact_mut(2 * half) {
+            let (a, b) = pair.split_at_mut(half);
+            for (a, b) in a.iter_mut().zip(b) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
+    }
 }
 
 /// Rotates pairs of the heads of x by the angles of the row's position.
