@@ -97,6 +97,7 @@ fn runner(ahead: usize, fault: Fault, sequences: u32, pages: u32) -> Runner {
         kv: KvType::F32,
         max_matrix_bytes: u64::MAX,
         fused: false,
+        calibrates: false,
     };
     let lowered = lower(&blueprint, &weights, options).unwrap();
     let mut cpu = Cpu::new(CpuOptions { threads: Some(1), exact: true }).unwrap();

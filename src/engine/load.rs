@@ -151,6 +151,7 @@ fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions) 
         kv: if engine.exact { KvType::F32 } else { KvType::F16 },
         max_matrix_bytes: u64::MAX,
         fused: true,
+        calibrates: false,
     })
 }
 

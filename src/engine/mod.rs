@@ -8,6 +8,7 @@
 //! which ticks by itself, or starts a [`Worker`] that ticks in a thread of its own.
 
 mod answer;
+mod calibrate;
 mod compute;
 mod device;
 mod event;
@@ -31,6 +32,7 @@ use crate::base::Bytes;
 use crate::error::Result;
 use crate::format::Checkpoint;
 
+pub use calibrate::calibrate;
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
 pub use load::{LoadProgress, LoadStage, plans, tokenizer};
 pub use model::{Model, ModelInfo};

@@ -42,41 +42,79 @@ impl NewTensor {
     }
 }
 
+/// What stands before the data of a GGUF, and where each tensor's data ends.
+#[derive(Debug)]
+pub struct GgufHead {
+    bytes: Vec<u8>,
+    sizes: Vec<u64>,
+}
+
+impl GgufHead {
+    /// Header, metadata, descriptions and padding.
+    ///
+    /// # Errors
+    /// [`crate::Kind::InvalidArgument`] for a tensor that GGUF cannot hold.
+    pub fn new(metadata: &Metadata, tensors: &[NewTensor]) -> Result<Self> {
+        let mut head = Vec::new();
+        head.extend(b"GGUF");
+        head.extend(3u32.to_le_bytes());
+        head.extend((tensors.len() as u64).to_le_bytes());
+        head.extend((metadata.iter().count() as u64).to_le_bytes());
+        for (key, value) in metadata.iter() {
+            text(&mut head, key);
+            entry(&mut head, value);
+        }
+        let (mut offset, mut sizes) = (0u64, Vec::with_capacity(tensors.len()));
+        for tensor in tensors {
+            let refuse = |what: &str| Error::invalid(what).at(format!("tensor {}", tensor.name));
+            let id = tensor.format.gguf_id().ok_or_else(|| refuse("GGUF has no number for this format"))?;
+            text(&mut head, &tensor.name);
+            head.extend((tensor.dims.len() as u32).to_le_bytes());
+            tensor.dims.iter().rev().for_each(|dim| head.extend(dim.to_le_bytes()));
+            head.extend(id.to_le_bytes());
+            head.extend(offset.to_le_bytes());
+            sizes.push(tensor.bytes()?);
+            let end = offset.checked_add(tensor.bytes()?);
+            let end = end.and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
+            offset = end.ok_or_else(|| refuse("the file is larger than can be addressed"))?;
+        }
+        head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
+        Ok(Self { bytes: head, sizes })
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Zeros behind the data of the tensor at `index`.
+    pub fn padding(&self, index: usize) -> usize {
+        (self.sizes[index].next_multiple_of(ALIGNMENT) - self.sizes[index]) as usize
+    }
+
+    /// Where each tensor's data and padding end in the file.
+    pub fn ends(&self) -> impl Iterator<Item = u64> {
+        self.sizes.iter().scan(self.bytes.len() as u64, |end, size| {
+            *end += size.next_multiple_of(ALIGNMENT);
+            Some(*end)
+        })
+    }
+}
+
 /// Writes a file; `data` writes the bytes of a tensor, for each in order.
 ///
 /// # Errors
-/// [`crate::Kind::InvalidArgument`] for a tensor that GGUF cannot hold, [`crate::Kind::Io`], what `data` returns, and
-/// [`crate::Kind::Internal`] where it writes another number of bytes than the tensor has.
+/// As [`GgufHead::new`], [`crate::Kind::Io`], what `data` returns, and [`crate::Kind::Internal`] where it writes another
+/// number of bytes than the tensor has.
 pub fn write_gguf(
     out: &mut dyn Write,
     metadata: &Metadata,
     tensors: &[NewTensor],
     mut data: impl FnMut(&NewTensor, &mut dyn Write) -> Result<()>,
 ) -> Result<()> {
-    let mut head = Vec::new();
-    head.extend(b"GGUF");
-    head.extend(3u32.to_le_bytes());
-    head.extend((tensors.len() as u64).to_le_bytes());
-    head.extend((metadata.iter().count() as u64).to_le_bytes());
-    for (key, value) in metadata.iter() {
-        text(&mut head, key);
-        entry(&mut head, value);
-    }
-    let mut offset = 0u64;
-    for tensor in tensors {
-        let refuse = |what: &str| Error::invalid(what).at(format!("tensor {}", tensor.name));
-        let id = tensor.format.gguf_id().ok_or_else(|| refuse("GGUF has no number for this format"))?;
-        text(&mut head, &tensor.name);
-        head.extend((tensor.dims.len() as u32).to_le_bytes());
-        tensor.dims.iter().rev().for_each(|dim| head.extend(dim.to_le_bytes()));
-        head.extend(id.to_le_bytes());
-        head.extend(offset.to_le_bytes());
-        let end = offset.checked_add(tensor.bytes()?).and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
-        offset = end.ok_or_else(|| refuse("the file is larger than can be addressed"))?;
-    }
-    head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
-    out.write_all(&head)?;
-    for tensor in tensors {
+    let head = GgufHead::new(metadata, tensors)?;
+    out.write_all(head.bytes())?;
+    for (index, tensor) in tensors.iter().enumerate() {
         let bytes = tensor.bytes()?;
         let mut counted = Counted { out, written: 0 };
         data(tensor, &mut counted)?;
@@ -84,8 +122,7 @@ pub fn write_gguf(
             let what = format!("{} bytes were written of {bytes}", counted.written);
             return Err(Error::internal(what).at(format!("tensor {}", tensor.name)));
         }
-        let padding = bytes.next_multiple_of(ALIGNMENT) - bytes;
-        out.write_all(&[0; ALIGNMENT as usize][..padding as usize])?;
+        out.write_all(&[0; ALIGNMENT as usize][..head.padding(index)])?;
     }
     Ok(())
 }

@@ -397,6 +397,8 @@ kernels! {
     Hadamard => hadamard,
     /// Root-mean-square normalisation of each head of queries and keys.
     HeadNorm => head_norm,
+    /// The sum over rows of the square of each element.
+    Squares => squares,
     /// Rotates query and key heads by their position.
     Rope => rope,
     /// Writes keys and values to their pages.

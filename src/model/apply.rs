@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::kernel::{
-    Bias, Epilogue, Form, Gather, Hadamard, Matmul, Matvec, Scale, bias, gather, hadamard, matvec, scale,
+    Bias, Epilogue, Form, Gather, Hadamard, Matmul, Matvec, Scale, Squares, bias, gather, hadamard, matvec,
+    scale, squares,
 };
 use crate::plan::{Builder, Extent, Operand};
 
@@ -56,6 +57,11 @@ impl Pass<'_> {
             let turned = Target::temp(b, "turned", extent, next);
             self.transform(b, label, extent, transform, (x, width), turned)?;
             (x, width) = (turned.y, next);
+        }
+        if let Some((_, state)) = self.ports.squares.iter().find(|(name, _)| *name == path.names[0]) {
+            let params = squares::Params { width: path.k };
+            let args = [x, Operand::Item(*state)];
+            b.step::<Squares>(format!("{label}.squares"), extent, Form::default(), params, &args)?;
         }
         let sum = if path.post.is_empty() { to } else { Target::temp(b, "sum", extent, path.rows) };
         self.products(b, label, extent, &path.pieces, (x, path.k), sum)?;

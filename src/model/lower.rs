@@ -42,6 +42,8 @@ pub struct LowerOptions {
     pub max_matrix_bytes: u64,
     /// Whether neighbouring steps are joined: for a device to which each step costs a dispatch.
     pub fused: bool,
+    /// Whether the squares of the inputs of each matrix are summed, in [`Ports::squares`].
+    pub calibrates: bool,
 }
 
 /// A model ready to be loaded by a backend.
@@ -91,6 +93,8 @@ pub struct Ports {
     pub token: ItemId,
     /// Out: the largest logits, as the kernel `top_k` writes them.
     pub top: ItemId,
+    /// Out, where the plan calibrates: the sums of squares of the inputs of each matrix, by its name.
+    pub squares: Vec<(String, ItemId)>,
     /// By block: keys.
     pub keys: Vec<ItemId>,
     /// By block: values.
@@ -111,7 +115,11 @@ impl LowerOptions {
 pub fn lower(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) -> Result<Lowered> {
     let mut store = Store::default();
     let placed = place(&mut store, blueprint, weights, options.max_matrix_bytes, options.context);
-    let ports = open_ports(&mut store, blueprint, &options);
+    let mut ports = open_ports(&mut store, blueprint, &options);
+    for path in placed.paths().filter(|_| options.calibrates) {
+        let state = store.add_state(&format!("{}.squares", path.names[0]), path.k as usize);
+        ports.squares.extend(path.names.iter().map(|name| (name.clone(), state)));
+    }
     let pass = Pass { blueprint, placed: &placed, ports: &ports, options };
     let decode = pass.forward(&store, "decode", options.decode_rows)?;
     let prefill = pass.forward(&store, "prefill", options.prefill_rows)?;
@@ -130,6 +138,7 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
     };
     let (keys, values) = (cache("keys"), cache("values"));
     Ports {
+        squares: Vec::new(),
         keys,
         values,
         rows: store.add_state(
@@ -149,7 +158,7 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
 pub(super) struct Pass<'a> {
     blueprint: &'a Blueprint,
     placed: &'a Placed,
-    ports: &'a Ports,
+    pub(super) ports: &'a Ports,
     pub(super) options: LowerOptions,
 }
 

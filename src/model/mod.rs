@@ -8,6 +8,7 @@ mod linear;
 mod lower;
 mod names;
 mod place;
+pub mod quantize;
 mod source;
 pub mod synth;
 mod turned;

@@ -34,6 +34,21 @@ pub(super) struct PlacedNorm {
     pub(super) bias: Option<ItemId>,
 }
 
+impl Placed {
+    /// Every path, in the order of the pass.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let linears = self.blocks.iter().flat_map(PlacedBlock::linears).chain([&self.head]);
+        linears.flat_map(|linear| &linear.paths)
+    }
+}
+
+impl PlacedBlock {
+    /// In the order of the pass.
+    fn linears(&self) -> [&PlacedLinear; 4] {
+        [&self.qkv, &self.o, &self.gate_up, &self.down]
+    }
+}
+
 /// Where the weights of a block stand.
 #[derive(Debug)]
 pub(super) struct PlacedBlock {
@@ -66,9 +81,10 @@ pub(super) struct PlacedLinear {
 
 impl PlacedLinear {
     /// A matrix of `k` inputs and `rows` outputs, and no more.
-    fn matrix(k: u32, rows: u32, pieces: Vec<Piece>) -> Self {
+    fn matrix(name: &str, k: u32, rows: u32, pieces: Vec<Piece>) -> Self {
         let (pre, post, sides) = (Vec::new(), Vec::new(), Vec::new());
-        let path = Path { cols: k, pre, k, pieces, sides, rows, post, first_row: 0 };
+        let names = vec![name.to_owned()];
+        let path = Path { cols: k, pre, k, pieces, sides, rows, post, first_row: 0, names };
         Self { paths: vec![path], biases: Vec::new() }
     }
 }
@@ -92,6 +108,8 @@ pub(super) struct Path {
     pub(super) post: Vec<PlacedTransform>,
     /// Where the outputs stand.
     pub(super) first_row: u32,
+    /// The names of the matrices.
+    pub(super) names: Vec<String>,
 }
 
 /// A low-rank path beside products.
@@ -143,7 +161,12 @@ pub(super) fn place(
     let embedding = place_matrix(store, &weights.embedding, 0, max_bytes);
     let head = match &weights.head {
         Some(head) => place_linears(store, &[head], max_bytes),
-        None => PlacedLinear::matrix(blueprint.width, blueprint.vocab, embedding.clone()),
+        None => PlacedLinear::matrix(
+            weights.embedding.name(),
+            blueprint.width,
+            blueprint.vocab,
+            embedding.clone(),
+        ),
     };
     let blocks = blueprint.layers().zip(&weights.blocks).enumerate().map(|(i, (shape, block))| PlacedBlock {
         attn_norm: place_norm(store, &format!("blk.{i}.attn_norm"), &block.attention_norm),
@@ -208,6 +231,7 @@ fn place_linears(store: &mut Store, linears: &[&Linear], max_bytes: u64) -> Plac
 /// Linears that share their `pre`; none of several has a `post`.
 fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes: u64) -> Path {
     let matrices: Vec<&Matrix> = linears.iter().map(|linear| &linear.base).collect();
+    let names = matrices.iter().map(|matrix| matrix.name().to_owned()).collect();
     let groups = match Matrix::join(matrices[0], &matrices[1..]) {
         Some(joined) => vec![joined],
         None => matrices.into_iter().cloned().collect(),
@@ -227,7 +251,7 @@ fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes:
         transforms.iter().map(|transform| place_transform(store, first.base.name(), transform)).collect()
     };
     let (pre, post) = (place(&first.pre), place(&first.post));
-    Path { cols: first.cols, pre, k: first.base.cols() as u32, pieces, sides, rows, post, first_row }
+    Path { cols: first.cols, pre, k: first.base.cols() as u32, pieces, sides, rows, post, first_row, names }
 }
 
 fn place_side(store: &mut Store, side: &Side, first_row: u32, max_bytes: u64) -> PlacedSide {

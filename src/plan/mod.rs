@@ -166,6 +166,15 @@ impl Item {
         }
     }
 
+    /// Words of a vector or a state; 0 for a matrix.
+    pub fn words(&self) -> usize {
+        match self {
+            Self::Matrix(_) => 0,
+            Self::Vector { values, .. } => values.len(),
+            Self::State { words, .. } => *words,
+        }
+    }
+
     /// Whether a kernel may take it as an argument of `kind`.
     pub fn fits(&self, kind: ArgKind) -> bool {
         match self {

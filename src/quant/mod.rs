@@ -324,6 +324,25 @@ impl Format {
         vec![0; values.len() / self.block_len() * self.block_bytes()]
     }
 
+    /// This format, or where rows of `cols` elements are no whole blocks of it, one of blocks of 32 with the next more bits,
+    /// and f16 where they are not even that.
+    pub fn for_columns(self, cols: u64) -> Self {
+        let fits = |format: &Self| cols.is_multiple_of(format.block_len() as u64);
+        let narrower = match self.bits_per_weight() {
+            ..4.5 => Self::Q4_0,
+            ..5.5 => Self::Q5_0,
+            ..6.0 => Self::Q5_1,
+            _ => Self::Q8_0,
+        };
+        [self, narrower].into_iter().find(fits).unwrap_or(Self::F16)
+    }
+
+    /// What a matrix with a row for each token gets in a model of this format, as llama.cpp's quantizer has it: itself where
+    /// it is a float or `q8_0`, else `q6_k`, or `q8_0` where rows of `cols` elements are no whole blocks of that.
+    pub fn for_vocabulary(self, cols: u64) -> Self {
+        if self == Self::Q8_0 || self.block_len() == 1 { self } else { Self::Q6_K.for_columns(cols) }
+    }
+
     /// u32 words of the codes of a row of `k` elements in GPU order, a multiple of 4.
     pub fn code_words(self, k: usize) -> usize {
         let bits = k.next_multiple_of(UNIT) * self.layout().gpu_order().code_bits;

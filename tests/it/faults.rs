@@ -83,6 +83,7 @@ fn divergence_with(fault: Fault) -> f64 {
         kv: KvType::F32,
         max_matrix_bytes: u64::MAX,
         fused: false,
+        calibrates: false,
     };
     let lowered = lower(&blueprint, &weights, options).expect("a plan");
     let mut cpu = Cpu::new(CpuOptions { threads: None, exact: true }).expect("a CPU");

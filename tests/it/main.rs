@@ -22,6 +22,7 @@ mod kernels;
 mod kernels_gpu;
 #[cfg(feature = "cli")]
 mod program;
+mod quantize;
 mod pth;
 mod qlr;
 mod quants;

@@ -66,25 +66,13 @@ fn slots(preset: &Preset) -> Vec<Slot> {
 
 fn tensor(preset: &Preset, slot: Slot, format: Format) -> NewTensor {
     let dims = preset.dims(slot);
-    let fits =
-        |format: &Format| dims.last().is_some_and(|cols| cols.is_multiple_of(format.block_len() as u64));
-    let is_fine = format == Format::Q8_0 || format.block_len() == 1;
+    let cols = dims.last().copied().unwrap_or(1);
     let format = match slot {
         _ if dims.len() == 1 => Format::F32,
-        Slot::Embedding if !is_fine => Some(Format::Q6_K).filter(fits).unwrap_or(Format::Q8_0),
-        _ => Some(format).filter(fits).unwrap_or_else(|| narrower_blocks(format)),
+        Slot::Embedding => format.for_vocabulary(cols),
+        _ => format.for_columns(cols),
     };
     NewTensor { name: Naming::Gguf.weight(slot), dims, format }
-}
-
-/// Blocks of 32 with the next more bits.
-fn narrower_blocks(format: Format) -> Format {
-    match format.bits_per_weight() {
-        ..4.5 => Format::Q4_0,
-        ..5.5 => Format::Q5_0,
-        ..6.0 => Format::Q5_1,
-        _ => Format::Q8_0,
-    }
 }
 
 /// The numbers of a slot that is not random.

@@ -30,6 +30,7 @@ commands! {
     Devices => devices,
     Doctor => doctor,
     Bench => bench,
+    Quantize => quantize,
     Synth => synth,
     Pull => pull,
     Models => models,
