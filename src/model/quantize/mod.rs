@@ -4,6 +4,7 @@
 //! when it is whole, and what an interrupted run has written is taken up again.
 
 mod importance;
+mod low_rank;
 mod recipe;
 mod resume;
 
