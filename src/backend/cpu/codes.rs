@@ -71,6 +71,8 @@ pub(super) trait Codes: Unit {
     const CODE: Code;
     /// Whether the two halves of a run have scales of their own.
     const HALVES: bool = false;
+    /// Whether many models are in it: such formats have tiles of more sizes.
+    const COMMON: bool = false;
     /// Whether a min is ever other than zero.
     const MINS: bool = false;
     /// Run `RUN` of a block of a group.
@@ -157,6 +159,7 @@ fn scaled<S: Simd>(codes: [S::Quads; 8], scales: S::Lanes, mins: S::Lanes) -> We
 
 impl Codes for Q4_0 {
     const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 1 }, Units { at: 2, size: 4, count: 4 }];
+    const COMMON: bool = true;
     const CODE: Code = Code { bits: 4, offset: 8 };
     #[inline(always)]
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
@@ -166,6 +169,7 @@ impl Codes for Q4_0 {
 
 impl Codes for Q4_1 {
     const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 2 }, Units { at: 4, size: 4, count: 4 }];
+    const COMMON: bool = true;
     const CODE: Code = Code { bits: 4, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
@@ -176,6 +180,7 @@ impl Codes for Q4_1 {
 
 impl Codes for Q5_0 {
     const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 1 }, Units { at: 2, size: 4, count: 5 }];
+    const COMMON: bool = true;
     const CODE: Code = Code { bits: 5, offset: 16 };
     #[inline(always)]
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
@@ -195,6 +200,7 @@ impl Codes for Q5_1 {
 
 impl Codes for Q8_0 {
     const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 1 }, Units { at: 2, size: 4, count: 8 }];
+    const COMMON: bool = true;
     const CODE: Code = Code { bits: 8, offset: 0 };
     #[inline(always)]
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
@@ -206,6 +212,7 @@ impl Codes for Q8_0 {
 impl Codes for Q4K {
     const UNITS: &'static [Units] =
         &[Units { at: 0, size: 2, count: 2 }, Units { at: 4, size: 4, count: 35 }];
+    const COMMON: bool = true;
     const CODE: Code = Code { bits: 4, offset: 0 };
     const MINS: bool = true;
     #[inline(always)]
@@ -242,6 +249,7 @@ impl Codes for Q6K {
         Units { at: 160, size: 4, count: 8 },
         Units { at: 96, size: 4, count: 8 },
     ];
+    const COMMON: bool = true;
     const CODE: Code = Code { bits: 6, offset: 32 };
     const HALVES: bool = true;
     #[inline(always)]
@@ -268,6 +276,7 @@ impl Codes for Q6K {
 
 impl Codes for I4 {
     const UNITS: &'static [Units] = &[Units { at: 0, size: 4, count: 5 }];
+    const COMMON: bool = true;
     const CODE: Code = Code { bits: 4, offset: 8 };
     #[inline(always)]
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {

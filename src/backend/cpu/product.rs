@@ -5,14 +5,14 @@ use std::hint::black_box;
 use crate::error::Result;
 use crate::kernel::matvec::Params;
 use crate::kernel::{Call, Epilogue, Form};
-use crate::quant::Matrix;
+use crate::quant::{Format, Matrix};
 
 use super::codes::{Codes, Rounded, with_codes};
 use super::cores::{Columns, Cores};
 use super::packed::{GROUP, Packed};
 use super::simd::{Isa, Run, Simd, dispatch};
 use super::tiles;
-use super::unit::{Unit, decode, with_unit};
+use super::unit::{Bf16, F16, F32, Unit, decode};
 
 /// Up to so many rows, decoding each weight for every few rows costs less than transposing the rows.
 const FEW_ROWS: usize = 6;
@@ -126,9 +126,25 @@ fn round(cores: &mut Cores, x: &[&[f32]]) -> Result<()> {
     pool.each(x.iter().zip(rounded), |(x, rounded)| dispatch!(isa, _s => rounded.set(x)))
 }
 
-/// Outputs `first ..` of a packed matrix, as many as `y` has columns; `first` begins a group.
-#[inline(always)]
+/// Outputs `first ..` of a packed matrix, as many as `y` has columns; `first` begins a group. A function of its own for each
+/// format and instruction set: all of them in one would take the compiler minutes.
+#[inline(never)]
 fn in_codes<S: Simd, U: Codes>(
+    s: S,
+    packed: &Packed,
+    first: usize,
+    x: &[Rounded],
+    epilogue: Option<Epilogue>,
+    y: &mut [&mut [f32]],
+) {
+    s.vectorize(
+        #[inline(always)]
+        || in_tiles::<S, U>(s, packed, first, x, epilogue, y),
+    );
+}
+
+#[inline(always)]
+fn in_tiles<S: Simd, U: Codes>(
     s: S,
     packed: &Packed,
     first: usize,
@@ -138,10 +154,11 @@ fn in_codes<S: Simd, U: Codes>(
 ) {
     let (mut x, mut y) = (x, y);
     while !x.is_empty() {
+        // Each size is compiled for each format and instruction set, so what is rare has fewer.
         let rows = match x.len() {
-            16.. if S::WIDE => tiles_of::<S, U, 16>(s, packed, first, x, epilogue, y),
+            16.. if S::WIDE && U::COMMON => tiles_of::<S, U, 16>(s, packed, first, x, epilogue, y),
             4.. => tiles_of::<S, U, 4>(s, packed, first, x, epilogue, y),
-            2.. => tiles_of::<S, U, 2>(s, packed, first, x, epilogue, y),
+            2.. if U::COMMON => tiles_of::<S, U, 2>(s, packed, first, x, epilogue, y),
             _ => tiles_of::<S, U, 1>(s, packed, first, x, epilogue, y),
         };
         (x, y) = (&x[rows..], &mut y[rows..]);
@@ -211,14 +228,15 @@ struct Outputs<'a> {
     epilogue: Option<Epilogue>,
 }
 
-/// The outputs of `R` rows.
+/// The outputs of `R` rows. Floats are multiplied as they are read; what else comes here, as in exact mode, is decoded first.
 fn few<const R: usize>(isa: Isa, outputs: Outputs<'_>, x: &[&[f32]], y: &mut [&mut [f32]]) {
     let (matrix, format) = (outputs.matrix, outputs.matrix.format());
     let x: [&[f32]; R] = std::array::from_fn(|r| x[r]);
-    dispatch!(isa, s => with_unit!(
-        format,
-        U => outputs.each(y, #[inline(always)] |row| dot::<_, U, R>(s, matrix, row, x)),
-        else {
+    dispatch!(isa, s => match format {
+        Format::F32 => outputs.each(y, #[inline(always)] |row| dot::<_, F32, R>(s, matrix, row, x)),
+        Format::F16 => outputs.each(y, #[inline(always)] |row| dot::<_, F16, R>(s, matrix, row, x)),
+        Format::BF16 => outputs.each(y, #[inline(always)] |row| dot::<_, Bf16, R>(s, matrix, row, x)),
+        _ => {
             let mut weights = vec![0.0; matrix.cols()];
             outputs.each(y, #[inline(always)] |row| {
                 decode(s, format, row, &mut weights);
@@ -227,7 +245,7 @@ fn few<const R: usize>(isa: Isa, outputs: Outputs<'_>, x: &[&[f32]], y: &mut [&m
                 dots
             });
         }
-    ));
+    });
 }
 
 impl Outputs<'_> {

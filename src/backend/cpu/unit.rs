@@ -49,12 +49,15 @@ macro_rules! with_unit {
         }
     }};
 }
-pub(super) use with_unit;
 
-/// Decodes whole blocks, or any number of elements of a format whose blocks are single elements.
-#[inline(always)]
+/// Decodes whole blocks, or any number of elements of a format whose blocks are single elements. Compiled once for each
+/// instruction set, as there are many formats.
+#[inline(never)]
 pub(super) fn decode<S: Simd>(s: S, format: Format, bytes: &[u8], out: &mut [f32]) {
-    with_unit!(format, U => decode_units::<S, U>(s, format, bytes, out), else format.decode(bytes, out));
+    s.vectorize(
+        #[inline(always)]
+        || with_unit!(format, U => decode_units::<S, U>(s, format, bytes, out), else format.decode(bytes, out)),
+    );
 }
 
 #[inline(always)]
