@@ -108,6 +108,7 @@ impl Stage {
             kv: if config.exact { KvType::F32 } else { KvType::F16 },
             max_matrix_bytes: backend.verbs().caps().max_matrix_bytes,
             fused: backend.verbs().caps().fuses,
+            calibrates: false,
         };
         let lowered = lower(&blueprint, &weights, options)?;
         let verbs = backend.verbs();
