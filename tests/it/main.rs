@@ -22,7 +22,6 @@ mod kernels;
 mod kernels_gpu;
 #[cfg(feature = "cli")]
 mod program;
-mod quantize;
 mod pth;
 mod qlr;
 mod quants;
