@@ -4,7 +4,6 @@
 //! when it is whole, and what an interrupted run has written is taken up again.
 
 mod importance;
-mod low_rank;
 mod recipe;
 mod resume;
 
