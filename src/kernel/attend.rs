@@ -259,7 +259,8 @@ fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
 
 /// For the names of cases.
 pub(super) fn mechanisms_of(p: &Params) -> String {
-    let window = if p.window < PAGE * p.pages_per_sequence { format!(", window {}", p.window) } else { String::new() };
+    let window =
+        if p.window < PAGE * p.pages_per_sequence { format!(", window {}", p.window) } else { String::new() };
     let cap = if p.cap > 0.0 { format!(", cap {}", p.cap) } else { String::new() };
     window + &cap
 }

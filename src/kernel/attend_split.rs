@@ -47,10 +47,22 @@ impl Home for AttendSplit {
         ArgKind::F32Mut,
     ];
     const VARIANTS: &'static [Variant] = &[
-        Variant { name: "team", fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY], needs: Needs::NOTHING },
+        Variant {
+            name: "team",
+            fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY],
+            needs: Needs::NOTHING,
+        },
         // Where threads are lanes of a CPU's vectors, as many as it has: a barrier is nearly free then.
-        Variant { name: "thread", fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY], needs: Needs::NOTHING },
-        Variant { name: "plain", fragments: &[Fragment::Kv, KEY_PAIR, SPLITS, attend::SOFT_CAP, BODY], needs: Needs::NOTHING },
+        Variant {
+            name: "thread",
+            fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY],
+            needs: Needs::NOTHING,
+        },
+        Variant {
+            name: "plain",
+            fragments: &[Fragment::Kv, KEY_PAIR, SPLITS, attend::SOFT_CAP, BODY],
+            needs: Needs::NOTHING,
+        },
     ];
 
     fn suits(p: &Params, variant: &Variant) -> bool {
@@ -181,7 +193,10 @@ mod tests {
         assert_eq!([513, 1024, 1025, 8192].map(|len| splits(len, all)), [2, 2, 3, 16]);
         assert_eq!(pages_of_split(513, all), 9);
         // A window of 15 pages may reach into 16, and one of 16 into 17.
-        assert_eq!([(8192, 480), (8192, 481), (500, 512)].map(|(len, window)| splits(len, window)), [1, 2, 1]);
+        assert_eq!(
+            [(8192, 480), (8192, 481), (500, 512)].map(|(len, window)| splits(len, window)),
+            [1, 2, 1]
+        );
         for pages_per_sequence in [1, 16, 17, 100, 4000] {
             for window in [1, 100, 512, 4096, all] {
                 let params = Params { pages_per_sequence, window, ..shape(1, 1, 2) };

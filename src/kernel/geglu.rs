@@ -56,7 +56,8 @@ fn case((width, rows): (usize, usize)) -> Case {
         (x[0], x[1], x[5], x[6]) = (-120.0, 120.0, 1.0, 1.0);
     }
     let (gates, ups): (Vec<_>, Vec<_>) = x.chunks_exact(2 * width).map(|row| row.split_at(width)).unzip();
-    let products = gates.concat().into_iter().zip(ups.concat()).map(|(gate, up)| gate.abs().max(1.0) * up.abs());
+    let products =
+        gates.concat().into_iter().zip(ups.concat()).map(|(gate, up)| gate.abs().max(1.0) * up.abs());
     let tolerance = Tolerance::roundings(gelu::ROUNDINGS + 1, products.fold(0.0, f32::max));
     let call = Call { rows: rows as u32, kv_len: 1 };
     let args = vec![Data::F32(x), Data::F32(seed.vector(rows * width, 1.0))];

@@ -5,8 +5,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant, Work,
-    made, rms_norm,
+    Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant,
+    Work, made, rms_norm,
 };
 use crate::base::Seed;
 

@@ -4,8 +4,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Arg, ArgKind, Call, Case, Data, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance, Variant,
-    Work, made,
+    Arg, ArgKind, Call, Case, Data, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, Tolerance,
+    Variant, Work, made,
 };
 use crate::base::Seed;
 

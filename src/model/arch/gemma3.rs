@@ -43,7 +43,9 @@ fn pattern(file: &Gguf<'_>, layers: usize) -> Result<impl Fn(u32) -> bool + use<
         }
         _ => (None, file.metadata.u32(&key)?.unwrap_or(INTERVAL)),
     };
-    Ok(move |layer: u32| list.as_ref().map_or_else(|| every_but(interval, layer), |list| list[layer as usize]))
+    Ok(move |layer: u32| {
+        list.as_ref().map_or_else(|| every_but(interval, layer), |list| list[layer as usize])
+    })
 }
 
 fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {

@@ -25,7 +25,8 @@ const STEMS: Stems = Stems {
     blocks: "transformer.h.",
     parts: PARTS,
 };
-const BARE: Stems = Stems { embedding: "wte", positions: "wpe", final_norm: "ln_f", blocks: "h.", parts: PARTS };
+const BARE: Stems =
+    Stems { embedding: "wte", positions: "wpe", final_norm: "ln_f", blocks: "h.", parts: PARTS };
 
 fn from_gguf(file: &Gguf<'_>) -> Result<Blueprint> {
     adopt(file.shape("attention.layer_norm_epsilon")?)

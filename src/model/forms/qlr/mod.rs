@@ -87,7 +87,9 @@ fn coded(stem: &Stem<'_>, part: &str, rows: u32, cols: u32, coding: Coding) -> R
         Codec::Whole(bits) => {
             let group = coding.group.unwrap_or(cols).min(cols) as usize;
             if group == 0 || !k.is_multiple_of(group) || !k.is_multiple_of(32) {
-                return Err(numbers.refuse(format!("groups of {group} and whole words do not fit {k} columns")));
+                return Err(
+                    numbers.refuse(format!("groups of {group} and whole words do not fit {k} columns"))
+                );
             }
             let groups = cols / group as u32;
             let floats = |tensor: &Tensor| {

@@ -89,7 +89,8 @@ impl Settings {
         let modules = settings.object("modules")?.unwrap_or_default();
         let module = |(pattern, _): (&str, _)| {
             let own = modules.object(pattern)?.unwrap_or_default();
-            let spec = Spec::read(&own.or(&default)).map_err(|error| error.at(format!("modules {pattern}")))?;
+            let spec =
+                Spec::read(&own.or(&default)).map_err(|error| error.at(format!("modules {pattern}")))?;
             let whole = RegexBuilder::new(&format!("^(?:{pattern})$"))
                 .size_limit(MOST_OF_A_PATTERN)
                 .build()
@@ -113,7 +114,8 @@ impl Spec {
     fn read(settings: &Config) -> Result<Self> {
         let steps = |key: &str| {
             let steps = settings.array(key)?.unwrap_or_default().iter();
-            let read = |step: &serde_json::Value| step.as_str().and_then(Step::read).ok_or_else(|| step.clone());
+            let read =
+                |step: &serde_json::Value| step.as_str().and_then(Step::read).ok_or_else(|| step.clone());
             steps.map(read).collect::<Result<Vec<Step>, _>>().map_err(|step| {
                 Error::unsupported(format!("the transform {step} is not supported"))
                     .at(key)
@@ -195,7 +197,9 @@ impl Step {
             None => (text == "had").then_some(Self::Had(None)),
             Some(("mul", name)) => Some(Self::Mul(name.to_owned())),
             Some(("perm", name)) => Some(Self::Perm(name.to_owned())),
-            Some(("had", size)) => size.parse().ok().filter(|&size| size > 0).map(|size| Self::Had(Some(size))),
+            Some(("had", size)) => {
+                size.parse().ok().filter(|&size| size > 0).map(|size| Self::Had(Some(size)))
+            }
             Some(_) => None,
         }
     }
