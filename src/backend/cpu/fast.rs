@@ -61,6 +61,9 @@ pub(super) fn run(
         (KernelId::Scale, [Arg::F32(x), Arg::F32(gains), Arg::F32Mut(y)]) => {
             rows::scale(cores, &pod_read_unaligned(params), call, form, [x, gains], y)
         }
+        (KernelId::Squares, [Arg::F32(x), Arg::F32Mut(y)]) => {
+            rows::squares(cores, &pod_read_unaligned(params), call, x, y)
+        }
         (KernelId::Gather, [Arg::F32(x), Arg::F32(order), Arg::F32Mut(y)]) => {
             rows::gather(cores, &pod_read_unaligned(params), call, form, [x, order], y)
         }

@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::error::Result;
 use crate::kernel::{
     Call, Epilogue, Form, KvType, ROW_WORDS, embed, gather, geglu, hadamard, head_norm, kv_at, kv_write,
-    rms_norm, rope, scale, soft_cap, swiglu,
+    rms_norm, rope, scale, soft_cap, squares, swiglu,
 };
 use crate::quant::Matrix;
 
@@ -188,6 +188,30 @@ pub(super) fn scale(
         dispatch!(isa, _s => {
             for ((y, x), gain) in y.iter_mut().zip(x).zip(gains) {
                 *y = finish(form.epilogue, *y, x * gain);
+            }
+        });
+    })
+}
+
+/// y[i] += Σ_r x[r, i]²
+pub(super) fn squares(
+    cores: &mut Cores,
+    p: &squares::Params,
+    call: Call,
+    x: &[f32],
+    y: &mut [f32],
+) -> Result<()> {
+    /// Elements that a thread sums over all rows.
+    const PIECE: usize = 64;
+    let (width, isa) = (p.width as usize, cores.isa);
+    let pieces = y[..width].chunks_mut(PIECE).enumerate();
+    cores.pool.each(pieces, |(piece, y)| {
+        let columns = piece * PIECE..piece * PIECE + y.len();
+        dispatch!(isa, _s => {
+            for x in x.chunks_exact(width).take(call.rows as usize) {
+                for (y, x) in y.iter_mut().zip(&x[columns.clone()]) {
+                    *y += x * x;
+                }
             }
         });
     })

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
     /// The most tokens of that text
-    #[arg(long, value_name = "N", default_value = "65536")]
+    #[arg(long, value_name = "N", default_value = "16384")]
     calibrate_tokens: usize,
     /// CPU threads [default: one for each core]
     #[arg(short, long)]
