@@ -50,6 +50,7 @@ pub fn calibrate(
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: true,
+        int8_activations: false,
     };
     let lowered = lower(&blueprint, &weights, options)?;
     let mut cpu = Cpu::new(CpuOptions { threads, exact: false })?;

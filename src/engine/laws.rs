@@ -98,6 +98,7 @@ fn runner(ahead: usize, fault: Fault, sequences: u32, pages: u32) -> Runner {
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,
+        int8_activations: false,
     };
     let lowered = lower(&blueprint, &weights, options).unwrap();
     let mut cpu = Cpu::new(CpuOptions { threads: Some(1), exact: true }).unwrap();

@@ -152,6 +152,7 @@ fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions) 
         max_matrix_bytes: u64::MAX,
         fused: true,
         calibrates: false,
+        int8_activations: engine.int8_activations,
     })
 }
 

@@ -28,6 +28,9 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// f32 activations and f32 keys and values everywhere: slower, and the same tokens on every device.
     pub exact: bool,
+    /// Round the input of every matrix to 8 bits, token by token, as the runtimes do that models such as Meta's quantized
+    /// Llama 3.2 were made for: their numbers, not faster ones.
+    pub int8_activations: bool,
     /// On a GPU: run-time checks of the shaders on, as tests want it.
     pub checked: bool,
     /// On a GPU: a folder to keep what was measured of it. With it, the first load of a model takes up to two seconds

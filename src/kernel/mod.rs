@@ -399,6 +399,8 @@ kernels! {
     HeadNorm => head_norm,
     /// The sum over rows of the square of each element.
     Squares => squares,
+    /// Rounds each row to 256 steps.
+    Round8 => round8,
     /// Rotates query and key heads by their position.
     Rope => rope,
     /// Writes keys and values to their pages.

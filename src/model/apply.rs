@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::kernel::{
-    Bias, Epilogue, Form, Gather, Hadamard, Matmul, Matvec, Scale, Squares, bias, gather, hadamard, matvec,
-    scale, squares,
+    Bias, Epilogue, Form, Gather, Hadamard, Matmul, Matvec, Round8, Scale, Squares, bias, gather, hadamard,
+    matvec, round8, scale, squares,
 };
 use crate::plan::{Builder, Extent, Operand};
 
@@ -41,7 +41,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// `y (+)= post(base · pre(x) + Σ scale · up · down · pre(x))`.
+    /// `y (+)= post(base · pre(x) + Σ scale · up · down · pre(x))`. Only the input of the base is ever rounded.
     fn path(
         &self,
         b: &mut Builder<'_>,
@@ -64,7 +64,13 @@ impl Pass<'_> {
             b.step::<Squares>(format!("{label}.squares"), extent, Form::default(), params, &args)?;
         }
         let sum = if path.post.is_empty() { to } else { Target::temp(b, "sum", extent, path.rows) };
-        self.products(b, label, extent, &path.pieces, (x, path.k), sum)?;
+        let mut rounded = x;
+        if self.options.int8_activations {
+            rounded = b.temp("rounded", extent, path.k as usize);
+            let params = round8::Params { width: path.k };
+            b.step::<Round8>(format!("{label}.round"), extent, Form::default(), params, &[x, rounded])?;
+        }
+        self.products(b, label, extent, &path.pieces, (rounded, path.k), sum)?;
         for side in &path.sides {
             let down = Target::temp(b, "down", extent, side.rank);
             self.products(b, &format!("{label}.down"), extent, &side.down, (x, path.k), down)?;

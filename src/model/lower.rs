@@ -44,6 +44,8 @@ pub struct LowerOptions {
     pub fused: bool,
     /// Whether the squares of the inputs of each matrix are summed, in [`Ports::squares`].
     pub calibrates: bool,
+    /// Whether the input of every matrix is rounded to 8 bits row by row first, as runtimes for phones do.
+    pub int8_activations: bool,
 }
 
 /// A model ready to be loaded by a backend.

@@ -175,6 +175,7 @@ fn logits_of(checkpoint: &Checkpoint, blueprint: &Blueprint, tokens: &[u32]) -> 
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,
+        int8_activations: false,
     };
     let lowered = lower(blueprint, &weights, options).expect("a plan");
     let mut cpu = Cpu::new(CpuOptions { exact: true, ..CpuOptions::default() }).expect("a CPU");

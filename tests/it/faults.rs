@@ -84,6 +84,7 @@ fn divergence_with(fault: Fault) -> f64 {
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,
+        int8_activations: false,
     };
     let lowered = lower(&blueprint, &weights, options).expect("a plan");
     let mut cpu = Cpu::new(CpuOptions { threads: None, exact: true }).expect("a CPU");

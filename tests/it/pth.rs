@@ -80,6 +80,8 @@ fn what_is_no_state_dict_is_refused_with_what_would_work() {
 struct Reference {
     tokens: Vec<u32>,
     logits: Vec<Vec<f64>>,
+    /// With activations of 8 bits, where there are such.
+    rounded: Vec<Vec<f64>>,
 }
 
 impl Reference {
@@ -90,6 +92,7 @@ impl Reference {
         Self {
             tokens: serde_json::from_value(of("tokens")).expect("tokens"),
             logits: serde_json::from_value(of("logits")).expect("logits"),
+            rounded: serde_json::from_value(of("rounded")).unwrap_or_default(),
         }
     }
 
@@ -105,6 +108,19 @@ impl Reference {
         off
     }
 
+    /// How far the logits are from those of rounded activations, in units of how far these are from the others.
+    fn off_rounded(&self, model: &Model) -> f64 {
+        let (mut off, mut apart) = (0.0, 0.0);
+        let look = |at: usize, logits: &[f32]| {
+            let (plain, rounded) = (&self.logits[at], &self.rounded[at]);
+            off += logits.iter().zip(rounded).map(|(got, due)| (f64::from(*got) - due).abs()).sum::<f64>();
+            apart += plain.iter().zip(rounded).map(|(plain, rounded)| (plain - rounded).abs()).sum::<f64>();
+            Ok(())
+        };
+        model.logits(&self.tokens, 0, look).expect("logits");
+        off / apart
+    }
+
     /// What rounding may do: each product of K terms adds at most K units in the last place, and the model has
     /// `products` one after the other.
     fn allowed(&self, k: usize, products: usize) -> f64 {
@@ -114,8 +130,11 @@ impl Reference {
 }
 
 fn load(path: &Path, device: Device) -> Model {
-    let engine =
-        Engine::new(EngineOptions { device, exact: true, checked: true, ..EngineOptions::default() });
+    load_with(path, EngineOptions { device, ..EngineOptions::default() })
+}
+
+fn load_with(path: &Path, options: EngineOptions) -> Model {
+    let engine = Engine::new(EngineOptions { exact: true, checked: true, ..options });
     let options = LoadOptions { context: Some(64), ..LoadOptions::default() };
     engine.load(path, &options, |_| Ok(())).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -146,6 +165,42 @@ fn quantized_folders_of_meta_compute_what_the_reference_does() {
             assert!(off <= allowed, "{name}, {device:?}: off by {off:.2e}, allowed are {allowed:.2e}");
         }
     }
+}
+
+/// An element within a rounding of half a step may go to either side, and moves all that come after it: so the distance
+/// is measured in what the option changes. A GPU's quotients and exponentials are less exact, and send more elements to the
+/// other side.
+#[test]
+fn activations_of_8_bits_compute_what_the_reference_does() {
+    for name in ["spinquant", "qlora"] {
+        let reference = Reference::read(&format!("{name}.json"));
+        for &device in devices() {
+            let off = |int8_activations| {
+                let options = EngineOptions { device, int8_activations, ..EngineOptions::default() };
+                reference.off_rounded(&load_with(&fixture(name), options))
+            };
+            let (rounded, plain) = (off(true), off(false));
+            let allowed = if device == Device::Cpu { 0.1 } else { 0.5 };
+            assert!(rounded < allowed && plain > 0.9, "{name}, {device:?}: {rounded:.3}, without {plain:.3}");
+        }
+    }
+}
+
+/// A folder as MobileLLM's: `pytorch_model.bin`, and `tokenizer.model` for want of a `tokenizer.json`.
+#[test]
+fn a_hugging_face_folder_of_a_torch_file_computes_what_transformers_does() {
+    let reference = Reference::read("hf.json");
+    let folder = Scratch::new();
+    for name in ["pytorch_model.bin", "config.json"] {
+        fs::copy(fixture("hf").join(name), folder.join(name)).expect("a copy");
+    }
+    let tokenizer = data::fixture("tokenizers").join("llama2.model");
+    fs::copy(tokenizer, folder.join("tokenizer.model")).expect("a copy");
+    let model = load(&folder, Device::Cpu);
+    // A layer of seven products and the head; 48 is the largest K.
+    let (off, allowed) = (reference.off(&model), reference.allowed(48, 8));
+    assert!(off <= allowed, "off by {off:.2e}, allowed are {allowed:.2e}");
+    assert_eq!(model.tokenizer().expect("SentencePiece's").vocab_size(), 700);
 }
 
 /// Two layers of seven products, each with a rotation or two products beside it, and the head.

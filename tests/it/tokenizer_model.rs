@@ -1,4 +1,4 @@
-//! `tokenizer.model` in its forms, against what their libraries make of the same texts (`tools/fixtures/tokenizers.py`).
+//! `tokenizer.model` in its forms, against what their libraries make of the same texts (`tools/fixtures/tokenizer_model.py`).
 
 use std::fs;
 use std::path::PathBuf;

@@ -69,6 +69,9 @@ pub(crate) struct DeviceArgs {
     /// Compute in f32 everywhere: slower, and as near to the model's own numbers as this engine gets
     #[arg(long)]
     pub(crate) exact: bool,
+    /// Round the input of every matrix to 8 bits, token by token, as runtimes for phones do: their numbers, not faster ones
+    #[arg(long)]
+    pub(crate) int8_activations: bool,
     /// Do not measure which kernels are fastest on a GPU, and do not use what was measured; `doctor` shows it
     #[arg(long, env = "POCKETLM_NO_TUNE", hide_env_values = true)]
     pub(crate) no_tune: bool,
@@ -95,7 +98,8 @@ impl DeviceArgs {
             DeviceChoice::Number(index) => Device::Index(index),
         };
         let threads = self.threads.map(NonZero::get);
-        EngineOptions { device, threads, exact: self.exact, ..EngineOptions::default() }
+        let Self { exact, int8_activations, .. } = *self;
+        EngineOptions { device, threads, exact, int8_activations, ..EngineOptions::default() }
     }
 }
 
@@ -311,11 +315,17 @@ mod tests {
     fn all_flags_live_side_by_side() {
         All::command().debug_assert();
         let all = parse(
-            "-vv --json -m a.gguf --device 1 -t 2 --exact -c 512 -p hi --raw -n 9 --temp 0.5 -s 3 --stop a -r b",
+            "-vv --json -m a.gguf --device 1 -t 2 --exact --int8-activations -c 512 -p hi --raw -n 9 --temp 0.5 -s 3 --stop a -r b",
         );
         let all = all.unwrap();
         assert_eq!(all.verbosity.verbose, 2);
-        assert!(all.json.json && all.device.exact && all.form.raw && !all.form.chat);
+        assert!(
+            all.json.json
+                && all.device.exact
+                && all.device.int8_activations
+                && all.form.raw
+                && !all.form.chat
+        );
         assert_eq!(all.model.model.as_deref(), Some("a.gguf"));
         assert_eq!(all.device.device, DeviceChoice::Number(1));
         assert_eq!((all.device.threads, all.context.ctx_size), (NonZero::new(2), NonZero::new(512)));

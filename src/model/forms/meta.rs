@@ -7,7 +7,8 @@
 //! the linears of the layers.
 //! Layout: `examples/models/llama/source_transformation/pre_quantization.py` of pytorch/executorch.
 //!
-//! Activations stay floats, where the original runtime rounds them to 8 bits token by token.
+//! The original runtime rounds the input of every matrix to 8 bits token by token: that is an option of the engine, for any
+//! model.
 
 use safetensors::Dtype::I8;
 

@@ -109,6 +109,7 @@ impl Stage {
             max_matrix_bytes: backend.verbs().caps().max_matrix_bytes,
             fused: backend.verbs().caps().fuses,
             calibrates: false,
+            int8_activations: false,
         };
         let lowered = lower(&blueprint, &weights, options)?;
         let verbs = backend.verbs();

@@ -58,7 +58,13 @@ impl Config {
     }
 
     pub(super) fn device_args(&self) -> DeviceArgs {
-        DeviceArgs { device: self.device, threads: self.threads, exact: self.exact, no_tune: self.no_tune }
+        DeviceArgs {
+            device: self.device,
+            threads: self.threads,
+            exact: self.exact,
+            int8_activations: false,
+            no_tune: self.no_tune,
+        }
     }
 
     /// Threads that compute on the CPU.
