@@ -28,9 +28,9 @@ pub mod text;
 pub use backend::wgpu::{DeviceInfo, devices};
 pub use base::Bytes;
 pub use engine::{
-    Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, LoadOptions,
-    LoadProgress, LoadStage, Message, Model, ModelInfo, Progress, Prompt, Sampling, Session, Stream, Timings,
-    Worker,
+    Adapter, Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions,
+    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Progress, Prompt, Sampling, Session,
+    Stream, Timings, Worker,
 };
 pub use error::{Error, Kind, Result};
 pub use quant::Format;

@@ -10,7 +10,7 @@ use crate::base::Bytes;
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Dialect};
 use crate::kernel::{KvType, PAGE};
-use crate::model::{Blueprint, LowerOptions, Lowered, Weights, lower};
+use crate::model::{Blueprint, LowerOptions, Lowered, Weights, lower, open_adapter};
 use crate::plan::Item;
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -63,7 +63,7 @@ pub(super) fn load(
     let path = &checkpoint.path;
     let in_file = |error: Error| error.in_file(path);
     let blueprint = Blueprint::read(&checkpoint)?;
-    let weights = Weights::gather(&checkpoint, &blueprint)?;
+    let (weights, adapters) = weights(&checkpoint, &blueprint, options)?;
     let tokenizer = tokenizer(&checkpoint)?;
     let template = template(&checkpoint.dialect, tokenizer.as_ref()).map_err(in_file)?;
     if let Some(tokenizer) = &tokenizer {
@@ -87,8 +87,8 @@ pub(super) fn load(
     let prefill = backend.prepare(lowered.prefill.plan.clone())?;
     tell(LoadStage::Compiling, 1.0)?;
     // What was read of the files is elsewhere now, or is read again when it is used.
-    let files: BTreeMap<&Path, &Bytes> =
-        checkpoint.tensors.values().map(|tensor| (&*tensor.file, &tensor.bytes)).collect();
+    let all = adapters.iter().chain([&checkpoint]).flat_map(|checkpoint| checkpoint.tensors.values());
+    let files: BTreeMap<&Path, &Bytes> = all.map(|tensor| (&*tensor.file, &tensor.bytes)).collect();
     files.values().for_each(|bytes| bytes.release_file());
 
     let matrices = || {
@@ -107,7 +107,8 @@ pub(super) fn load(
         reason: opened.reason,
         load_time: begun.elapsed(),
     };
-    let runner = Runner::new(backend, lowered, decode, prefill);
+    let mut runner = Runner::new(backend, lowered, decode, prefill);
+    runner.weigh(&options.adapters.iter().map(|adapter| adapter.weight).collect::<Vec<_>>())?;
     Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), runner, signal))
 }
 
@@ -117,8 +118,23 @@ pub(super) fn load(
 /// As [`super::Engine::load`] for the file and the options.
 pub fn plans(checkpoint: &Checkpoint, engine: &EngineOptions, options: &LoadOptions) -> Result<Lowered> {
     let blueprint = Blueprint::read(checkpoint)?;
-    let weights = Weights::gather(checkpoint, &blueprint)?;
+    let (weights, _) = weights(checkpoint, &blueprint, options)?;
     lower(&blueprint, &weights, choose(&blueprint, engine, options)?)
+}
+
+/// The weights of a checkpoint with the adapters beside them, and their files.
+fn weights(
+    checkpoint: &Checkpoint,
+    blueprint: &Blueprint,
+    options: &LoadOptions,
+) -> Result<(Weights, Vec<Checkpoint>)> {
+    let mut weights = Weights::gather(checkpoint, blueprint)?;
+    let adapters = options.adapters.iter().map(|adapter| open_adapter(&adapter.path));
+    let adapters: Vec<Checkpoint> = adapters.collect::<Result<_>>()?;
+    for (index, adapter) in adapters.iter().enumerate() {
+        weights.adapt(&checkpoint.dialect, blueprint, adapter, index)?;
+    }
+    Ok((weights, adapters))
 }
 
 /// The choices for a GPU without limits.

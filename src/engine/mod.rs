@@ -36,7 +36,7 @@ pub use calibrate::calibrate;
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
 pub use load::{LoadProgress, LoadStage, plans, tokenizer};
 pub use model::{Model, ModelInfo};
-pub use options::{Device, EngineOptions, GenerateOptions, LoadOptions, Sampling};
+pub use options::{Adapter, Device, EngineOptions, GenerateOptions, LoadOptions, Sampling};
 pub use prompt::{Message, Prompt};
 pub use runner::Progress;
 pub use schedule::{Demand, Slice, schedule};

@@ -131,6 +131,15 @@ impl Model {
         self.core.runner().logits(tokens, from, &mut visit)
     }
 
+    /// Gives each adapter its weight, in the order of [`super::LoadOptions::adapters`]; 0 takes one out. Sessions keep
+    /// their histories and compute them again under the new weights, answers under way included.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where there are not as many finite weights as adapters, what befalls the device.
+    pub fn weigh_adapters(&self, weights: &[f32]) -> Result<()> {
+        self.core.runner().weigh(weights)
+    }
+
     /// Looks at the plans and the store.
     pub fn inspect<T>(&self, look: impl FnOnce(&Lowered) -> T) -> T {
         look(&self.core.runner().lowered)

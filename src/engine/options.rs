@@ -39,6 +39,15 @@ pub struct EngineOptions {
     pub tuning: Option<PathBuf>,
 }
 
+/// A LoRA adapter beside a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// A folder of PEFT, the weights in it, or a GGUF file.
+    pub path: PathBuf,
+    /// What it counts, 1 as it was trained; [`super::Model::weigh_adapters`] changes it.
+    pub weight: f32,
+}
+
 /// What a model is loaded with.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -51,11 +60,13 @@ pub struct LoadOptions {
     pub prefill: u32,
     /// The most rows of logits that are computed at once.
     pub outputs: u32,
+    /// What is added to the model: all at the same time, each by its weight.
+    pub adapters: Vec<Adapter>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context: None, sessions: 2, prefill: 256, outputs: 4 }
+        Self { context: None, sessions: 2, prefill: 256, outputs: 4, adapters: Vec::new() }
     }
 }
 

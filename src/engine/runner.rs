@@ -53,6 +53,8 @@ pub(super) struct Runner {
     pub(super) fed: Vec<(SessionId, Pick)>,
     /// When the last flight landed.
     pub(super) landed: Option<Instant>,
+    /// By adapter.
+    weights: Vec<f32>,
 }
 
 /// What is known of a session. The history is the truth; the rest can be made again.
@@ -110,7 +112,36 @@ impl Runner {
             flights: VecDeque::new(),
             fed: Vec::new(),
             landed: None,
+            weights: Vec::new(),
         }
+    }
+
+    /// Gives each adapter its weight. What was computed under others is forgotten.
+    pub(super) fn weigh(&mut self, weights: &[f32]) -> Result<()> {
+        let dials = &self.lowered.ports.dials;
+        let adapters = dials.iter().map(|dial| dial.adapter + 1).max().unwrap_or(0);
+        if weights.len() != adapters || !weights.iter().all(|weight| weight.is_finite()) {
+            let what = format!("{weights:?} are not the weights of {adapters} adapters");
+            return Err(Error::invalid(what).hint("give each a finite number, in the order of loading"));
+        }
+        if weights == self.weights {
+            return Ok(());
+        }
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.forget(id);
+            if let Some(state) = self.sessions.get_mut(&id) {
+                state.computed = 0;
+            }
+        }
+        // Until all are written, no weights are known to be there.
+        self.weights.clear();
+        for dial in &self.lowered.ports.dials {
+            let words = vec![weights[dial.adapter] * dial.scale; dial.rank as usize];
+            self.backend.write(dial.item, 0, bytemuck::cast_slice(&words))?;
+        }
+        self.weights = weights.to_vec();
+        Ok(())
     }
 
     /// Opens a session without a history.

@@ -8,7 +8,7 @@ use crate::kernel::{
 use crate::plan::{Builder, Extent, Operand};
 
 use super::lower::Pass;
-use super::place::{Path, Piece, PlacedLinear, PlacedTransform};
+use super::place::{Path, Piece, PlacedLinear, PlacedSide, PlacedTransform};
 
 impl Pass<'_> {
     /// `y (+)= linear(x)`: each path, then the biases.
@@ -51,7 +51,7 @@ impl Pass<'_> {
         x: Operand,
         to: Target,
     ) -> Result<()> {
-        let (mut x, mut width) = (x, path.cols);
+        let (input, mut x, mut width) = (x, x, path.cols);
         for transform in &path.pre {
             let next = transform.width(width);
             let turned = Target::temp(b, "turned", extent, next);
@@ -72,17 +72,7 @@ impl Pass<'_> {
         }
         self.products(b, label, extent, &path.pieces, (rounded, path.k), sum)?;
         for side in &path.sides {
-            let down = Target::temp(b, "down", extent, side.rank);
-            self.products(b, &format!("{label}.down"), extent, &side.down, (x, path.k), down)?;
-            let mut between = down.y;
-            if let Some(item) = side.scale {
-                let scaled = Target::temp(b, "scaled", extent, side.rank);
-                let scale = PlacedTransform::Scale(item);
-                self.transform(b, label, extent, &scale, (down.y, side.rank), scaled)?;
-                between = scaled.y;
-            }
-            let up = Target { epilogue: Epilogue::Add, ..sum };
-            self.products(b, &format!("{label}.up"), extent, &side.up, (between, side.rank), up)?;
+            self.side(b, label, extent, side, (x, path.k), sum)?;
         }
         let (mut from, mut width) = (sum.y, path.rows);
         for (index, transform) in path.post.iter().enumerate() {
@@ -92,7 +82,33 @@ impl Pass<'_> {
             self.transform(b, label, extent, transform, (from, width), turned)?;
             (from, width) = (turned.y, next);
         }
+        for adapter in &path.adapters {
+            self.side(b, label, extent, &adapter.side, (input, path.cols), to)?;
+        }
         Ok(())
+    }
+
+    /// `y += up · (scale · down · x)`; `x` has `k` elements.
+    fn side(
+        &self,
+        b: &mut Builder<'_>,
+        label: &str,
+        extent: Extent,
+        side: &PlacedSide,
+        (x, k): (Operand, u32),
+        to: Target,
+    ) -> Result<()> {
+        let down = Target::temp(b, "down", extent, side.rank);
+        self.products(b, &format!("{label}.down"), extent, &side.down, (x, k), down)?;
+        let mut between = down.y;
+        if let Some(item) = side.scale {
+            let scaled = Target::temp(b, "scaled", extent, side.rank);
+            let scale = PlacedTransform::Scale(item);
+            self.transform(b, label, extent, &scale, (down.y, side.rank), scaled)?;
+            between = scaled.y;
+        }
+        let up = Target { epilogue: Epilogue::Add, ..to };
+        self.products(b, &format!("{label}.up"), extent, &side.up, (between, side.rank), up)
     }
 
     /// A product for each piece of a matrix; `x` has `k` elements.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::quant::Matrix;
 
+use super::adapter::Adapted;
+
 /// `y = post(base · pre(x) + Σ scale · up · down · pre(x)) + bias`, `(cols) -> (rows)`.
 ///
 /// Every form of compression becomes data of this value, so that nothing else learns its name: a rotation of activations
@@ -23,6 +25,8 @@ pub struct Linear {
     pub post: Vec<Transform>,
     /// Added to the output, `(rows)`.
     pub bias: Option<Vec<f32>>,
+    /// What adapters add to the output, of the input as it comes.
+    pub adapters: Vec<Adapted>,
 }
 
 /// `scale · up · down`, beside a base.
@@ -71,6 +75,7 @@ impl Linear {
             side: Vec::new(),
             post: Vec::new(),
             bias: None,
+            adapters: Vec::new(),
         }
     }
 
@@ -163,7 +168,7 @@ impl Hadamard {
     }
 }
 
-fn same(what: &str, are: u32, should: u32) -> Result<()> {
+pub(super) fn same(what: &str, are: u32, should: u32) -> Result<()> {
     if are == should { Ok(()) } else { Err(Error::bad_file(format!("{what}: {are}, where {should} belong"))) }
 }
 

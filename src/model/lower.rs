@@ -101,6 +101,21 @@ pub struct Ports {
     pub keys: Vec<ItemId>,
     /// By block: values.
     pub values: Vec<ItemId>,
+    /// In: the weights of adapters.
+    pub dials: Vec<Dial>,
+}
+
+/// The weight of an adapter beside a linear: a state of `rank` times weight · `scale`.
+#[derive(Clone, Copy, Debug)]
+pub struct Dial {
+    /// The state.
+    pub item: ItemId,
+    /// The adapter, by its place among those of the model.
+    pub adapter: usize,
+    /// f32 words of the state.
+    pub rank: u32,
+    /// What the adapter's weight is multiplied by.
+    pub scale: f32,
 }
 
 impl LowerOptions {
@@ -117,7 +132,7 @@ impl LowerOptions {
 pub fn lower(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) -> Result<Lowered> {
     let mut store = Store::default();
     let placed = place(&mut store, blueprint, weights, options.max_matrix_bytes, options.context);
-    let mut ports = open_ports(&mut store, blueprint, &options);
+    let mut ports = Ports { dials: placed.dials(), ..open_ports(&mut store, blueprint, &options) };
     for path in placed.paths().filter(|_| options.calibrates) {
         let state = store.add_state(&format!("{}.squares", path.names[0]), path.k as usize);
         ports.squares.extend(path.names.iter().map(|name| (name.clone(), state)));
@@ -143,6 +158,7 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
         squares: Vec::new(),
         keys,
         values,
+        dials: Vec::new(),
         rows: store.add_state(
             "rows",
             options.prefill_rows.max(options.decode_rows) as usize * crate::kernel::ROW_WORDS,

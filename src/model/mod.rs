@@ -1,5 +1,6 @@
 //! Floor 5: what a model is. The blueprint is the architecture as data; the weights fill its slots.
 
+mod adapter;
 mod apply;
 mod arch;
 mod blueprint;
@@ -14,8 +15,9 @@ pub mod synth;
 mod turned;
 mod weights;
 
+pub use adapter::{Adapted, open as open_adapter};
 pub use blueprint::{Attention, Block, Blueprint, Ffn, HeadNorm, Layout, Norm, Pairing, Rope, Temperature};
 pub use linear::{Hadamard, Linear, Side, Transform};
-pub use lower::{LowerOptions, Lowered, Phase, Ports, lower};
+pub use lower::{Dial, LowerOptions, Lowered, Phase, Ports, lower};
 pub use names::{Naming, Part, Slot, Stems};
 pub use weights::{BlockWeights, NormWeights, Weights};

@@ -4,8 +4,10 @@ use crate::kernel::PAGE;
 use crate::plan::{Item, ItemId, Store};
 use crate::quant::{Format, Matrix};
 
+use super::adapter::Adapted;
 use super::blueprint::{Blueprint, Rope};
 use super::linear::{Hadamard, Linear, Side, Transform};
+use super::lower::Dial;
 use super::weights::{NormWeights, Weights};
 
 /// Where the weights of a model stand in the store.
@@ -39,6 +41,11 @@ impl Placed {
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         let linears = self.blocks.iter().flat_map(PlacedBlock::linears).chain([&self.head]);
         linears.flat_map(|linear| &linear.paths)
+    }
+
+    /// The states of all adapters.
+    pub(super) fn dials(&self) -> Vec<Dial> {
+        self.paths().flat_map(|path| &path.adapters).map(|adapter| adapter.dial).collect()
     }
 }
 
@@ -82,9 +89,9 @@ pub(super) struct PlacedLinear {
 impl PlacedLinear {
     /// A matrix of `k` inputs and `rows` outputs, and no more.
     fn matrix(name: &str, k: u32, rows: u32, pieces: Vec<Piece>) -> Self {
-        let (pre, post, sides) = (Vec::new(), Vec::new(), Vec::new());
+        let (pre, post, sides, adapters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let names = vec![name.to_owned()];
-        let path = Path { cols: k, pre, k, pieces, sides, rows, post, first_row: 0, names };
+        let path = Path { cols: k, pre, k, pieces, sides, rows, post, first_row: 0, names, adapters };
         Self { paths: vec![path], biases: Vec::new() }
     }
 }
@@ -110,6 +117,8 @@ pub(super) struct Path {
     pub(super) first_row: u32,
     /// The names of the matrices.
     pub(super) names: Vec<String>,
+    /// What adapters add to them, of the input as it comes.
+    pub(super) adapters: Vec<PlacedAdapter>,
 }
 
 /// A low-rank path beside products.
@@ -120,6 +129,13 @@ pub(super) struct PlacedSide {
     /// What the `rank` numbers between are multiplied by, if by more than 1.
     pub(super) scale: Option<ItemId>,
     pub(super) up: Vec<Piece>,
+}
+
+/// The path of an adapter.
+#[derive(Debug)]
+pub(super) struct PlacedAdapter {
+    pub(super) side: PlacedSide,
+    pub(super) dial: Dial,
 }
 
 /// A transform and its vector in the store.
@@ -246,12 +262,29 @@ fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes:
         sides.extend(linear.side.iter().map(|side| place_side(store, side, output, max_bytes)));
         output += linear.base.rows() as u32;
     }
+    let (mut adapters, mut output) = (Vec::new(), 0);
+    for linear in linears {
+        adapters
+            .extend(linear.adapters.iter().map(|adapted| place_adapter(store, adapted, output, max_bytes)));
+        output += linear.rows();
+    }
     let first = linears[0];
     let mut place = |transforms: &[Transform]| {
         transforms.iter().map(|transform| place_transform(store, first.base.name(), transform)).collect()
     };
     let (pre, post) = (place(&first.pre), place(&first.post));
-    Path { cols: first.cols, pre, k: first.base.cols() as u32, pieces, sides, rows, post, first_row, names }
+    Path {
+        cols: first.cols,
+        pre,
+        k: first.base.cols() as u32,
+        pieces,
+        sides,
+        rows,
+        post,
+        first_row,
+        names,
+        adapters,
+    }
 }
 
 fn place_side(store: &mut Store, side: &Side, first_row: u32, max_bytes: u64) -> PlacedSide {
@@ -264,6 +297,20 @@ fn place_side(store: &mut Store, side: &Side, first_row: u32, max_bytes: u64) ->
         scale,
         up: place_matrix(store, &side.up, first_row, max_bytes),
     }
+}
+
+/// The weight of an adapter is a state: the host turns it.
+fn place_adapter(store: &mut Store, adapted: &Adapted, first_row: u32, max_bytes: u64) -> PlacedAdapter {
+    let Adapted { adapter, down, up, scale } = adapted;
+    let rank = down.rows() as u32;
+    let item = store.add_state(&format!("{}.weight", down.name()), down.rows());
+    let side = PlacedSide {
+        down: place_matrix(store, down, 0, max_bytes),
+        rank,
+        scale: Some(item),
+        up: place_matrix(store, up, first_row, max_bytes),
+    };
+    PlacedAdapter { side, dial: Dial { item, adapter: *adapter, rank, scale: *scale } }
 }
 
 fn place_transform(store: &mut Store, of: &str, transform: &Transform) -> PlacedTransform {

@@ -5,7 +5,7 @@ use crate::format::Checkpoint;
 use crate::quant::Matrix;
 
 use super::source::Source;
-use super::{Attention, Block, Blueprint, Ffn, HeadNorm, Linear, Part, Slot};
+use super::{Attention, Block, Blueprint, Ffn, HeadNorm, Layout, Linear, Part, Slot};
 
 /// The weights of a model. Matrices are still in the bytes of the file.
 #[derive(Clone, Debug)]
@@ -84,7 +84,35 @@ impl Weights {
     }
 }
 
+impl Weights {
+    /// The linears of each slot of a checkpoint of this layout, in the order of their outputs.
+    pub(super) fn linears_mut(&mut self, layout: &Layout) -> Vec<(Slot, Vec<&mut Linear>)> {
+        let blocks = self.blocks.iter_mut().enumerate();
+        let of_block = |(i, block): (usize, _)| {
+            let parts = BlockWeights::linears_mut(block, layout).into_iter();
+            parts.map(move |(part, linears)| (Slot::Block(i, part), linears))
+        };
+        let head = self.head.iter_mut().map(|head| (Slot::Head, vec![head]));
+        blocks.flat_map(of_block).chain(head).collect()
+    }
+}
+
 impl BlockWeights {
+    fn linears_mut(&mut self, layout: &Layout) -> Vec<(Part, Vec<&mut Linear>)> {
+        let Self { q, k, v, o, gate, up, down, .. } = self;
+        let mut parts = vec![(Part::O, vec![o]), (Part::Down, vec![down])];
+        match layout.joined_qkv {
+            true => parts.push((Part::Qkv, vec![q, k, v])),
+            false => parts.extend([(Part::Q, vec![q]), (Part::K, vec![k]), (Part::V, vec![v])]),
+        }
+        match (gate, layout.joined_gate_up) {
+            (Some(gate), true) => parts.push((Part::GateUp, vec![gate, up])),
+            (Some(gate), false) => parts.extend([(Part::Gate, vec![gate]), (Part::Up, vec![up])]),
+            (None, _) => parts.push((Part::Up, vec![up])),
+        }
+        parts
+    }
+
     fn gather(source: &Source<'_>, block: &Block, width: u32) -> Result<Self> {
         let at = |part| Slot::Block(block.layer as usize, part);
         let Attention { heads, kv_heads, head_dim, .. } = block.attention;

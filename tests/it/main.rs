@@ -20,6 +20,7 @@ mod hugging_face;
 mod kernels;
 #[cfg(feature = "wgpu")]
 mod kernels_gpu;
+mod lora;
 #[cfg(feature = "cli")]
 mod program;
 mod pth;

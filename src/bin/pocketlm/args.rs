@@ -8,7 +8,8 @@ use std::{fs, io};
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 use pocketlm::{
-    Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome, Sampling,
+    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome,
+    Sampling,
 };
 
 /// How much to log; stands before or after the command.
@@ -136,6 +137,30 @@ impl ContextArgs {
     /// What a single session is loaded with.
     pub(crate) fn options(&self) -> LoadOptions {
         LoadOptions { context: self.ctx_size.map(NonZero::get), sessions: 1, ..LoadOptions::default() }
+    }
+}
+
+/// What is added to the model.
+#[derive(Args)]
+pub(crate) struct AdapterArgs {
+    /// A LoRA adapter: a folder of PEFT or a GGUF file, with a weight other than 1 behind =; can be given several times
+    #[arg(long, value_name = "PATH[=WEIGHT]", value_parser = adapter)]
+    pub(crate) lora: Vec<Adapter>,
+}
+
+impl AdapterArgs {
+    /// `options` with the adapters.
+    pub(crate) fn beside(&self, options: LoadOptions) -> LoadOptions {
+        LoadOptions { adapters: self.lora.clone(), ..options }
+    }
+}
+
+fn adapter(text: &str) -> Result<Adapter, &'static str> {
+    let weighted = text.rsplit_once('=').and_then(|(path, weight)| Some((path, weight.parse().ok()?)));
+    let (path, weight) = weighted.unwrap_or((text, 1.0f32));
+    match path.is_empty() || !weight.is_finite() {
+        true => Err("PATH or PATH=WEIGHT would work"),
+        false => Ok(Adapter { path: path.into(), weight }),
     }
 }
 
@@ -299,6 +324,8 @@ mod tests {
         #[command(flatten)]
         context: ContextArgs,
         #[command(flatten)]
+        adapters: AdapterArgs,
+        #[command(flatten)]
         input: InputArgs,
         #[command(flatten)]
         form: FormArgs,
@@ -351,6 +378,13 @@ mod tests {
     }
 
     #[test]
+    fn adapters_have_weights() {
+        let all = parse("-p a --lora a.gguf --lora b=c=0.5 --lora d=e").unwrap().adapters.lora;
+        let adapter = |path: &str, weight| Adapter { path: path.into(), weight };
+        assert_eq!(all, [adapter("a.gguf", 1.0), adapter("b=c", 0.5), adapter("d=e", 1.0)]);
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         for words in [
             "",
@@ -364,6 +398,8 @@ mod tests {
             "--ids a",
             "--ids 1 --chat",
             "-p a -n -2",
+            "-p a --lora =1",
+            "-p a --lora a=inf",
         ] {
             assert!(parse(words).is_err(), "{words}");
         }

@@ -3,7 +3,7 @@
 use pocketlm::{Event, Finish, FinishReason, ModelInfo, Sampling, Stream, Timings};
 use serde_json::{Value, json};
 
-use crate::args::{ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs};
+use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs};
 use crate::{interrupt, load, output};
 
 /// How much is generated where nobody says.
@@ -23,6 +23,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     json: JsonArgs,
     #[command(flatten)]
+    adapters: AdapterArgs,
+    #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -33,7 +35,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let prompt = args.form.prompt(args.input.read()?);
     let options = args.sampling.options(Some(PREDICT), &Sampling::default());
-    let model = load::load(&args.model, &args.device, &args.context.options())?;
+    let model = load::load(&args.model, &args.device, &args.adapters.beside(args.context.options()))?;
     let mut session = model.session();
     let stream = session.generate(&prompt, &options)?;
     let finish = match args.json.json {

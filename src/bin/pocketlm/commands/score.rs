@@ -5,7 +5,7 @@ use pocketlm::model::Blueprint;
 use pocketlm::{LoadOptions, Model, Result as Outcome};
 use serde::Serialize;
 
-use crate::args::{ContextArgs, DeviceArgs, FormArgs, Input, InputArgs, JsonArgs, ModelArgs};
+use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, FormArgs, Input, InputArgs, JsonArgs, ModelArgs};
 use crate::interrupt::Work;
 use crate::{load, models, output};
 
@@ -29,6 +29,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     json: JsonArgs,
     #[command(flatten)]
+    adapters: AdapterArgs,
+    #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -49,7 +51,7 @@ struct Position {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let input = args.input.read()?;
-    let mut options = LoadOptions { outputs: OUTPUTS, ..args.context.options() };
+    let mut options = LoadOptions { outputs: OUTPUTS, ..args.adapters.beside(args.context.options()) };
     if options.context.is_none() {
         options.context = Some(enough(args, &input)?);
     }

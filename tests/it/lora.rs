@@ -1,0 +1,190 @@
+//! LoRA adapters: those that PEFT and the package `gguf` wrote (`tools/fixtures/lora.py`) beside a tiny base, against
+//! merged weights in float64.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pocketlm::{
+    Adapter, Device, Engine, EngineOptions, Event, GenerateOptions, Kind, LoadOptions, Model, Prompt, Result,
+};
+use serde_json::{Value, json};
+
+use crate::data::{self, Scratch};
+use crate::qlr::{FLOAT, Reference, devices};
+
+/// Two layers of four maps in turn and the head, each with an adapter of two maps beside it.
+const STEPS: usize = 9 * 3;
+
+fn fixture(name: &str) -> PathBuf {
+    data::fixture("lora").join(name)
+}
+
+fn load(base: &Path, adapters: &[(PathBuf, f32)], device: Device) -> Result<Model> {
+    let engine =
+        Engine::new(EngineOptions { device, exact: true, checked: true, ..EngineOptions::default() });
+    let adapters = adapters.iter().map(|(path, weight)| Adapter { path: path.clone(), weight: *weight });
+    let options = LoadOptions { context: Some(64), adapters: adapters.collect(), ..LoadOptions::default() };
+    engine.load(base, &options, |_| Ok(()))
+}
+
+/// The logits for each mix of the weights of `first` and `second`.
+fn references() -> Vec<([f32; 2], Reference)> {
+    let text = fs::read(fixture("logits.json")).expect("the reference");
+    let values: Vec<Value> = serde_json::from_slice(&text).expect("JSON");
+    let weights = |value: &Value| serde_json::from_value(value["weights"].clone()).expect("two weights");
+    values.iter().map(|value| (weights(value), Reference::of(value))).collect()
+}
+
+fn check(model: &Model, reference: &Reference, what: &str) {
+    let (off, allowed) = (reference.off(model), reference.allowed(FLOAT, STEPS));
+    assert!(off <= allowed, "{what}: off by {off:.2e}, allowed are {allowed:.2e}");
+}
+
+fn logits(model: &Model, tokens: &[u32]) -> Vec<u32> {
+    let mut all = Vec::new();
+    let look = |_, logits: &[f32]| {
+        all.extend(logits.iter().map(|logit| logit.to_bits()));
+        Ok(())
+    };
+    model.logits(tokens, 0, look).expect("logits");
+    all
+}
+
+#[test]
+fn adapters_compute_what_merged_weights_do_and_return() {
+    let references = references();
+    for &device in devices() {
+        let adapters = [(fixture("first"), 1.0), (fixture("second"), 0.0)];
+        let model = load(&fixture("base"), &adapters, device).unwrap_or_else(|error| panic!("{error}"));
+        check(&model, &references[1].1, "as loaded");
+        let tokens = &references[0].1.tokens;
+        let before = logits(&model, tokens);
+        for (weights, reference) in &references {
+            model.weigh_adapters(weights).expect("weights");
+            check(&model, reference, &format!("{device:?}, weights {weights:?}"));
+        }
+        assert_ne!(logits(&model, tokens), before);
+        model.weigh_adapters(&[1.0, 0.0]).expect("weights");
+        assert_eq!(logits(&model, tokens), before, "{device:?}: there and back");
+    }
+}
+
+#[test]
+fn every_pair_of_dialects_is_the_same_model() {
+    let (_, reference) = &references()[1];
+    for base in ["base", "base.gguf"] {
+        for adapter in ["first", "first/adapter_model.safetensors", "first.gguf"] {
+            let what = format!("{base} with {adapter}");
+            let model = load(&fixture(base), &[(fixture(adapter), 1.0)], Device::Cpu)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            check(&model, reference, &what);
+        }
+    }
+}
+
+#[test]
+fn the_comparison_sees_another_weight() {
+    let references = references();
+    let model = load(&fixture("base"), &[(fixture("first"), 1.01)], Device::Cpu).expect("loads");
+    let (_, reference) = &references[1];
+    assert!(reference.off(&model) > reference.allowed(FLOAT, STEPS));
+}
+
+#[test]
+fn a_session_is_computed_again_under_other_weights() {
+    let model = load(&fixture("base"), &[(fixture("first"), 1.0)], Device::Cpu).expect("loads");
+    let prompt = Prompt::Tokens(vec![1, 17, 90, 4]);
+    let options = GenerateOptions { max_tokens: Some(24), ignore_end: true, ..GenerateOptions::default() };
+    let answer = |session: &mut pocketlm::Session| {
+        session.generate(&prompt, &options).and_then(pocketlm::Stream::finish).expect("an answer")
+    };
+    let mut kept = model.session();
+    let first = answer(&mut kept);
+    model.weigh_adapters(&[0.0]).expect("weights");
+    let without = answer(&mut kept);
+    assert_eq!(without.timings.cached_tokens, 0);
+    assert_eq!(without.tokens, answer(&mut model.session()).tokens);
+    assert_ne!(without.tokens, first.tokens);
+    // In the middle of an answer, what was said stays and what follows is of the new weights.
+    let mut session = model.session();
+    let mut stream = session.generate(&prompt, &options).expect("an answer");
+    while !matches!(stream.next(), Some(Ok(Event::Prefill { done: 4, .. }))) {}
+    model.weigh_adapters(&[1.0]).expect("weights");
+    let changed = stream.finish().expect("an answer");
+    let said = [&prompt_tokens(), &changed.tokens[..]].concat();
+    let next = |at: usize| {
+        let mut best = 0;
+        let look = |_, logits: &[f32]| {
+            best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
+            Ok(())
+        };
+        model.logits(&said[..at], at - 1, look).expect("logits");
+        best as u32
+    };
+    for at in 6..said.len() {
+        assert_eq!(said[at], next(at), "token {at}");
+    }
+}
+
+fn prompt_tokens() -> Vec<u32> {
+    vec![1, 17, 90, 4]
+}
+
+/// A copy of the adapter `first` with one key of its settings set.
+fn changed(key: &str, value: Value) -> Scratch {
+    let copy = Scratch::new();
+    fs::copy(fixture("first/adapter_model.safetensors"), copy.join("adapter_model.safetensors"))
+        .expect("a copy");
+    let text = fs::read(fixture("first/adapter_config.json")).expect("the settings");
+    let mut config: Value = serde_json::from_slice(&text).expect("JSON");
+    config[key] = value;
+    fs::write(copy.join("adapter_config.json"), config.to_string()).expect("a copy");
+    copy
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    use Kind::{BadFile, NotFound, Unsupported};
+    let cases = [
+        ("use_dora", json!(true), Unsupported, "use_dora"),
+        ("bias", json!("all"), Unsupported, "bias"),
+        ("modules_to_save", json!(["lm_head"]), Unsupported, "modules_to_save"),
+        ("peft_type", json!("IA3"), Unsupported, "\"IA3\""),
+        ("r", json!(8), BadFile, "the rank is 4, where the settings say 8"),
+        ("r", Value::Null, BadFile, "r)"),
+        ("lora_alpha", json!("6"), BadFile, "lora_alpha"),
+        ("rank_pattern", json!({"q_proj": 2}), BadFile, "q_proj.lora_A.weight"),
+        ("alpha_pattern", json!({"(": 2}), BadFile, "pattern"),
+    ];
+    let refuse = |base: &Path, adapter: &Path, kind, says: &str| {
+        let error = load(base, &[(adapter.to_owned(), 1.0)], Device::Cpu).expect_err(says);
+        assert!(error.kind() == kind && error.to_string().contains(says), "{says}: {error}");
+    };
+    for (key, value, kind, says) in cases {
+        refuse(&fixture("base"), &changed(key, value), kind, says);
+    }
+    let bare = Scratch::new();
+    fs::copy(fixture("first/adapter_model.safetensors"), bare.join("adapter_model.safetensors"))
+        .expect("a copy");
+    refuse(&fixture("base"), &bare, NotFound, "adapter_config.json");
+    refuse(&fixture("base"), &fixture("base.gguf"), BadFile, "\"model\" is no adapter");
+    // Another base: other shapes.
+    let other = data::fixture("stories260k/stories260K-f32.gguf");
+    refuse(&other, &fixture("second"), BadFile, "lora_B.weight");
+    refuse(&other, &fixture("first.gguf"), BadFile, "ffn_down.weight.lora_a");
+    let model = load(&fixture("base"), &[(fixture("first"), 1.0)], Device::Cpu).expect("loads");
+    for weights in [&[][..], &[1.0, 1.0], &[f32::NAN]] {
+        let error = model.weigh_adapters(weights).expect_err("weights");
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
+    }
+}
+
+#[test]
+fn without_adapters_the_plan_is_as_ever() {
+    let steps = |model: &Model| model.inspect(|lowered| lowered.decode.plan.steps.len());
+    let plain = load(&fixture("base"), &[], Device::Cpu).expect("loads");
+    let adapted = load(&fixture("base"), &[(fixture("first"), 1.0)], Device::Cpu).expect("loads");
+    // Down, scale and up for each of five linears in two layers.
+    assert_eq!(steps(&adapted) - steps(&plain), 3 * 5 * 2);
+    assert!(plain.inspect(|lowered| lowered.ports.dials.is_empty()));
+}
