@@ -35,6 +35,11 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 const REFUSED: &[&str] = &[
     "use_dora",
     "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
     "lora_bias",
     "modules_to_save",
     "layer_replication",
@@ -42,6 +47,8 @@ const REFUSED: &[&str] = &[
     "target_parameters",
     "trainable_token_indices",
 ];
+/// Beginnings of training that change the base, to which an adapter then belongs.
+const OTHER_BASES: &[&str] = &["pissa", "olora", "corda", "lora_ga"];
 /// Architectures whose rows of queries and keys llama.cpp's converter reorders.
 const REORDERED: &[&str] = &["llama", "smollm3"];
 /// Bytes that a pattern of the settings may take when compiled.
@@ -230,6 +237,13 @@ impl Peft {
             if is_set {
                 return Err(Error::unsupported("this setting of an adapter is not supported").at(key));
             }
+        }
+        let init = config.get("init_lora_weights").and_then(|init| init.as_str()).unwrap_or_default();
+        if OTHER_BASES.iter().any(|&other| init.starts_with(other)) {
+            let what = format!("an adapter of a base that {init:?} has changed is not supported");
+            return Err(Error::unsupported(what)
+                .at("init_lora_weights")
+                .hint("save it with path_initial_model_for_weight_conversion"));
         }
         let bias = config.text("bias")?.unwrap_or("none");
         if bias != "none" {

@@ -149,6 +149,7 @@ fn what_does_not_fit_is_refused_by_name() {
         ("use_dora", json!(true), Unsupported, "use_dora"),
         ("bias", json!("all"), Unsupported, "bias"),
         ("modules_to_save", json!(["lm_head"]), Unsupported, "modules_to_save"),
+        ("init_lora_weights", json!("pissa_niter_4"), Unsupported, "pissa_niter_4"),
         ("peft_type", json!("IA3"), Unsupported, "\"IA3\""),
         ("r", json!(8), BadFile, "the rank is 4, where the settings say 8"),
         ("r", Value::Null, BadFile, "r)"),
