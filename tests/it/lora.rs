@@ -4,9 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pocketlm::base::Seed;
+use pocketlm::format::{Checkpoint, Dtype, Tensor};
 use pocketlm::{
-    Adapter, Device, Engine, EngineOptions, Event, GenerateOptions, Kind, LoadOptions, Model, Prompt, Result,
+    Adapter, Device, Engine, EngineOptions, Event, Format, GenerateOptions, Kind, LoadOptions, Model, Prompt,
+    Result,
 };
+use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::data::{self, Scratch};
@@ -80,6 +84,78 @@ fn every_pair_of_dialects_is_the_same_model() {
             check(&model, reference, &what);
         }
     }
+}
+
+/// Writes tensors of f32, and those of `kept` as they are.
+fn write(path: &Path, kept: &[&Tensor], new: &[(String, [usize; 2], Vec<f32>)]) {
+    let new: Vec<_> =
+        new.iter().map(|(name, dims, values)| (name, dims, Format::F32.encode(values))).collect();
+    let dims: Vec<Vec<usize>> =
+        kept.iter().map(|tensor| tensor.dims.iter().map(|&dim| dim as usize).collect()).collect();
+    let dtype = |tensor: &Tensor| match tensor.dtype {
+        Dtype::Format(Format::F32) => safetensors::Dtype::F32,
+        Dtype::Format(Format::F16) => safetensors::Dtype::F16,
+        Dtype::Format(Format::BF16) => safetensors::Dtype::BF16,
+        other => panic!("{}: {other:?}", tensor.name),
+    };
+    let view = |dtype, dims: &[usize], bytes| TensorView::new(dtype, dims.to_vec(), bytes).expect("a tensor");
+    let kept = kept.iter().zip(&dims).map(|(t, dims)| (t.name.clone(), view(dtype(t), dims, &t.bytes[..])));
+    let new = new
+        .iter()
+        .map(|(name, dims, bytes)| ((*name).clone(), view(safetensors::Dtype::F32, &dims[..], &bytes[..])));
+    safetensors::serialize_to_file(kept.chain(new), None, path).expect("a file");
+}
+
+/// Of matrices that hold several linears, each takes its rows of B.
+#[test]
+fn adapters_of_joined_matrices_compute_what_merged_weights_do() {
+    const RANK: usize = 2;
+    let base = data::fixture("archs/phi3");
+    let checkpoint = Checkpoint::open(&base).expect("opens");
+    let stems = ["model.layers.0.self_attn.qkv_proj", "model.layers.1.mlp.gate_up_proj"];
+    let mut seed = Seed::new(61);
+    let (mut pairs, mut merged) = (Vec::new(), Vec::new());
+    for stem in stems {
+        let tensor = checkpoint.tensor(&format!("{stem}.weight")).expect("a matrix");
+        let [rows, cols] = [tensor.dims[0] as usize, tensor.dims[1] as usize];
+        let (a, b) = (seed.vector(RANK * cols, 0.3), seed.vector(rows * RANK, 0.3));
+        let mut values = vec![0.0; rows * cols];
+        tensor.format().expect("floats").decode(&tensor.bytes, &mut values);
+        for (at, value) in values.iter_mut().enumerate() {
+            let (row, col) = (at / cols, at % cols);
+            let sum: f64 =
+                (0..RANK).map(|r| f64::from(b[row * RANK + r]) * f64::from(a[r * cols + col])).sum();
+            // α/r is 3.
+            *value = (f64::from(*value) + 3.0 * sum) as f32;
+        }
+        merged.push((tensor.name.clone(), [rows, cols], values));
+        pairs.push((format!("base_model.model.{stem}.lora_A.weight"), [RANK, cols], a));
+        pairs.push((format!("base_model.model.{stem}.lora_B.weight"), [rows, RANK], b));
+    }
+    let (adapter, whole) = (Scratch::new(), Scratch::new());
+    write(&adapter.join("adapter_model.safetensors"), &[], &pairs);
+    fs::write(adapter.join("adapter_config.json"), r#"{"r": 2, "lora_alpha": 6}"#).expect("the settings");
+    let is_kept = |tensor: &&Tensor| merged.iter().all(|(name, ..)| *name != tensor.name);
+    let kept: Vec<&Tensor> = checkpoint.tensors.values().filter(is_kept).collect();
+    write(&whole.join("model.safetensors"), &kept, &merged);
+    fs::copy(base.join("config.json"), whole.join("config.json")).expect("a copy");
+
+    let tokens: Vec<u32> = (1..20).collect();
+    let of = |model: &Model| -> Vec<Vec<f64>> {
+        let mut all = Vec::new();
+        let look = |_, logits: &[f32]| {
+            all.push(logits.iter().map(|&logit| f64::from(logit)).collect());
+            Ok(())
+        };
+        model.logits(&tokens, 0, look).expect("logits");
+        all
+    };
+    let whole = load(&whole, &[], Device::Cpu).unwrap_or_else(|error| panic!("{error}"));
+    let reference = Reference { logits: of(&whole), tokens: tokens.clone() };
+    let plain = load(&base, &[], Device::Cpu).unwrap_or_else(|error| panic!("{error}"));
+    assert!(reference.off(&plain) > reference.allowed(FLOAT, STEPS), "the adapter changes nothing");
+    let beside = load(&base, &[(adapter.to_path_buf(), 1.0)], Device::Cpu);
+    check(&beside.unwrap_or_else(|error| panic!("{error}")), &reference, "phi3");
 }
 
 #[test]
