@@ -197,8 +197,8 @@ fn a_session_is_computed_again_under_other_weights() {
         model.logits(&said[..at], at - 1, look).expect("logits");
         best as u32
     };
-    for at in 6..said.len() {
-        assert_eq!(said[at], next(at), "token {at}");
+    for (at, &token) in said.iter().enumerate().skip(6) {
+        assert_eq!(token, next(at), "token {at}");
     }
 }
 
