@@ -29,7 +29,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     var low: array<vec4<f32>, 8>;
     var high: array<vec4<f32>, 8>;
     for (var unit = 0u; unit < (p.k + 31u) / 32u; unit++) {
-        let w = w32(first_col + thread, unit);
+        let w = unit_w(first_col + thread, unit);
         var e: array<vec4<f32>, 8>;
         if (thread < rows) {
             e = x32(first_row + thread, unit);

@@ -53,10 +53,10 @@ fn main(
     var s6 = vec4<f32>(0.0);
     var s7 = vec4<f32>(0.0);
     for (var unit = 0u; unit < (p.k + 31u) / 32u; unit++) {
-        let a = w32(j, unit);
-        let b = w32(j + 8u, unit);
-        let c = w32(j + 16u, unit);
-        let d = w32(j + 24u, unit);
+        let a = unit_w(j, unit);
+        let b = unit_w(j + 8u, unit);
+        let c = unit_w(j + 16u, unit);
+        let d = unit_w(j + 24u, unit);
         s0 = four32(s0, x32_together(row, unit, lane), a, b, c, d);
         s1 = four32(s1, x32_together(min(row + 1u, last), unit, lane), a, b, c, d);
         s2 = four32(s2, x32_together(min(row + 2u, last), unit, lane), a, b, c, d);

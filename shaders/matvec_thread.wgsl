@@ -9,10 +9,10 @@ fn main(
     let row = group.y;
     var sums = vec4<f32>(0.0);
     for (var unit = 0u; unit < (p.k + 31u) / 32u; unit++) {
-        let e = x32_together(row, unit, lane);
-        sums.x += dot32(w32(row_of(j, 0u), unit), e);
+        let x = unit_x(x32_together(row, unit, lane));
+        sums.x += mul(unit_w(row_of(j, 0u), unit), x);
         if (HALVES == 2u) {
-            sums.z += dot32(w32(row_of(j, 2u), unit), e);
+            sums.z += mul(unit_w(row_of(j, 2u), unit), x);
         }
     }
     if (j < p.n) {

@@ -44,7 +44,7 @@ fn fill(place: Place, unit: u32) {
     let row = 64u * place.group.y + line;
     var e: array<vec4<f32>, 8>;
     if (place.thread < 64u) {
-        e = w32(64u * place.group.x + line, unit);
+        e = unit_w(64u * place.group.x + line, unit);
     } else if (row < p.rows) {
         e = x32(row, unit);
     }

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::{Arg, ArgKind, Call, Form, Home, KernelId, Variant};
+use super::{Arg, ArgKind, Call, Form, Home, KernelId, Needs, Variant};
 use crate::quant::Matrix;
 
 /// One call of a kernel on made-up data.
@@ -107,12 +107,22 @@ impl Case {
         Self { f32_words: words.into_iter().collect(), ..self }
     }
 
-    /// The same as `variant` is to be judged. One that rounds takes both factors of each product to f16, each off by
-    /// 2⁻¹¹ of itself: together at most 2⁻¹⁰·‖w‖·‖x‖, where [`Tolerance::dot`] allows 2⁻²⁰.
+    /// The same as `variant` is to be judged, by what it rounds. Where [`Tolerance::dot`] allows 2⁻²⁰·‖w‖·‖x‖,
+    ///
+    /// - cooperative matrices take both factors of each product to f16, each off by 2⁻¹¹ of itself: together at most
+    ///   2⁻¹⁰·‖w‖·‖x‖;
+    /// - f16 takes x to it, the product and three sums of four: with random signs a standard deviation is
+    ///   1.2 · 2⁻¹¹·‖w‖·‖x‖/√k, of which the same 2⁻¹⁰ is nine at k = 32, and more beyond;
+    /// - whole numbers are half a step off, of which the largest of 32 has 32639. With Σ|w| ≤ √32·‖w‖ in each 32 that is
+    ///   √32 / 65278, less than 2⁻¹³·‖w‖·‖x‖.
     pub fn as_judged(&self, variant: &Variant) -> Self {
         let Tolerance(exact) = self.tolerance;
-        let tolerance = if variant.needs.rounding { Tolerance(1024.0 * exact) } else { self.tolerance };
-        Self { tolerance, ..self.clone() }
+        let times = match variant.needs {
+            Needs { rounding: false, .. } => 1.0,
+            Needs { f16: true, .. } => 1024.0,
+            Needs { f16: false, .. } => 128.0,
+        };
+        Self { tolerance: Tolerance(times * exact), ..self.clone() }
     }
 
     /// Runs the twin on a copy of the arguments and gives the copy back.

@@ -16,6 +16,7 @@ fn text(fragment: Fragment, form: Form) -> Result<&'static str> {
     let found = match fragment {
         Fragment::Text(text) => Some(text),
         Fragment::Quant => form.format.map(crate::quant::Format::wgsl),
+        Fragment::Codes => form.format.and_then(crate::quant::Format::wgsl_codes),
         Fragment::Kv => form.kv.map(|kv| match kv {
             KvType::F32 => include_str!("../../shaders/part/kv_f32.wgsl"),
             KvType::F16 => include_str!("../../shaders/part/kv_f16.wgsl"),

@@ -7,11 +7,15 @@ use super::{
     Variant, Work, matvec,
 };
 
-use matvec::{OUTPUTS, PRODUCT, Shape, X_SCALAR, X_TOGETHER, X_VECTOR};
+use matvec::{
+    CODES, HALF, OUTPUTS, PRODUCT, Shape, UNIT_F16, UNIT_F32, UNIT_I8, X_SCALAR, X_TOGETHER, X_VECTOR,
+};
 
 pub use super::matvec::Params;
 
 const TILE: Fragment = Fragment::Text(include_str!("../../shaders/matmul.wgsl"));
+/// The same over units that were rounded.
+const UNITS: Fragment = Fragment::Text(include_str!("../../shaders/matmul_units.wgsl"));
 /// Cooperative matrices, before all other fragments.
 const MATRIX: Fragment = Fragment::Text(include_str!("../../shaders/part/matrix.wgsl"));
 /// Their tiles, behind [`X_VECTOR`].
@@ -28,7 +32,7 @@ impl Home for Matmul {
     const VARIANTS: &'static [Variant] = &[
         Variant {
             name: "tile",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS, PRODUCT, X_VECTOR, TILE],
+            fragments: &[Fragment::Quant, UNIT_F32, Fragment::Epilogue, OUTPUTS, PRODUCT, X_VECTOR, TILE],
             needs: Needs::NOTHING,
         },
         Variant {
@@ -36,6 +40,7 @@ impl Home for Matmul {
             fragments: &[
                 MATRIX,
                 Fragment::Quant,
+                UNIT_F32,
                 Fragment::Epilogue,
                 OUTPUTS,
                 PRODUCT,
@@ -50,6 +55,7 @@ impl Home for Matmul {
             fragments: &[
                 MATRIX,
                 Fragment::Quant,
+                UNIT_F32,
                 Fragment::Epilogue,
                 OUTPUTS,
                 PRODUCT,
@@ -63,6 +69,7 @@ impl Home for Matmul {
             name: "thread",
             fragments: &[
                 Fragment::Quant,
+                UNIT_F32,
                 Fragment::Epilogue,
                 OUTPUTS,
                 PRODUCT,
@@ -73,8 +80,37 @@ impl Home for Matmul {
             needs: Needs::SUBGROUP_OF_8,
         },
         Variant {
+            name: "tile_i8",
+            fragments: &[
+                Fragment::Codes,
+                CODES,
+                UNIT_I8,
+                Fragment::Epilogue,
+                OUTPUTS,
+                PRODUCT,
+                X_VECTOR,
+                UNITS,
+            ],
+            needs: Needs::I8,
+        },
+        Variant {
+            name: "tile_f16",
+            fragments: &[
+                HALF,
+                Fragment::Codes,
+                CODES,
+                UNIT_F16,
+                Fragment::Epilogue,
+                OUTPUTS,
+                PRODUCT,
+                X_VECTOR,
+                UNITS,
+            ],
+            needs: Needs::F16,
+        },
+        Variant {
             name: "plain",
-            fragments: &[Fragment::Quant, Fragment::Epilogue, OUTPUTS, PRODUCT, X_SCALAR, TILE],
+            fragments: &[Fragment::Quant, UNIT_F32, Fragment::Epilogue, OUTPUTS, PRODUCT, X_SCALAR, TILE],
             needs: Needs::NOTHING,
         },
     ];

@@ -30,29 +30,56 @@ pub struct Params {
     pub scale_stride: u32,
 }
 
-/// The variants of `matvec` and of `matvec_swiglu`, which differ in the epilogue and in what sums become.
+/// The variants of `matvec` and of `matvec_swiglu`, which differ in the epilogue and in what sums become: the bodies with
+/// units of f32, and those with units that round what they multiply.
 macro_rules! variants {
     ($epilogue:expr, $outputs:expr) => {{
-        use $crate::kernel::matvec::{PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, X_SCALAR, X_TOGETHER, X_VECTOR};
+        use $crate::kernel::matvec::{
+            CODES, HALF, PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, UNIT_F16, UNIT_F32, UNIT_I8, X_SCALAR, X_TOGETHER,
+            X_VECTOR,
+        };
+        use Fragment::{Codes, Quant};
         &[
             Variant {
                 name: "subgroup",
-                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, SUMS, SUBGROUP],
+                fragments: &[Quant, UNIT_F32, $epilogue, $outputs, PRODUCT, X_VECTOR, SUMS, SUBGROUP],
                 needs: Needs::SUBGROUP,
             },
             Variant {
                 name: "team",
-                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, TEAM],
+                fragments: &[Quant, UNIT_F32, $epilogue, $outputs, PRODUCT, X_VECTOR, TEAM],
                 needs: Needs::NOTHING,
             },
             Variant {
                 name: "thread",
-                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_VECTOR, X_TOGETHER, THREAD],
+                fragments: &[Quant, UNIT_F32, $epilogue, $outputs, PRODUCT, X_VECTOR, X_TOGETHER, THREAD],
                 needs: Needs::SUBGROUP_OF_8,
             },
             Variant {
+                name: "subgroup_i8",
+                fragments: &[Codes, CODES, UNIT_I8, $epilogue, $outputs, PRODUCT, X_VECTOR, SUMS, SUBGROUP],
+                needs: Needs::SUBGROUP_I8,
+            },
+            Variant {
+                name: "subgroup_f16",
+                fragments: &[
+                    HALF, Codes, CODES, UNIT_F16, $epilogue, $outputs, PRODUCT, X_VECTOR, SUMS, SUBGROUP,
+                ],
+                needs: Needs::SUBGROUP_F16,
+            },
+            Variant {
+                name: "team_i8",
+                fragments: &[Codes, CODES, UNIT_I8, $epilogue, $outputs, PRODUCT, X_VECTOR, TEAM],
+                needs: Needs::I8,
+            },
+            Variant {
+                name: "team_f16",
+                fragments: &[HALF, Codes, CODES, UNIT_F16, $epilogue, $outputs, PRODUCT, X_VECTOR, TEAM],
+                needs: Needs::F16,
+            },
+            Variant {
                 name: "plain",
-                fragments: &[Fragment::Quant, $epilogue, $outputs, PRODUCT, X_SCALAR, TEAM],
+                fragments: &[Quant, UNIT_F32, $epilogue, $outputs, PRODUCT, X_SCALAR, TEAM],
                 needs: Needs::NOTHING,
             },
         ]
@@ -135,6 +162,12 @@ pub(super) const PRODUCT: Fragment = Fragment::Text(include_str!("../../shaders/
 pub(super) const X_VECTOR: Fragment = Fragment::Text(include_str!("../../shaders/part/x_vector.wgsl"));
 /// Units of x that a subgroup fetches together, behind [`X_VECTOR`].
 pub(super) const X_TOGETHER: Fragment = Fragment::Text(include_str!("../../shaders/part/x_together.wgsl"));
+/// Units of 32 as they are, for formats with codes as whole numbers behind [`CODES`], or as f16 behind [`HALF`] and it.
+pub(super) const UNIT_F32: Fragment = Fragment::Text(include_str!("../../shaders/part/unit_f32.wgsl"));
+pub(super) const UNIT_I8: Fragment = Fragment::Text(include_str!("../../shaders/part/unit_i8.wgsl"));
+pub(super) const UNIT_F16: Fragment = Fragment::Text(include_str!("../../shaders/part/unit_f16.wgsl"));
+pub(super) const CODES: Fragment = Fragment::Text(include_str!("../../shaders/part/codes.wgsl"));
+pub(super) const HALF: Fragment = Fragment::Text(include_str!("../../shaders/part/half.wgsl"));
 /// x in elements.
 pub(super) const X_SCALAR: Fragment = Fragment::Text(include_str!("../../shaders/part/x_scalar.wgsl"));
 
@@ -143,11 +176,16 @@ pub(super) fn vectors(p: &Params) -> bool {
     p.k.is_multiple_of(4) && p.x_stride.is_multiple_of(4)
 }
 
+/// The name of a variant without that of its units.
+fn body(variant: &Variant) -> &str {
+    variant.name.split('_').next().unwrap_or_default()
+}
+
 /// For each variant of `matvec` and of `matvec_swiglu`.
 pub(super) fn overrides(p: &Params, variant: &Variant) -> Overrides {
     let lanes = ("LANES", f64::from(lanes(p.k)));
     let wg = ("WG", if p.k <= 32 * 32 { 32.0 } else { 64.0 });
-    match variant.name {
+    match body(variant) {
         "subgroup" => vec![wg, ragged(p)],
         "team" => vec![lanes, ragged(p)],
         "thread" => vec![ragged(p)],
@@ -157,10 +195,12 @@ pub(super) fn overrides(p: &Params, variant: &Variant) -> Overrides {
 
 /// Workgroups for each variant of `matvec` and of `matvec_swiglu`, in which a thread has `outputs` outputs.
 pub(super) fn grid(p: &Params, call: Call, variant: &Variant, outputs: u32) -> [u32; 3] {
-    let of_group = match variant.name {
-        "subgroup" => outputs,
+    // With units that are rounded, two of each: what rounding costs is shared.
+    let sets = if variant.needs.rounding { 2 } else { 1 };
+    let of_group = match body(variant) {
+        "subgroup" => sets * outputs,
         "thread" => 64,
-        _ => outputs * (64 / lanes(p.k)),
+        _ => sets * outputs * (64 / lanes(p.k)),
     };
     fold(p.n.div_ceil(of_group), call.rows)
 }

@@ -172,6 +172,8 @@ pub enum Fragment {
     Text(&'static str),
     /// `decode32` of the step's format.
     Quant,
+    /// `codes32` of the step's format; a variant with it does not exist for a format without.
+    Codes,
     /// The step's [`KvType`], as `Pair` (two elements), `pack_pair` and `unpack_pair`: `shaders/part/kv_f32.wgsl` or
     /// `kv_f16.wgsl`.
     Kv,
@@ -208,6 +210,15 @@ impl Needs {
     /// Subgroup operations among at least 8 threads.
     pub const SUBGROUP_OF_8: Self = Self { subgroup: 8, ..Self::NOTHING };
 
+    /// Activations rounded to whole numbers.
+    pub const I8: Self = Self { rounding: true, ..Self::NOTHING };
+    /// Activations rounded to f16, and sums too.
+    pub const F16: Self = Self { f16: true, ..Self::I8 };
+    /// Whole numbers, and subgroup operations.
+    pub const SUBGROUP_I8: Self = Self { subgroup: 1, ..Self::I8 };
+    /// f16, and subgroup operations.
+    pub const SUBGROUP_F16: Self = Self { subgroup: 1, ..Self::F16 };
+
     /// Cooperative matrices of 8 by 8.
     pub const MATRIX_8: Self = Self { subgroup: 1, f16: true, matrix: 8, rounding: true };
     /// Cooperative matrices of 16 by 16.
@@ -231,6 +242,14 @@ pub struct Variant {
     pub fragments: &'static [Fragment],
     /// What it needs.
     pub needs: Needs,
+}
+
+impl Variant {
+    /// Whether the form has what the fragments stand for.
+    fn exists_for(&self, form: Form) -> bool {
+        let has_codes = form.format.is_none_or(|format| format.wgsl_codes().is_some());
+        has_codes || !self.fragments.iter().any(|fragment| matches!(fragment, Fragment::Codes))
+    }
 }
 
 /// Values of `override` constants by name.
@@ -308,9 +327,9 @@ impl Kernel {
         (self.describe)(params)
     }
 
-    /// Whether `variant` can compute these parameters; the last variant can compute any.
-    pub fn suits(&self, params: &[u8], variant: &Variant) -> bool {
-        (self.suits)(params, variant)
+    /// Whether `variant` can compute these parameters in this form; the last variant can compute any.
+    pub fn suits(&self, params: &[u8], form: Form, variant: &Variant) -> bool {
+        variant.exists_for(form) && (self.suits)(params, variant)
     }
 
     /// Values of the shader's `override` constants for these parameters.

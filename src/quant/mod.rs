@@ -86,6 +86,12 @@ pub trait Layout: Sync {
     /// The fragment that defines `fn decode32(codes_at: u32, scales_at: u32, unit: u32) -> array<vec4<f32>, 8>`:
     /// elements `32·unit ..` of the row whose codes start at vector `codes_at` and scales at word `scales_at`.
     fn wgsl(&self) -> &'static str;
+    /// The fragment that defines `const MIDDLE` and `fn codes32(codes_at: u32, scales_at: u32, unit: u32) -> Codes`: the
+    /// same elements as whole numbers (`shaders/part/codes.wgsl`), where they are such: signed bytes, of which each 16
+    /// have a scale and a min.
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The geometry of a row in GPU order; see the module.
@@ -362,6 +368,11 @@ impl Format {
     /// The shader fragment with `decode32`.
     pub fn wgsl(self) -> &'static str {
         self.layout().wgsl()
+    }
+
+    /// The shader fragment with `codes32`, for formats whose elements are whole numbers, a scale and a min.
+    pub fn wgsl_codes(self) -> Option<&'static str> {
+        self.layout().wgsl_codes()
     }
 }
 

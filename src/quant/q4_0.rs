@@ -57,4 +57,8 @@ impl Layout for Q4_0 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/q4_0.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/q4_0_codes.wgsl"))
+    }
 }

@@ -59,4 +59,8 @@ impl Layout for Q4_1 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/q4_1.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/q4_1_codes.wgsl"))
+    }
 }

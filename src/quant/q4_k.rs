@@ -72,6 +72,10 @@ impl Layout for Q4_K {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/q4_k.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/q4_k_codes.wgsl"))
+    }
 }
 
 /// The first 16 bytes of a block of `q4_k` or `q5_k`: d, dmin, and a scale and a minimum for each of 8 groups.

@@ -58,6 +58,10 @@ impl Layout for Q5_0 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/q5_0.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/q5_0_codes.wgsl"))
+    }
 }
 
 /// The 32 five-bit codes of a block, in the order of its elements.

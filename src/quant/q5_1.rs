@@ -60,4 +60,8 @@ impl Layout for Q5_1 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/q5_1.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/q5_1_codes.wgsl"))
+    }
 }

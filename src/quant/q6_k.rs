@@ -88,6 +88,10 @@ impl Layout for Q6_K {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/q6_k.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/q6_k_codes.wgsl"))
+    }
 }
 
 /// Where an element's code stands in a block.

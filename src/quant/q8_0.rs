@@ -53,4 +53,8 @@ impl Layout for Q8_0 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/q8_0.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/q8_0_codes.wgsl"))
+    }
 }

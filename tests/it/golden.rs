@@ -7,11 +7,18 @@
 #![allow(clippy::print_stdout, reason = "the figures are worth reading")]
 
 use std::fmt;
+use std::path::PathBuf;
 
 use pocketlm::{Device, Engine, EngineOptions, Finish, GenerateOptions, LoadOptions, Model, Prompt};
 use serde::Deserialize;
 
+#[cfg(feature = "wgpu")]
+use crate::data::Scratch;
 use crate::data::{real_model, shared};
+#[cfg(feature = "wgpu")]
+use pocketlm::Format;
+#[cfg(feature = "wgpu")]
+use pocketlm::backend::wgpu::{Options, Picks};
 
 #[derive(Deserialize)]
 struct Oracle {
@@ -120,22 +127,25 @@ fn distance(model: &Model, oracle: &Oracle) -> Distance {
     Distance { mean_kl, worst_kl: divergences.iter().copied().fold(0.0, f64::max), off, split, gap }
 }
 
-fn load(device: Device, exact: bool) -> Model {
-    let engine = Engine::new(EngineOptions { device, exact, ..EngineOptions::default() });
+fn load(device: Device, exact: bool, tuning: Option<PathBuf>) -> Model {
+    let engine = Engine::new(EngineOptions { device, exact, tuning, ..EngineOptions::default() });
     let options = LoadOptions { context: Some(512), outputs: 16, prefill: 64, ..LoadOptions::default() };
     engine.load(real_model(), &options, |_| Ok(())).expect("the real model loads")
 }
 
-#[expect(clippy::print_stderr, reason = "the distances are measured here")]
 fn keeps_to_the_oracle(device: Device, exact: bool, limits: Limits) {
-    let model = load(device, exact);
+    model_keeps_to_the_oracle(&load(device, exact, None), &format!("{device:?}, exact {exact}"), limits);
+}
+
+#[expect(clippy::print_stderr, reason = "the distances are measured here")]
+fn model_keeps_to_the_oracle(model: &Model, path: &str, limits: Limits) {
     let distances: Vec<(String, Distance)> =
-        oracle().iter().map(|oracle| (oracle.name.clone(), distance(&model, oracle))).collect();
+        oracle().iter().map(|oracle| (oracle.name.clone(), distance(model, oracle))).collect();
     let report: Vec<String> =
         distances.iter().map(|(name, distance)| format!("{name}: {distance}")).collect();
     let mean_kl =
         distances.iter().map(|(_, distance)| distance.mean_kl).sum::<f64>() / distances.len() as f64;
-    eprintln!("{device:?}, exact {exact}: mean KL {mean_kl:.2e}\n  {}", report.join("\n  "));
+    eprintln!("{path}: mean KL {mean_kl:.2e}\n  {}", report.join("\n  "));
     assert!(
         distances.iter().all(|(_, distance)| distance.keeps(limits)),
         "too far from the oracle:\n{}",
@@ -153,6 +163,34 @@ fn the_gpu_keeps_to_the_oracle() {
 #[test]
 fn the_exact_gpu_keeps_to_the_oracle() {
     keeps_to_the_oracle(Device::Gpu, true, EXACT);
+}
+
+/// A folder in which these variants are the fastest on the device, for each format that has them.
+#[cfg(feature = "wgpu")]
+fn picked(variants: [(&str, &str); 3]) -> Option<Scratch> {
+    let gpu = crate::gpu::open(Options::default())?;
+    let pick = |format: &Format| {
+        variants.map(|(kernel, variant)| {
+            (format!("{kernel} {format}"), serde_json::json!({ "variant": variant, "micros": {} }))
+        })
+    };
+    let picks: serde_json::Map<_, _> = Format::ALL.iter().flat_map(pick).collect();
+    let folder = Scratch::new();
+    serde_json::from_value::<Picks>(picks.into()).unwrap().write(&folder, gpu.info()).unwrap();
+    Some(folder)
+}
+
+/// A GPU may find them the fastest: then the answers are theirs.
+#[cfg(feature = "wgpu")]
+#[test]
+fn variants_that_round_keep_to_the_oracle() {
+    for [few, many] in [["team_i8", "tile_i8"], ["team_f16", "tile_f16"]] {
+        let Some(folder) = picked([("matvec", few), ("matvec_swiglu", few), ("matmul", many)]) else {
+            return;
+        };
+        let model = load(Device::Gpu, false, Some(folder.to_path_buf()));
+        model_keeps_to_the_oracle(&model, many, FLOAT);
+    }
 }
 
 #[test]

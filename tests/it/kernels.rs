@@ -33,7 +33,7 @@ fn every_kernel_has_cases_in_every_form_and_the_first_is_small() {
         let names: BTreeSet<_> = cases.iter().map(probe::describe).collect();
         assert_eq!(names.len(), cases.len(), "{}: two cases of one name", kernel.name);
         for variant in kernel.variants {
-            let suits = cases.iter().filter(|case| kernel.suits(&case.params, variant));
+            let suits = cases.iter().filter(|case| kernel.suits(&case.params, case.form, variant));
             let forms: BTreeSet<_> = suits.map(|case| format!("{:?}", case.form)).collect();
             let expected: BTreeSet<_> =
                 crate::shaders::forms(variant).iter().map(|form| format!("{form:?}")).collect();
@@ -258,6 +258,63 @@ fn a_case(id: KernelId, wanted: impl Fn(&Case) -> bool) -> Case {
     id.kernel().cases().into_iter().find(wanted).expect("a case")
 }
 
+/// The weights of a case in q4_0 with the nibbles of each byte exchanged.
+fn swapped_nibbles(case: &mut Case) {
+    let Data::Matrix(matrix) = &mut case.args[1] else { panic!("a matrix") };
+    let mut bytes: Vec<u8> = (0..matrix.rows()).flat_map(|row| matrix.row(row).to_vec()).collect();
+    for block in bytes.chunks_exact_mut(18) {
+        block[2..].iter_mut().for_each(|byte| *byte = byte.rotate_left(4));
+    }
+    *matrix = Matrix::new("w", Format::Q4_0, matrix.rows(), matrix.cols(), bytes.into()).unwrap();
+}
+
+/// The first row of x.
+fn x_of(case: &mut Case) -> &mut [f32] {
+    let k = params_of::<matvec::Params>(case).k as usize;
+    let Data::F32(x) = &mut case.args[0] else { panic!("x") };
+    &mut x[..k]
+}
+
+/// What a missing barrier or a wrong stride does: the 32 products of one thread are not in the sum.
+fn lost_part(case: &mut Case) {
+    x_of(case).rchunks_mut(32).take(1).for_each(|x| x.fill(0.0));
+}
+
+/// What the other order of bytes in a word does.
+fn swapped_bytes(case: &mut Case) {
+    x_of(case).chunks_mut(4).for_each(<[f32]>::reverse);
+}
+
+/// What eight bits of activations are where sixteen were meant.
+fn lost_low_bytes(case: &mut Case) {
+    for x in x_of(case).chunks_mut(32) {
+        let step = x.iter().fold(0.0, |most: f32, x| most.max(x.abs())) / 127.0;
+        x.iter_mut().for_each(|x| *x = (*x / step).round() * step);
+    }
+}
+
+#[test]
+fn the_judge_of_variants_that_round_says_no_to_planted_faults() {
+    let wrong = Some(Kind::WrongNumbers);
+    for kernel in [KernelId::Matvec, KernelId::Matmul].map(KernelId::kernel) {
+        let cases = kernel.cases();
+        let cases: Vec<_> =
+            cases.iter().filter(|case| case.form.format == Some(Format::Q4_0)).take(6).collect();
+        for variant in kernel.variants.iter().filter(|variant| variant.needs.rounding) {
+            for case in cases.iter().map(|case| case.as_judged(variant)) {
+                let name = format!("{}, {}", variant.name, probe::describe(&case));
+                assert_eq!(judged(&case, |_| {}), None, "{name}");
+                assert_eq!(judged(&case, swapped_nibbles), wrong, "swapped nibbles, {name}");
+                assert_eq!(judged(&case, swapped_bytes), wrong, "swapped bytes, {name}");
+                assert_eq!(judged(&case, lost_part), wrong, "a lost part, {name}");
+                if variant.name.ends_with("_i8") {
+                    assert_eq!(judged(&case, lost_low_bytes), wrong, "lost low bytes, {name}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_judge_says_no_to_planted_faults() {
     let wrong = Some(Kind::WrongNumbers);
@@ -267,26 +324,12 @@ fn the_judge_says_no_to_planted_faults() {
         }
     }
 
-    let swapped_nibbles = |case: &mut Case| {
-        let Data::Matrix(matrix) = &mut case.args[1] else { panic!("a matrix") };
-        let mut bytes: Vec<u8> = (0..matrix.rows()).flat_map(|row| matrix.row(row).to_vec()).collect();
-        for block in bytes.chunks_exact_mut(18) {
-            block[2..].iter_mut().for_each(|byte| *byte = byte.rotate_left(4));
-        }
-        *matrix = Matrix::new("w", Format::Q4_0, matrix.rows(), matrix.cols(), bytes.into()).unwrap();
-    };
     for id in [KernelId::Matvec, KernelId::Matmul, KernelId::Embed] {
         for case in id.kernel().cases().iter().filter(|case| case.form.format == Some(Format::Q4_0)).take(6) {
             assert_eq!(judged(case, swapped_nibbles), wrong, "swapped nibbles, {}", probe::describe(case));
         }
     }
 
-    // What a missing barrier or a wrong stride does: the 32 products of one thread are not in the sum.
-    let lost_part = |case: &mut Case| {
-        let k = params_of::<matvec::Params>(case).k as usize;
-        let Data::F32(x) = &mut case.args[0] else { panic!("x") };
-        x[k.saturating_sub(32)..k].fill(0.0);
-    };
     let lost_scale = |case: &mut Case| {
         let Data::Matrix(matrix) = &mut case.args[1] else { panic!("a matrix") };
         let mut bytes = matrix.row(0).to_vec();

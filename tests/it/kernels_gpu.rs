@@ -2,10 +2,14 @@
 //! wgpu's run-time checks.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use pocketlm::backend::probe;
 use pocketlm::backend::wgpu::Options;
 use pocketlm::kernel::{Case, Form, Fragment, KernelId, REPRESENTATIVES, Variant};
+
+static EVERY_CASE: LazyLock<Vec<Case>> =
+    LazyLock::new(|| KernelId::ALL.iter().flat_map(|id| id.kernel().cases()).collect());
 
 /// The cases that are run in a variant of this name: all on a real device. In software a shader takes seconds to
 /// compile, so there not each combination is, but each variant meets each of its epilogues, KV types and overrides, and
@@ -14,7 +18,7 @@ fn cases_in(name: &str, every_format: bool, software: bool) -> Vec<Case> {
     let (mut shaders, mut met) = (BTreeSet::new(), BTreeSet::new());
     let mut is_run = |case: &Case| {
         let kernel = case.kernel.kernel();
-        let has_it = |it: &&Variant| it.name == name && kernel.suits(&case.params, it);
+        let has_it = |it: &&Variant| it.name == name && kernel.suits(&case.params, case.form, it);
         let Some(variant) = kernel.variants.iter().find(has_it) else { return false };
         let mut parts = parts(case, variant);
         if every_format && shows_format(case, variant) {
@@ -28,13 +32,18 @@ fn cases_in(name: &str, every_format: bool, software: bool) -> Vec<Case> {
         }
         is_run
     };
-    KernelId::ALL.iter().flat_map(|id| id.kernel().cases()).filter(&mut is_run).collect()
+    EVERY_CASE.iter().filter(|case| is_run(case)).cloned().collect()
 }
 
 /// Whether software is to see the format of a case in this variant: a representative in each body, which variants may
-/// share; any other in `embed` and in the plainest `matvec`.
+/// share; any other in `embed` and in the plainest `matvec`. Units of codes are the same to all bodies of all kernels:
+/// they meet each format that has codes in one variant of `matvec`.
 fn shows_format(case: &Case, variant: &Variant) -> bool {
     let variants = case.kernel.kernel().variants;
+    if let Some(units) = units(variant) {
+        let first_of_units = variants.iter().find(|it| self::units(it) == Some(units)).expect("itself");
+        return case.kernel == KernelId::Matvec && first_of_units.name == variant.name;
+    }
     let first_of_body = variants.iter().find(|it| body(it) == body(variant)).expect("itself");
     match case.form.format {
         Some(format) if REPRESENTATIVES.contains(&format) => first_of_body.name == variant.name,
@@ -60,6 +69,15 @@ fn body(variant: &Variant) -> &'static str {
         Some(Fragment::Text(text)) => text,
         other => panic!("{other:?} is no body"),
     }
+}
+
+/// The text of the units of a variant that takes weights as codes.
+fn units(variant: &Variant) -> Option<&'static str> {
+    let mut after = variant.fragments.iter().skip_while(|fragment| !matches!(fragment, Fragment::Codes));
+    after.find_map(|fragment| match fragment {
+        Fragment::Text(text) if text.contains("fn unit_x(") => Some(*text),
+        _ => None,
+    })
 }
 
 #[allow(clippy::print_stderr, reason = "a case that is left out says so")]
@@ -129,7 +147,8 @@ fn what_is_run_in_software_shows_every_part_and_format() {
                     parts(&case, variant).iter().map(|part| format!("{} {name} {part}", kernel.name)),
                 );
                 if shows_format(&case, variant) {
-                    shown.insert(format!("{} {:?} {}", kernel.name, case.form.format, body(variant)));
+                    let (body, units) = (body(variant), units(variant));
+                    shown.insert(format!("{} {:?} {body} {units:?}", kernel.name, case.form.format));
                 }
             }
         }

@@ -30,6 +30,11 @@ pub(crate) fn forms(variant: &Variant) -> Vec<Form> {
             |form: &Form| Format::ALL.iter().map(|&f| Form { format: Some(f), ..*form }).collect::<Vec<_>>();
         forms = forms.iter().flat_map(each).collect();
     }
+    if has(|fragment| matches!(fragment, Fragment::Codes)) {
+        let with_codes = || Format::ALL.iter().filter(|format| format.wgsl_codes().is_some());
+        let each = |form: &Form| with_codes().map(|&f| Form { format: Some(f), ..*form }).collect::<Vec<_>>();
+        forms = forms.iter().flat_map(each).collect();
+    }
     if has(|fragment| matches!(fragment, Fragment::Kv)) {
         let each = |form: &Form| [KvType::F32, KvType::F16].map(|kv| Form { kv: Some(kv), ..*form });
         forms = forms.iter().flat_map(each).collect();
@@ -195,8 +200,9 @@ pub(crate) fn every_shader() -> Vec<Shader> {
         let cases = kernel.cases();
         for variant in kernel.variants {
             for form in forms(variant) {
-                let of_form =
-                    cases.iter().filter(|case| case.form == form && kernel.suits(&case.params, variant));
+                let of_form = cases
+                    .iter()
+                    .filter(|case| case.form == form && kernel.suits(&case.params, form, variant));
                 // In bits, because f64 has no order.
                 let overrides: BTreeSet<Vec<(&str, u64)>> = of_form
                     .map(|case| kernel.overrides(&case.params, variant))

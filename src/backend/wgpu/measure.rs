@@ -42,10 +42,14 @@ impl Gpu {
 
     /// The variants that a step may take, the usual one first. The plainest is for steps that no other suits.
     pub(super) fn candidates(&self, step: &Step) -> Vec<&'static Variant> {
-        let suits = |variant: &Variant| step.home().suits(&step.params, variant);
+        let suits = |variant: &Variant| step.home().suits(&step.params, step.form, variant);
         let mut found = pipelines::runnable(step.kernel, suits, self.device.info.has, &self.excluded);
         if found.len() > 1 {
             found.pop();
+        }
+        if self.device.info.software {
+            // Measured, they take longer by a half at least where a CPU computes, and seconds to compile.
+            found.retain(|variant| !variant.needs.rounding);
         }
         let usual = self.device.usual_variant();
         found.sort_by_key(|variant| Some(variant.name) != usual);
@@ -78,7 +82,8 @@ impl Gpu {
         let excluded = self.all_but(step.kernel, variant);
         let mut beside = Self::over(self.device.clone(), self.pipelines.clone(), excluded, tuning);
         let suits = |case: &&Case| {
-            case.form.format == step.form.format && case.kernel.kernel().suits(&case.params, variant)
+            let Case { kernel, params, form, .. } = case;
+            form.format == step.form.format && kernel.kernel().suits(params, *form, variant)
         };
         let Some(case) = cases.iter().find(suits) else { return Ok(false) };
         match probe::check(&mut beside, &case.as_judged(variant)) {

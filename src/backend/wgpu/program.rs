@@ -40,7 +40,7 @@ pub(super) struct Choices<'a> {
 impl Choices<'_> {
     /// The variant for a step.
     pub(super) fn of(self, device: &Device, step: &Step) -> Result<&'static Variant> {
-        let suits = |variant: &Variant| step.home().suits(&step.params, variant);
+        let suits = |variant: &Variant| step.home().suits(&step.params, step.form, variant);
         let asked = self.picks.of(step).or_else(|| device.usual_variant());
         choose(step.kernel, suits, device.info.has, asked, self.excluded)
     }

@@ -1,0 +1,2 @@
+// f16, before all else.
+enable f16;
