@@ -18,6 +18,9 @@ fn codes_of(j: u32, unit: u32) -> Codes {
     return codes32(row * p.code_stride, row * p.scale_stride, unit);
 }
 
+// Where the largest magnitude of a unit of x is no greater, the unit counts as zero: a quotient by it is to be finite.
+const LEAST = 1e-30;
+
 fn magnitude4(e: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(e) & vec4<u32>(0x7fffffffu);
 }

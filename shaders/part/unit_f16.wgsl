@@ -35,7 +35,7 @@ fn sum4(e: vec4<f32>) -> f32 {
 
 fn unit_x(e: array<vec4<f32>, 8>) -> UnitX {
     let most = magnitude32(e);
-    let parts = select(0.0, 1.0 / most, most > 0.0);
+    let parts = select(0.0, 1.0 / most, most > LEAST);
     let scaled = array<vec4<f16>, 8>(
         vec4<f16>(e[0] * parts), vec4<f16>(e[1] * parts), vec4<f16>(e[2] * parts), vec4<f16>(e[3] * parts),
         vec4<f16>(e[4] * parts), vec4<f16>(e[5] * parts), vec4<f16>(e[6] * parts), vec4<f16>(e[7] * parts),

@@ -32,7 +32,7 @@ fn high4(n: vec4<i32>) -> u32 {
 
 fn unit_x(e: array<vec4<f32>, 8>) -> UnitX {
     let most = magnitude32(e);
-    let steps = select(0.0, 32639.0 / most, most > 0.0);
+    let steps = select(0.0, 32639.0 / most, most > LEAST);
     let n0 = nearest4(e[0] * steps);
     let n1 = nearest4(e[1] * steps);
     let n2 = nearest4(e[2] * steps);

@@ -1,6 +1,8 @@
 //! `y[r, j] = Σₖ W[j, k] · x[r, k]` for many rows r: tiles of W are decoded once into workgroup memory and used for
 //! all rows of the tile, by threads or by cooperative matrices, which are behind the plainer tile in the list: they are
-//! an experiment of wgpu, used only where they were measured and found right. With the epilogue `Add`, the result is added to y. The same parameters as `matvec`.
+//! an experiment of wgpu, used only where they were measured and found right. So are tiles of units that round x, of which
+//! there are four rows by four outputs to a thread, since a unit takes many registers. With the epilogue `Add`, the result
+//! is added to y. The same parameters as `matvec`.
 
 use super::{
     Arg, ArgKind, Call, Case, Epilogue, Form, Fragment, Home, KernelId, Needs, Overrides, REPRESENTATIVES,

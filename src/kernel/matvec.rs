@@ -1,5 +1,6 @@
 //! `y[r, j] = Σₖ W[j, k] · x[r, k]` for a few rows r: one dot product per output element, the weights read once
-//! and decoded in registers. With the epilogue `Add`, the result is added to y.
+//! and decoded in registers. With the epilogue `Add`, the result is added to y. Variants named `_i8` and `_f16` multiply
+//! whole numbers with x rounded to 16 bits or to f16, a unit of 32 at a time, each with a step of its own.
 
 use bytemuck::{Pod, Zeroable};
 

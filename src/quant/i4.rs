@@ -54,4 +54,8 @@ impl Layout for I4 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/i4.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/i4_codes.wgsl"))
+    }
 }

@@ -55,4 +55,8 @@ impl Layout for I8 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/i8.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/i8_codes.wgsl"))
+    }
 }

@@ -55,4 +55,8 @@ impl Layout for Z8 {
     fn wgsl(&self) -> &'static str {
         include_str!("../../shaders/quant/z8.wgsl")
     }
+
+    fn wgsl_codes(&self) -> Option<&'static str> {
+        Some(include_str!("../../shaders/quant/z8_codes.wgsl"))
+    }
 }
