@@ -36,8 +36,8 @@ pub struct Params {
 macro_rules! variants {
     ($epilogue:expr, $outputs:expr) => {{
         use $crate::kernel::matvec::{
-            CODES, HALF, PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, UNIT_F16, UNIT_F32, UNIT_I8, X_SCALAR, X_TOGETHER,
-            X_VECTOR,
+            CODES, HALF, PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, UNIT_F16, UNIT_F32, UNIT_I8, X_SCALAR,
+            X_TOGETHER, X_VECTOR,
         };
         use Fragment::{Codes, Quant};
         &[

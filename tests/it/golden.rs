@@ -134,13 +134,14 @@ fn load(device: Device, exact: bool, tuning: Option<PathBuf>) -> Model {
 }
 
 fn keeps_to_the_oracle(device: Device, exact: bool, limits: Limits) {
-    model_keeps_to_the_oracle(&load(device, exact, None), &format!("{device:?}, exact {exact}"), limits);
+    let path = format!("{device:?}, exact {exact}");
+    model_keeps_to_the_oracle(&load(device, exact, None), &path, &oracle(), limits);
 }
 
 #[expect(clippy::print_stderr, reason = "the distances are measured here")]
-fn model_keeps_to_the_oracle(model: &Model, path: &str, limits: Limits) {
+fn model_keeps_to_the_oracle(model: &Model, path: &str, oracle: &[Oracle], limits: Limits) {
     let distances: Vec<(String, Distance)> =
-        oracle().iter().map(|oracle| (oracle.name.clone(), distance(model, oracle))).collect();
+        oracle.iter().map(|oracle| (oracle.name.clone(), distance(model, oracle))).collect();
     let report: Vec<String> =
         distances.iter().map(|(name, distance)| format!("{name}: {distance}")).collect();
     let mean_kl =
@@ -180,7 +181,7 @@ fn picked(variants: [(&str, &str); 3]) -> Option<Scratch> {
     Some(folder)
 }
 
-/// A GPU may find them the fastest: then the answers are theirs.
+/// A GPU may find them the fastest: then the answers are theirs. Software takes its time, so only the shortest prompt.
 #[cfg(feature = "wgpu")]
 #[test]
 fn variants_that_round_keep_to_the_oracle() {
@@ -189,7 +190,7 @@ fn variants_that_round_keep_to_the_oracle() {
             return;
         };
         let model = load(Device::Gpu, false, Some(folder.to_path_buf()));
-        model_keeps_to_the_oracle(&model, many, FLOAT);
+        model_keeps_to_the_oracle(&model, many, &oracle()[..1], FLOAT);
     }
 }
 
