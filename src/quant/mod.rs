@@ -13,16 +13,12 @@
 //!   both orders decode to the same bits, except that a device may flush subnormals (of f16 where a shader
 //!   unpacks them, of f32 anywhere) to zero.
 //!
-<<<<<<< HEAD
 //! Some formats are written out in GPU order, where the file names several elements by one number: a table of points is
 //! slow to compile into a shader and slow to read. Their pages say what that costs.
 //!
 //! To add a format: one file here, `shaders/quant/NAME.wgsl` with `decode32` (or that of another with the same GPU
-//! order), one line in the list below.
-=======
-//! To add a format: one file here, `shaders/quant/NAME.wgsl` with `decode32`, one line in the list below; where elements
-//! are whole numbers with scales and mins, `shaders/quant/NAME_codes.wgsl` with `codes32`.
->>>>>>> a4dd2ee (Imported codes too; what they are is told)
+//! order), one line in the list below; where elements are whole numbers with scales and mins, also
+//! `shaders/quant/NAME_codes.wgsl` with `codes32`.
 //! Layouts and their sources: ggml's block structures (`ggml-common.h`, `ggml-quants.c`, MIT), written here
 //! from the formulas.
 
