@@ -35,11 +35,11 @@ pub struct Params {
 /// units of f32, and those with units that round what they multiply.
 macro_rules! variants {
     ($epilogue:expr, $outputs:expr) => {{
+        use Fragment::{Codes, Quant};
         use $crate::kernel::matvec::{
             CODES, HALF, PRODUCT, SUBGROUP, SUMS, TEAM, THREAD, UNIT_F16, UNIT_F32, UNIT_I8, X_SCALAR,
             X_TOGETHER, X_VECTOR,
         };
-        use Fragment::{Codes, Quant};
         &[
             Variant {
                 name: "subgroup",

@@ -3,7 +3,9 @@
 use pocketlm::{Event, Finish, FinishReason, ModelInfo, Sampling, Stream, Timings};
 use serde_json::{Value, json};
 
-use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs};
+use crate::args::{
+    AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs,
+};
 use crate::{interrupt, load, output};
 
 /// How much is generated where nobody says.
