@@ -12,6 +12,7 @@ mod data;
 mod engine;
 mod faults;
 mod formats;
+mod forms;
 mod gguf;
 mod golden;
 #[cfg(feature = "wgpu")]

@@ -60,7 +60,7 @@ pub(crate) fn devices() -> &'static [Device] {
     if cfg!(feature = "wgpu") { &[Device::Cpu, Device::Gpu] } else { &[Device::Cpu] }
 }
 
-fn load(path: &Path, device: Device, exact: bool) -> pocketlm::Result<Model> {
+pub(crate) fn load(path: &Path, device: Device, exact: bool) -> pocketlm::Result<Model> {
     let engine = Engine::new(EngineOptions { device, exact, checked: true, ..EngineOptions::default() });
     engine.load(path, &LoadOptions { context: Some(64), ..LoadOptions::default() }, |_| Ok(()))
 }

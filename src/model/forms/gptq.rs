@@ -11,7 +11,7 @@ use crate::format::{Checkpoint, Config};
 use crate::model::source::Stem;
 use crate::model::{Linear, Transform};
 
-use super::grouped::{Floats, Grouped, Shape, Words, matrix, words};
+use super::grouped::{Floats, Grouped, Shape, Words, field, group_of, matrix, order_of_groups, whole, words};
 use super::{Form, Kind};
 
 pub(super) const KIND: Kind = Kind { method: "gptq", read };
@@ -51,14 +51,9 @@ impl Form for Gptq {
     fn linear(&self, stem: &Stem<'_>, rows: u32, cols: u32) -> Result<Option<Linear>> {
         let Some(weights) = stem.get(".qweight") else { return Ok(None) };
         let (n, k, bits) = (rows as usize, cols as usize, self.bits as usize);
-        let group = self.group.unwrap_or(cols).min(cols) as usize;
-        if group == 0
-            || !k.is_multiple_of(group)
-            || !(k * bits).is_multiple_of(32)
-            || !(n * bits).is_multiple_of(32)
-        {
-            let what = format!("groups of {group} and {bits} bits do not fit a matrix of {n} by {k}");
-            return Err(weights.refuse(what));
+        let group = group_of(weights, self.group, k)?;
+        if !(k * bits).is_multiple_of(32) || !(n * bits).is_multiple_of(32) {
+            return Err(weights.refuse(format!("{bits} bits do not fit a matrix of {n} by {k}")));
         }
         let groups = k / group;
         let scales = stem.tensor(".scales")?;
@@ -67,41 +62,16 @@ impl Form for Gptq {
             above: self.above,
             weights: words(weights, [k * bits / 32, n])?,
             zeros: words(stem.tensor(".qzeros")?, [groups, n * bits / 32])?,
-            scales: Floats::of(scales, groups * n)?,
+            scales: Floats::of(scales, &[groups, n])?,
             rows: n,
-            order: self.order(stem, k, group)?,
+            order: stem.get(".g_idx").map(|tensor| order_of_groups(tensor, k, group)).transpose()?.flatten(),
         };
         let middle = (1 << (self.bits - 1)) as f32;
-        let shape = Shape {
-            rows: n,
-            cols: k,
-            bits: self.bits,
-            group,
-            is_symmetric: (0..groups).all(|group| (0..n).all(|row| codes.zero(row, group) == middle)),
-            has_half_scales: codes.scales.are_halves(),
-        };
+        let is_symmetric = (0..groups).all(|group| (0..n).all(|row| codes.zero(row, group) == middle));
+        let format = whole(self.bits, is_symmetric, codes.scales.are_halves());
+        let shape = Shape { rows: n, cols: k, group, format };
         let pre = codes.order.clone().map(|order| Transform::Gather(order.into())).into_iter().collect();
         Ok(Some(Linear { pre, ..Linear::plain(matrix(stem.name(), shape, codes)?) }))
-    }
-}
-
-impl Gptq {
-    /// The inputs in the order of their groups, or `None` where they stand so.
-    fn order(&self, stem: &Stem<'_>, k: usize, group: usize) -> Result<Option<Vec<u32>>> {
-        let Some(tensor) = stem.get(".g_idx") else { return Ok(None) };
-        if tensor.dims != [k as u64] {
-            return Err(tensor.refuse(format!("the shape is {:?}, where [{k}] belongs", tensor.dims)));
-        }
-        let flat = crate::format::Tensor { dims: vec![1, k as u64], ..tensor.clone() };
-        let groups = words(&flat, [1, k])?;
-        let mut order: Vec<u32> = (0..k as u32).collect();
-        order.sort_by_key(|&input| groups.get(0, input as usize));
-        let is_even =
-            order.iter().enumerate().all(|(at, &input)| groups.get(0, input as usize) as usize == at / group);
-        if !is_even {
-            return Err(tensor.refuse(format!("the groups do not hold {group} inputs each")));
-        }
-        Ok((!order.is_sorted()).then_some(order))
     }
 }
 
@@ -141,15 +111,4 @@ impl Grouped for Codes {
         self.weights.release();
         self.zeros.release();
     }
-}
-
-/// Number `index` of a run of numbers of `bits` bits, low bits first, that may go on in the next word.
-fn field(bits: u32, index: usize, word: impl Fn(usize) -> u32) -> u8 {
-    let at = index * bits as usize;
-    let (first, shift) = (at / 32, at as u32 % 32);
-    let mut value = word(first) >> shift;
-    if shift + bits > 32 {
-        value |= word(first + 1) << (32 - shift);
-    }
-    (value & ((1 << bits) - 1)) as u8
 }

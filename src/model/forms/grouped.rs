@@ -5,13 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use half::f16;
+pub(super) use safetensors::Dtype as Integer;
 
-use crate::error::{Error, Result};
-use crate::format::Tensor;
-use crate::quant::{Format, Matrix, Rows};
+use crate::base::Bytes;
+use crate::error::Result;
+use crate::format::{Dtype, Tensor};
+use crate::quant::{FP4_TABLE, Format, Matrix, NF4_TABLE, Rows};
 
 /// Elements of a block of all formats that a matrix can become.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// Codes, scales and zero points, wherever they stand. All indices are inside what the constructor has checked.
 pub(super) trait Grouped: fmt::Debug + Send + Sync {
@@ -19,7 +21,7 @@ pub(super) trait Grouped: fmt::Debug + Send + Sync {
     fn codes(&self, row: usize, codes: &mut [u8]);
     /// s of group `group` of row `row`.
     fn scale(&self, row: usize, group: usize) -> f32;
-    /// z of group `group` of row `row`.
+    /// z of group `group` of row `row`; the middle where every z is.
     fn zero(&self, row: usize, group: usize) -> f32;
     /// As [`crate::base::Bytes::release`].
     fn release(&self);
@@ -32,51 +34,51 @@ pub(super) struct Shape {
     pub(super) rows: usize,
     /// Inputs, K.
     pub(super) cols: usize,
-    /// Bits of a code, 1 to 8.
-    pub(super) bits: u32,
     /// Elements of a group; K for one group a row.
     pub(super) group: usize,
-    /// Whether every zero point is the middle, 2^(bits − 1).
-    pub(super) is_symmetric: bool,
-    /// Whether f16 holds every scale.
-    pub(super) has_half_scales: bool,
+    /// What holds the codes, of those below and the tables.
+    pub(super) format: Format,
 }
 
-impl Shape {
-    /// The least format that holds codes, scales and zero points.
-    fn format(self) -> Format {
-        match (self.bits, self.is_symmetric, self.has_half_scales) {
-            (4, true, true) => Format::Q4_0,
-            (4, true, false) => Format::I4,
-            (8, true, true) => Format::Q8_0,
-            (8, true, false) => Format::I8,
-            (0..=2, ..) => Format::Z2,
-            (3..=4, ..) => Format::Z4,
-            _ => Format::Z8,
-        }
+/// The least format that holds codes of `bits` bits, 1 to 8: without zero points where all of them are the middle,
+/// 2^(bits − 1), and with scales in f16 where that holds every scale.
+pub(super) fn whole(bits: u32, is_symmetric: bool, has_half_scales: bool) -> Format {
+    match (bits, is_symmetric, has_half_scales) {
+        (4, true, true) => Format::Q4_0,
+        (4, true, false) => Format::I4,
+        (8, true, true) => Format::Q8_0,
+        (8, true, false) => Format::I8,
+        (0..=2, ..) => Format::Z2,
+        (3..=4, ..) => Format::Z4,
+        _ => Format::Z8,
     }
 }
 
-/// The matrix of these codes.
+/// The matrix of these codes. Groups that are not whole blocks of 32 become F32: what they take is the price of files
+/// that few write.
+pub(super) fn matrix(name: &str, shape: Shape, grouped: impl Grouped + 'static) -> Result<Matrix> {
+    let Shape { rows, cols, group, format } = shape;
+    let has_blocks = cols.is_multiple_of(BLOCK) && group.is_multiple_of(BLOCK);
+    let made = if has_blocks { format } else { Format::F32 };
+    Matrix::made(name, made, rows, cols, Arc::new(Blocks { shape, made, grouped }))
+}
+
+/// Elements of a group where the settings name this many; `None` is one group a row.
 ///
 /// # Errors
-/// [`crate::Kind::Unsupported`] where groups are not whole blocks of 32.
-pub(super) fn matrix(name: &str, shape: Shape, grouped: impl Grouped + 'static) -> Result<Matrix> {
-    let Shape { rows, cols, group, .. } = shape;
-    if !cols.is_multiple_of(BLOCK) || !(group.is_multiple_of(BLOCK) || group == cols) || group == 0 {
-        let what = format!("groups of {group} in {cols} columns are not supported");
-        return Err(Error::unsupported(what)
-            .at(format!("linear {name}"))
-            .hint("groups must be multiples of 32"));
+/// [`crate::Kind::BadFile`] where they are none, or do not divide the row.
+pub(super) fn group_of(tensor: &Tensor, setting: Option<u32>, cols: usize) -> Result<usize> {
+    let group = setting.map_or(cols, |group| cols.min(group as usize));
+    match group > 0 && cols.is_multiple_of(group) {
+        true => Ok(group),
+        false => Err(tensor.refuse(format!("groups of {group} do not divide rows of {cols}"))),
     }
-    let format = shape.format();
-    Matrix::made(name, format, rows, cols, Arc::new(Blocks { shape, format, grouped }))
 }
 
 #[derive(Debug)]
 struct Blocks<G> {
     shape: Shape,
-    format: Format,
+    made: Format,
     grouped: G,
 }
 
@@ -84,21 +86,31 @@ impl<G: Grouped> Rows for Blocks<G> {
     fn write(&self, row: usize, bytes: &mut [u8]) {
         let mut codes = vec![0; self.shape.cols];
         self.grouped.codes(row, &mut codes);
-        let blocks =
-            codes.as_chunks::<BLOCK>().0.iter().zip(bytes.chunks_exact_mut(self.format.block_bytes()));
+        if self.made == Format::F32 {
+            let (groups, _) = bytes.as_chunks_mut::<4>();
+            let groups = groups.chunks_mut(self.shape.group).zip(codes.chunks(self.shape.group));
+            for (group, (bytes, codes)) in groups.enumerate() {
+                let (scale, zero) = (self.grouped.scale(row, group), self.grouped.zero(row, group));
+                for (bytes, &code) in bytes.iter_mut().zip(codes) {
+                    *bytes = (scale * self.value(code, zero)).to_le_bytes();
+                }
+            }
+            return;
+        }
+        let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(bytes.chunks_exact_mut(self.made.block_bytes()));
         for (block, (codes, bytes)) in blocks.enumerate() {
             let group = block * BLOCK / self.shape.group;
             let scale = self.grouped.scale(row, group);
-            let body = match self.format {
+            let body = match self.made {
                 Format::Q4_0 | Format::Q8_0 => put(bytes, f16::from_f32(scale).to_le_bytes()),
-                Format::I4 | Format::I8 => put(bytes, scale.to_le_bytes()),
+                Format::I4 | Format::I8 | Format::NF4 | Format::FP4 => put(bytes, scale.to_le_bytes()),
                 format => {
                     let middle = if format == Format::Z8 { 128.0 } else { 0.0 };
                     let zero = self.grouped.zero(row, group) - middle;
                     put(put(bytes, scale.to_le_bytes()), zero.to_le_bytes())
                 }
             };
-            match self.format {
+            match self.made {
                 Format::Z2 => pack_pairs(codes, body),
                 Format::Q8_0 | Format::I8 | Format::Z8 => {
                     body.iter_mut().zip(codes).for_each(|(byte, code)| *byte = code ^ 128);
@@ -110,6 +122,17 @@ impl<G: Grouped> Rows for Blocks<G> {
 
     fn release(&self) {
         self.grouped.release();
+    }
+}
+
+impl<G> Blocks<G> {
+    /// What a code stands for, at a scale of 1.
+    fn value(&self, code: u8, zero: f32) -> f32 {
+        match self.shape.format {
+            Format::NF4 => NF4_TABLE[usize::from(code & 15)],
+            Format::FP4 => FP4_TABLE[usize::from(code & 15)],
+            _ => f32::from(code) - zero,
+        }
     }
 }
 
@@ -137,21 +160,33 @@ fn pack_pairs(codes: &[u8; BLOCK], bytes: &mut [u8]) {
 /// Floats of a tensor, read one at a time.
 #[derive(Clone, Debug)]
 pub(super) struct Floats {
-    tensor: Tensor,
+    bytes: Bytes,
     format: Format,
 }
 
 impl Floats {
-    /// A tensor of this many finite elements in F32, F16 or BF16.
+    /// A tensor of this shape, whose elements are finite, in F32, F16 or BF16.
     ///
     /// # Errors
     /// [`crate::Kind::BadFile`] naming the tensor and the element.
-    pub(super) fn of(tensor: &Tensor, len: usize) -> Result<Self> {
+    pub(super) fn of(tensor: &Tensor, dims: &[usize]) -> Result<Self> {
+        if !tensor.dims.iter().copied().eq(dims.iter().map(|&dim| dim as u64)) {
+            return Err(tensor.refuse(format!("the shape is {:?}, where {dims:?} belongs", tensor.dims)));
+        }
+        Self::flat(tensor, dims.iter().product())
+    }
+
+    /// A tensor of this many elements, whatever their shape.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(super) fn flat(tensor: &Tensor, len: usize) -> Result<Self> {
         let format = tensor.format()?;
         if format.block_len() != 1 || tensor.bytes.len() != len * format.block_bytes() {
-            return Err(tensor.refuse(format!("the shape is {:?}, where {len} floats belong", tensor.dims)));
+            let is = format!("{format} of shape {:?}", tensor.dims);
+            return Err(tensor.refuse(format!("{is}, where {len} floats belong")));
         }
-        let floats = Self { tensor: tensor.clone(), format };
+        let floats = Self { bytes: tensor.bytes.clone(), format };
         match (0..len).find(|&index| !floats.get(index).is_finite()) {
             Some(index) => Err(tensor.refuse(format!("element {index} is {}", floats.get(index)))),
             None => Ok(floats),
@@ -162,7 +197,7 @@ impl Floats {
     pub(super) fn get(&self, index: usize) -> f32 {
         let size = self.format.block_bytes();
         let mut value = [0.0];
-        self.format.decode(&self.tensor.bytes[index * size..][..size], &mut value);
+        self.format.decode(&self.bytes[index * size..][..size], &mut value);
         value[0]
     }
 
@@ -172,39 +207,134 @@ impl Floats {
     }
 }
 
+/// Scales of rows, of groups in rows, of blocks, or of the whole matrix.
+#[derive(Clone, Debug)]
+pub(super) struct Scales {
+    floats: Floats,
+    /// As the tensor has them.
+    pub(super) dims: Vec<usize>,
+    /// Rows that share theirs.
+    rows: usize,
+    /// Groups of a row.
+    groups: usize,
+    /// Elements of a group.
+    pub(super) group: usize,
+}
+
+impl Scales {
+    /// The scales of `n` by `k` elements: one, `(n)`, `(n, groups)`, or one for each `block` of rows and columns.
+    ///
+    /// # Errors
+    /// [`crate::Kind::BadFile`] naming the tensor.
+    pub(super) fn of(tensor: &Tensor, n: usize, k: usize, block: Option<[usize; 2]>) -> Result<Self> {
+        let dims: Vec<usize> =
+            tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX)).collect();
+        let refuse = || tensor.refuse(format!("the shape {dims:?} does not fit {n} by {k} elements"));
+        let (rows, groups, group) = match (dims.as_slice(), block) {
+            ([] | [1] | [1, 1], _) => (n, 1, k),
+            (&[rows, groups], Some([high, wide])) => {
+                let fits = rows == n.div_ceil(high) && groups == k.div_ceil(wide);
+                fits.then_some((high, groups, wide)).ok_or_else(refuse)?
+            }
+            (&[rows], None) if rows == n => (1, 1, k),
+            (&[rows, groups], None) if rows == n && groups > 0 && k.is_multiple_of(groups) => {
+                (1, groups, k / groups)
+            }
+            _ => return Err(refuse()),
+        };
+        let len = dims.iter().product();
+        Ok(Self { floats: Floats::flat(tensor, len)?, dims, rows, groups, group })
+    }
+
+    /// Which of the scales is that of a group.
+    pub(super) fn index(&self, row: usize, group: usize) -> usize {
+        row / self.rows * self.groups + group
+    }
+
+    /// The scale of a group.
+    pub(super) fn get(&self, row: usize, group: usize) -> f32 {
+        self.floats.get(self.index(row, group))
+    }
+
+    /// Whether f16 holds them.
+    pub(super) fn are_halves(&self) -> bool {
+        self.floats.are_halves()
+    }
+}
+
+/// The inputs in the order of their groups, which a tensor names for each, or `None` where they stand so.
+///
+/// # Errors
+/// [`crate::Kind::BadFile`] where not each group has `group` inputs.
+pub(super) fn order_of_groups(tensor: &Tensor, k: usize, group: usize) -> Result<Option<Vec<u32>>> {
+    let bytes = integers(tensor, &[Integer::I32], &[k])?;
+    let groups = Words { bytes, cols: k };
+    let of = |input: u32| groups.get(0, input as usize);
+    let mut order: Vec<u32> = (0..k as u32).collect();
+    order.sort_by_key(|&input| of(input));
+    if !order.iter().enumerate().all(|(at, &input)| of(input) as usize == at / group) {
+        return Err(tensor.refuse(format!("the groups do not hold {group} inputs each")));
+    }
+    Ok((!order.is_sorted()).then_some(order))
+}
+
 /// The words of a tensor of 32-bit integers of this shape.
 ///
 /// # Errors
 /// [`crate::Kind::BadFile`] naming the tensor.
 pub(super) fn words(tensor: &Tensor, dims: [usize; 2]) -> Result<Words> {
-    use safetensors::Dtype::{I32, U32};
-    let is_word = matches!(tensor.dtype, crate::format::Dtype::Other(I32 | U32));
-    if !is_word || !tensor.dims.iter().copied().eq(dims.map(|dim| dim as u64)) {
-        let what = format!(
-            "{:?} of shape {:?}, where 32-bit integers of shape {dims:?} belong",
-            tensor.dtype, tensor.dims
-        );
-        return Err(tensor.refuse(what));
+    let bytes = integers(tensor, &[Integer::I32, Integer::U32], &dims)?;
+    Ok(Words { bytes, cols: dims[1] })
+}
+
+/// The bytes of a tensor of one of these types and this shape.
+///
+/// # Errors
+/// [`crate::Kind::BadFile`] naming the tensor.
+pub(super) fn integers(tensor: &Tensor, types: &[Integer], dims: &[usize]) -> Result<Bytes> {
+    let fits = matches!(tensor.dtype, Dtype::Other(dtype) if types.contains(&dtype));
+    if !fits || !tensor.dims.iter().copied().eq(dims.iter().map(|&dim| dim as u64)) {
+        let is = format!("{} of shape {:?}", type_of(tensor), tensor.dims);
+        return Err(tensor.refuse(format!("{is}, where {types:?} of shape {dims:?} belongs")));
     }
-    Ok(Words { tensor: tensor.clone(), cols: dims[1] })
+    Ok(tensor.bytes.clone())
+}
+
+/// The name of the type of elements.
+pub(super) fn type_of(tensor: &Tensor) -> String {
+    match tensor.dtype {
+        Dtype::Format(format) => format.to_string(),
+        Dtype::Other(dtype) => dtype.to_string(),
+    }
 }
 
 /// Words of a checked shape.
 #[derive(Clone, Debug)]
 pub(super) struct Words {
-    tensor: Tensor,
+    bytes: Bytes,
     cols: usize,
 }
 
 impl Words {
     /// The word in this row and column.
     pub(super) fn get(&self, row: usize, col: usize) -> u32 {
-        let bytes = &self.tensor.bytes[4 * (row * self.cols + col)..];
+        let bytes = &self.bytes[4 * (row * self.cols + col)..];
         u32::from_le_bytes(*bytes.first_chunk().expect("the shape was checked"))
     }
 
-    /// As [`crate::base::Bytes::release`].
+    /// As [`Bytes::release`].
     pub(super) fn release(&self) {
-        self.tensor.bytes.release();
+        self.bytes.release();
     }
+}
+
+/// Number `index` of a run of numbers of `bits` bits, low bits first, that may go on in the next word.
+pub(super) fn field(bits: u32, index: usize, word: impl Fn(usize) -> u32) -> u8 {
+    let at = index * bits as usize;
+    let (first, shift) = (at / 32, at as u32 % 32);
+    let mut value = word(first) >> shift;
+    if shift + bits > 32 {
+        value |= word(first + 1) << (32 - shift);
+    }
+    (value & ((1 << bits) - 1)) as u8
 }

@@ -18,7 +18,7 @@ use crate::model::source::Stem;
 use crate::model::{Hadamard, Linear, Side, Transform};
 use crate::quant::Matrix;
 
-use super::grouped::{Floats, Grouped, Shape, matrix};
+use super::grouped::{Floats, Grouped, Shape, matrix, whole};
 use super::{Form, Kind};
 
 pub(super) const KIND: Kind = Kind { method: "meta", read };
@@ -65,18 +65,13 @@ impl Form for Meta {
         let codes = Codes {
             middle: 1 << (bits - 1),
             weights: weights.clone(),
-            scales: Floats::of(scales, rows as usize * groups)?,
+            scales: Floats::flat(scales, rows as usize * groups)?,
             cols: cols as usize,
             groups,
         };
-        let shape = Shape {
-            rows: rows as usize,
-            cols: cols as usize,
-            bits,
-            group: cols as usize / groups,
-            is_symmetric: true,
-            has_half_scales: codes.scales.are_halves(),
-        };
+        let format = whole(bits, true, codes.scales.are_halves());
+        let (n, k) = (rows as usize, cols as usize);
+        let shape = Shape { rows: n, cols: k, group: k / groups, format };
         let base = matrix(stem.name(), shape, codes)?;
         let pre = self.rotation(stem, cols)?.into_iter().collect();
         let side = self.side(stem)?.into_iter().collect();

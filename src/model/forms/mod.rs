@@ -3,7 +3,10 @@
 //!
 //! To add one: one file here with its [`Kind`], one line in the list below.
 
+mod float4;
+mod float8;
 mod grouped;
+mod int8;
 
 use std::fmt;
 
@@ -40,6 +43,13 @@ forms! {
     gptq,
     meta,
     qlr,
+    awq,
+    bitsandbytes,
+    mlx,
+    compressed_tensors,
+    hqq,
+    modelopt,
+    torchao,
 }
 
 /// The form of a checkpoint, if it says one.
@@ -71,9 +81,11 @@ fn settings(checkpoint: &Checkpoint) -> Result<Option<Settings>> {
         Dialect::Gguf(_) => Ok(None),
         Dialect::HuggingFace(folder) => {
             let Some(config) = &folder.config else { return Ok(None) };
-            let key = "quantization_config";
-            let Some(settings) = config.object(key)? else { return Ok(None) };
-            let method = settings.text("quant_method")?.unwrap_or("unnamed").to_owned();
+            let mut keys = ["quantization_config", "quantization"].into_iter();
+            let Some(key) = keys.find(|key| config.get(key).is_some()) else { return Ok(None) };
+            let settings = config.object(key)?.unwrap_or_default();
+            // MLX has settings like others, and gives them no name.
+            let method = settings.text("quant_method")?.unwrap_or("mlx").to_owned();
             Ok(Some(Settings { method, settings, place: ["config.json", key] }))
         }
         Dialect::Meta(folder) => {

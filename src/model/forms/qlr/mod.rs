@@ -15,7 +15,7 @@ use crate::model::{Hadamard, Linear, Side, Transform};
 use crate::quant::{Format, Matrix};
 
 use self::settings::{Codec, Coding, LowRank, Settings, Step, Zero};
-use super::grouped::{Floats, Grouped, Shape, Words, matrix, words};
+use super::grouped::{Floats, Grouped, Shape, Words, matrix, whole, words};
 use super::{Form, Kind};
 
 pub(super) const KIND: Kind = Kind { method: "qlr", read };
@@ -96,7 +96,7 @@ fn coded(stem: &Stem<'_>, part: &str, rows: u32, cols: u32, coding: Coding) -> R
                 if tensor.dims != [1] {
                     check_shape(tensor, &[rows, groups])?;
                 }
-                Floats::of(tensor, tensor.dims.iter().product::<u64>() as usize)
+                Floats::flat(tensor, tensor.dims.iter().product::<u64>() as usize)
             };
             let zeros = match coding.zero {
                 Zero::Middle => Zeros::Middle,
@@ -119,14 +119,9 @@ fn coded(stem: &Stem<'_>, part: &str, rows: u32, cols: u32, coding: Coding) -> R
             if let Some((row, group)) = pairs().find(|&(row, group)| !codes.zero(row, group).is_finite()) {
                 return Err(numbers.refuse(format!("row {row} has no zero point in group {group}")));
             }
-            let shape = Shape {
-                rows: n,
-                cols: k,
-                bits,
-                group,
-                is_symmetric: matches!(codes.zeros, Zeros::Middle),
-                has_half_scales: codes.scales.are_halves(),
-            };
+            let is_symmetric = matches!(codes.zeros, Zeros::Middle);
+            let format = whole(bits, is_symmetric, codes.scales.are_halves());
+            let shape = Shape { rows: n, cols: k, group, format };
             Ok((matrix(&numbers.name, shape, codes)?, 1.0))
         }
     }
@@ -145,7 +140,7 @@ fn points(tensor: &Tensor, rows: u32, groups: u32) -> Result<Zeros> {
     check_shape(tensor, &[rows, groups])?;
     match is_bytes(tensor) {
         true => Ok(Zeros::Bytes(tensor.clone())),
-        false => Ok(Zeros::Floats(Floats::of(tensor, rows as usize * groups as usize)?)),
+        false => Ok(Zeros::Floats(Floats::flat(tensor, rows as usize * groups as usize)?)),
     }
 }
 
