@@ -78,7 +78,9 @@ impl State {
             }
             let block = config.u32("blocksize")?.unwrap_or(0) as usize;
             if !block.is_power_of_two() || !(32..=4096).contains(&block) {
-                return refuse(format!("the blocksize is {block}, where a power of two from 32 to 4096 belongs"));
+                return refuse(format!(
+                    "the blocksize is {block}, where a power of two from 32 to 4096 belongs"
+                ));
             }
             let nested = match config.u32("nested_blocksize")? {
                 None => None,
@@ -192,7 +194,9 @@ impl Grouped for Nibbles {
 
 fn eight_bits(stem: &Stem<'_>, scales: &Tensor, n: usize, k: usize) -> Result<Linear> {
     let weights = integers(stem.tensor(".weight")?, &[Integer::I8], &[n, k])?;
-    if let Some(layout) = stem.get(".weight_format").filter(|layout| layout.bytes.iter().any(|&byte| byte != 0)) {
+    if let Some(layout) =
+        stem.get(".weight_format").filter(|layout| layout.bytes.iter().any(|&byte| byte != 0))
+    {
         let what = format!("the order of elements {:?} is not supported", &*layout.bytes);
         return Err(layout.locate(Error::unsupported(what).hint("0, rows, is")));
     }

@@ -17,15 +17,15 @@ use crate::model::{Linear, Transform};
 use crate::quant::Format;
 
 use super::grouped::{
-    Floats, Grouped, Integer, Scales, Shape, Words, field, matrix, order_of_groups, type_of, whole,
-    words,
+    Floats, Grouped, Integer, Scales, Shape, Words, field, matrix, order_of_groups, type_of, whole, words,
 };
 use super::{Form, Kind, float4, float8, int8};
 
 pub(super) const KIND: Kind = Kind { method: "compressed-tensors", read };
 
 /// Tensors about activations, which stay floats.
-const OF_ACTIVATIONS: [&str; 4] = [".input_scale", ".input_zero_point", ".input_global_scale", ".output_scale"];
+const OF_ACTIVATIONS: [&str; 4] =
+    [".input_scale", ".input_zero_point", ".input_global_scale", ".output_scale"];
 
 #[derive(Debug)]
 struct CompressedTensors {
@@ -69,7 +69,10 @@ impl Scheme {
         let bits = weights.u32("num_bits")?.unwrap_or(8);
         let kind = weights.text("type")?.unwrap_or("int");
         let is_float = kind == "float";
-        if !(1..=8).contains(&bits) || (is_float && !matches!(bits, 4 | 8)) || !matches!(kind, "int" | "float") {
+        if !(1..=8).contains(&bits)
+            || (is_float && !matches!(bits, 4 | 8))
+            || !matches!(kind, "int" | "float")
+        {
             let what = format!("{bits} bits of type {kind:?} are not supported");
             return Err(Error::unsupported(what)
                 .at("weights")
@@ -80,7 +83,12 @@ impl Scheme {
             Some(block) => {
                 let sides: Vec<_> = block.iter().map(|side| side.as_u64().unwrap_or(0) as usize).collect();
                 let refuse = || Error::bad_file(format!("the block is {block:?}")).at("block_structure");
-                Some(<[usize; 2]>::try_from(sides).ok().filter(|sides| !sides.contains(&0)).ok_or_else(refuse)?)
+                Some(
+                    <[usize; 2]>::try_from(sides)
+                        .ok()
+                        .filter(|sides| !sides.contains(&0))
+                        .ok_or_else(refuse)?,
+                )
             }
         };
         let is_symmetric = weights.bool("symmetric")?.unwrap_or(true);

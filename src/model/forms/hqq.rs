@@ -87,7 +87,8 @@ impl Form for Hqq {
         let step = deep.div_ceil(parts.len);
         let word = parts.word_bytes;
         if !is_storage(tensor, word) || tensor.bytes.len() != step * wide * word {
-            let what = format!("{} bytes do not hold {deep} by {wide} codes of {bits} bits", tensor.bytes.len());
+            let what =
+                format!("{} bytes do not hold {deep} by {wide} codes of {bits} bits", tensor.bytes.len());
             return Err(tensor.refuse(what));
         }
         let codes = Codes {
