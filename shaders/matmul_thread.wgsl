@@ -8,10 +8,10 @@ fn four(s: vec4<f32>, e: vec4<f32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d:
 fn four32(
     s: vec4<f32>,
     e: array<vec4<f32>, 8>,
-    a: array<vec4<f32>, 8>,
-    b: array<vec4<f32>, 8>,
-    c: array<vec4<f32>, 8>,
-    d: array<vec4<f32>, 8>,
+    a: UnitW,
+    b: UnitW,
+    c: UnitW,
+    d: UnitW,
 ) -> vec4<f32> {
     let s0 = four(s, e[0], a[0], b[0], c[0], d[0]);
     let s1 = four(s0, e[1], a[1], b[1], c[1], d[1]);

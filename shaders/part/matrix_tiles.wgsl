@@ -44,7 +44,8 @@ fn fill(place: Place, unit: u32) {
     let row = 64u * place.group.y + line;
     var e: array<vec4<f32>, 8>;
     if (place.thread < 64u) {
-        e = unit_w(64u * place.group.x + line, unit);
+        let w = unit_w(64u * place.group.x + line, unit);
+        e = array<vec4<f32>, 8>(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]);
     } else if (row < p.rows) {
         e = x32(row, unit);
     }

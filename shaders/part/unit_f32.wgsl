@@ -3,17 +3,19 @@
 // Outputs of a thread in matvec, in fours.
 const SETS = 1u;
 
+// Element by element below: naga takes an alias for another type than what it stands for, and SPIR-V has no such cast.
 alias UnitW = array<vec4<f32>, 8>;
 alias UnitX = array<vec4<f32>, 8>;
 
 // The unit of row j of the weights from 32 * unit on; rows past the last repeat it.
 fn unit_w(j: u32, unit: u32) -> UnitW {
     let row = min(j, HALVES * p.n - 1u);
-    return decode32(row * p.code_stride, row * p.scale_stride, unit);
+    let e = decode32(row * p.code_stride, row * p.scale_stride, unit);
+    return UnitW(e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]);
 }
 
 fn unit_x(e: array<vec4<f32>, 8>) -> UnitX {
-    return e;
+    return UnitX(e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]);
 }
 
 fn mul(w: UnitW, x: UnitX) -> f32 {
