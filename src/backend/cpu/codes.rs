@@ -7,7 +7,10 @@
 //! off by at most s/2 with s = max |x| of its block / [`Run::MOST`].
 
 use super::simd::{Code, Run, Simd};
-use super::unit::{E8p, I4, I8, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0, Unit, Z2, Z4, Z8};
+use super::unit::{
+    Blocks, E8p, I4, I8, IQ4NL, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, TQ2_0, Z2, Z4, Z8,
+};
+use crate::quant::Format;
 
 /// A row of activations, rounded, in blocks of 32.
 #[derive(Debug, Default)]
@@ -63,7 +66,7 @@ fn nearest(x: f32) -> i16 {
 /// A format whose weights are codes, w = (code − offset) · scale + min, with a scale for each 32 or 16 of them.
 ///
 /// Its blocks are read from groups of sixteen rows ([`super::packed`]), sixteen rows at a time.
-pub(super) trait Codes: Unit {
+pub(super) trait Codes: Blocks {
     /// What a block consists of, in the order in which a group holds it, which is that of use: memory gives most to
     /// those who read on.
     const UNITS: &'static [Units];
@@ -75,6 +78,14 @@ pub(super) trait Codes: Unit {
     const COMMON: bool = false;
     /// Whether a min is ever other than zero.
     const MINS: bool = false;
+    /// Whether codes are the numbers of levels ([`Format::levels`]), below 16.
+    const LEVELS: bool = false;
+    /// Whether the blocks are others than the file's.
+    const RESPELLED: bool = false;
+    /// A row of the file in blocks of this kind, where [`Self::RESPELLED`].
+    fn respelled(_format: Format, _row: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
     /// Run `RUN` of a block of a group.
     fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S>;
 }
@@ -90,15 +101,15 @@ pub(super) struct Units {
 /// A run of 32 weights of sixteen rows.
 pub(super) struct Weights<S: Simd> {
     pub(super) codes: [S::Quads; 8],
-    /// Of each half of the run, where the halves have scales of their own, else only the first.
+    /// Of each half of the run, where the halves have scales of their own, else only the first. Likewise below.
     pub(super) scales: [S::Lanes; 2],
-    pub(super) mins: S::Lanes,
+    pub(super) mins: [S::Lanes; 2],
 }
 
 /// `eight!(i => expression)`: the expression for i from 0 to 7, in registers: a loop may be left one, in memory.
 macro_rules! eight {
     ($i:ident => $body:expr) => {
-        eight!($i $body; 0 1 2 3 4 5 6 7)
+        $crate::backend::cpu::codes::eight!($i $body; 0 1 2 3 4 5 6 7)
     };
     ($i:ident $body:expr; $($number:literal)*) => {
         [$({
@@ -107,6 +118,8 @@ macro_rules! eight {
         }),*]
     };
 }
+
+pub(super) use eight;
 
 /// The four bytes of sixteen rows that stand behind `at` bytes of each.
 #[inline(always)]
@@ -138,7 +151,7 @@ fn low<S: Simd>(s: S, quads: S::Quads) -> S::Quads {
 
 /// Sixteen bytes behind `at`: the low nibbles, then the high ones.
 #[inline(always)]
-fn nibbles<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
+pub(super) fn nibbles<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
     eight!(i => {
         let bytes = quads(s, block, at + 4 * (i % 4));
         if i < 4 { low(s, bytes) } else { high(s, bytes) }
@@ -154,7 +167,7 @@ fn five_bits<S: Simd>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
 
 #[inline(always)]
 fn scaled<S: Simd>(codes: [S::Quads; 8], scales: S::Lanes, mins: S::Lanes) -> Weights<S> {
-    Weights { codes, scales: [scales; 2], mins }
+    Weights { codes, scales: [scales; 2], mins: [mins; 2] }
 }
 
 impl Codes for Q4_0 {
@@ -221,20 +234,25 @@ impl Codes for Q4K {
             let bytes = quads(s, block, 16 + 32 * (RUN / 2) + 4 * i);
             if RUN.is_multiple_of(2) { low(s, bytes) } else { high(s, bytes) }
         });
-        // The layout of `unit::scales_and_mins`.
-        let (a, b) = (quads(s, block, 4), quads(s, block, 8));
-        let (scales, mins) = if RUN < 4 {
-            (s.quads_and(a, 63), s.quads_and(b, 63))
-        } else {
-            let c = quads(s, block, 12);
-            let (a, b) = (s.quads_right::<2>(a), s.quads_right::<2>(b));
-            (s.quads_or(low(s, c), s.quads_and(a, 0x30)), s.quads_or(high(s, c), s.quads_and(b, 0x30)))
-        };
-        let (d, dmin) = (halves(s, block, 0), halves(s, block, 2));
-        let scales = s.lanes_mul(d, s.quads_byte(scales, RUN % 4));
-        let mins = s.lanes_mul(dmin, s.quads_byte(mins, RUN % 4));
-        scaled(codes, scales, s.add_times(s.no_lanes(), mins, -1.0))
+        let (scales, mins) = scales_and_mins::<S, RUN>(s, block);
+        scaled(codes, scales, mins)
     }
+}
+
+/// The scales and the negated minimums of run `RUN` of a `q4_k` or `q5_k` block: the layout of `unit::scales_and_mins`.
+#[inline(always)]
+fn scales_and_mins<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> (S::Lanes, S::Lanes) {
+    let (a, b) = (quads(s, block, 4), quads(s, block, 8));
+    let (scales, mins) = if RUN < 4 {
+        (s.quads_and(a, 63), s.quads_and(b, 63))
+    } else {
+        let c = quads(s, block, 12);
+        let (a, b) = (s.quads_right::<2>(a), s.quads_right::<2>(b));
+        (s.quads_or(low(s, c), s.quads_and(a, 0x30)), s.quads_or(high(s, c), s.quads_and(b, 0x30)))
+    };
+    let (d, dmin) = (halves(s, block, 0), halves(s, block, 2));
+    let mins = s.lanes_mul(dmin, s.quads_byte(mins, RUN % 4));
+    (s.lanes_mul(d, s.quads_byte(scales, RUN % 4)), s.add_times(s.no_lanes(), mins, -1.0))
 }
 
 impl Codes for Q6K {
@@ -270,7 +288,135 @@ impl Codes for Q6K {
         });
         let (d, bytes) = (halves(s, block, 0), block[16 * (2 + 2 * RUN)..].as_chunks::<16>().0);
         let scales = [s.lanes_mul(d, s.lanes_signed(&bytes[0])), s.lanes_mul(d, s.lanes_signed(&bytes[1]))];
-        Weights { codes, scales, mins: s.no_lanes() }
+        Weights { codes, scales, mins: [s.no_lanes(); 2] }
+    }
+}
+
+/// The 2-bit codes of run `RUN` behind `at`: 32 bytes hold those of four runs.
+#[inline(always)]
+fn pairs<S: Simd, const RUN: usize>(s: S, block: &[u8], at: usize) -> [S::Quads; 8] {
+    eight!(i => {
+        let bytes = quads(s, block, at + 32 * (RUN / 4) + 4 * i);
+        let bytes = match RUN % 4 {
+            0 => bytes,
+            1 => s.quads_right::<2>(bytes),
+            2 => s.quads_right::<4>(bytes),
+            _ => s.quads_right::<6>(bytes),
+        };
+        s.quads_and(bytes, 3)
+    })
+}
+
+/// Bit `RUN` of the bytes of `quads`.
+#[inline(always)]
+fn bit<S: Simd, const RUN: usize>(s: S, quads: S::Quads) -> S::Quads {
+    let shifted = match RUN {
+        0 => quads,
+        1 => s.quads_right::<1>(quads),
+        2 => s.quads_right::<2>(quads),
+        3 => s.quads_right::<3>(quads),
+        4 => s.quads_right::<4>(quads),
+        5 => s.quads_right::<5>(quads),
+        6 => s.quads_right::<6>(quads),
+        _ => s.quads_right::<7>(quads),
+    };
+    s.quads_and(shifted, 1)
+}
+
+impl Codes for Q2K {
+    const UNITS: &'static [Units] =
+        &[Units { at: 80, size: 2, count: 2 }, Units { at: 0, size: 4, count: 20 }];
+    const CODE: Code = Code { bits: 2, offset: 0 };
+    const HALVES: bool = true;
+    const MINS: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        let (d, dmin) = (halves(s, block, 0), halves(s, block, 2));
+        let groups = quads(s, block, 4 + 4 * (RUN / 2));
+        let (scales, mins) = (low(s, groups), high(s, groups));
+        let at = 2 * (RUN % 2);
+        let scales = [s.quads_byte(scales, at), s.quads_byte(scales, at + 1)].map(
+            #[inline(always)]
+            |scale| s.lanes_mul(d, scale),
+        );
+        let mins = [s.quads_byte(mins, at), s.quads_byte(mins, at + 1)].map(
+            #[inline(always)]
+            |min| s.add_times(s.no_lanes(), s.lanes_mul(dmin, min), -1.0),
+        );
+        Weights { codes: pairs::<S, RUN>(s, block, 20), scales, mins }
+    }
+}
+
+impl Codes for Q3K {
+    const UNITS: &'static [Units] = &[
+        Units { at: 108, size: 2, count: 1 },
+        Units { at: 96, size: 4, count: 3 },
+        Units { at: 0, size: 4, count: 24 },
+    ];
+    const CODE: Code = Code { bits: 3, offset: 4 };
+    const HALVES: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        let two_bits = pairs::<S, RUN>(s, block, 14 + 32);
+        let codes = eight!(i => {
+            let high = bit::<S, RUN>(s, quads(s, block, 14 + 4 * i));
+            s.quads_or(two_bits[i], s.quads_left::<2>(high))
+        });
+        // The layout of `quant::q3_k`: groups 2 · RUN and 2 · RUN + 1.
+        let nibbles = quads(s, block, 2 + 4 * (RUN / 2 % 2));
+        let nibbles = if RUN < 4 { low(s, nibbles) } else { high(s, nibbles) };
+        let tops = quads(s, block, 10);
+        let tops = match RUN / 2 {
+            0 => tops,
+            1 => s.quads_right::<2>(tops),
+            2 => s.quads_right::<4>(tops),
+            _ => s.quads_right::<6>(tops),
+        };
+        let all = s.quads_or(nibbles, s.quads_left::<4>(s.quads_and(tops, 3)));
+        let (d, at) = (halves(s, block, 0), 2 * (RUN % 2));
+        let scales = [s.quads_byte(all, at), s.quads_byte(all, at + 1)].map(
+            #[inline(always)]
+            |scale| s.add_times(s.lanes_mul(d, scale), d, -32.0),
+        );
+        Weights { codes, scales, mins: [s.no_lanes(); 2] }
+    }
+}
+
+impl Codes for Q5K {
+    const UNITS: &'static [Units] =
+        &[Units { at: 0, size: 2, count: 2 }, Units { at: 4, size: 4, count: 43 }];
+    const CODE: Code = Code { bits: 5, offset: 0 };
+    const MINS: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        let codes = eight!(i => {
+            let bytes = quads(s, block, 48 + 32 * (RUN / 2) + 4 * i);
+            let nibbles = if RUN.is_multiple_of(2) { low(s, bytes) } else { high(s, bytes) };
+            let fifth = bit::<S, RUN>(s, quads(s, block, 16 + 4 * i));
+            s.quads_or(nibbles, s.quads_left::<4>(fifth))
+        });
+        let (scales, mins) = scales_and_mins::<S, RUN>(s, block);
+        scaled(codes, scales, mins)
+    }
+}
+
+impl Codes for IQ4NL {
+    const UNITS: &'static [Units] = &[Units { at: 0, size: 2, count: 1 }, Units { at: 2, size: 4, count: 4 }];
+    const CODE: Code = Code { bits: 8, offset: 0 };
+    const LEVELS: bool = true;
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        scaled(nibbles(s, block, 2), halves(s, block, 0), s.no_lanes())
+    }
+}
+
+impl Codes for TQ2_0 {
+    const UNITS: &'static [Units] =
+        &[Units { at: 64, size: 2, count: 1 }, Units { at: 0, size: 4, count: 16 }];
+    const CODE: Code = Code { bits: 2, offset: 1 };
+    #[inline(always)]
+    fn weights<S: Simd, const RUN: usize>(s: S, block: &[u8]) -> Weights<S> {
+        scaled(pairs::<S, RUN>(s, block, 2), halves(s, block, 0), s.no_lanes())
     }
 }
 
@@ -356,10 +502,14 @@ impl Codes for E8p {
 /// `with_codes!(format, U => for a format with codes, else otherwise)`.
 macro_rules! with_codes {
     ($format:expr, $U:ident => $body:expr, else $other:expr) => {{
-        use $crate::backend::cpu::unit as units;
+        use $crate::backend::cpu::{spelled, unit as units};
         macro_rules! with {
             ($unit:ident) => {{
                 type $U = units::$unit;
+                $body
+            }};
+            ($module:ident :: $unit:ident) => {{
+                type $U = $module::$unit;
                 $body
             }};
         }
@@ -369,7 +519,10 @@ macro_rules! with_codes {
             $crate::quant::Format::Q5_0 => with!(Q5_0),
             $crate::quant::Format::Q5_1 => with!(Q5_1),
             $crate::quant::Format::Q8_0 => with!(Q8_0),
+            $crate::quant::Format::Q2_K => with!(Q2K),
+            $crate::quant::Format::Q3_K => with!(Q3K),
             $crate::quant::Format::Q4_K => with!(Q4K),
+            $crate::quant::Format::Q5_K => with!(Q5K),
             $crate::quant::Format::Q6_K => with!(Q6K),
             $crate::quant::Format::I4 => with!(I4),
             $crate::quant::Format::I8 => with!(I8),
@@ -377,6 +530,13 @@ macro_rules! with_codes {
             $crate::quant::Format::Z4 => with!(Z4),
             $crate::quant::Format::Z8 => with!(Z8),
             $crate::quant::Format::E8P => with!(E8p),
+            $crate::quant::Format::IQ4_NL => with!(IQ4NL),
+            $crate::quant::Format::TQ2_0 => with!(TQ2_0),
+            $crate::quant::Format::NVFP4
+            | $crate::quant::Format::IQ1_M
+            | $crate::quant::Format::IQ2_XS
+            | $crate::quant::Format::IQ2_S => with!(spelled::Halves),
+            format if !format.levels().is_empty() => with!(spelled::Whole),
             _ => $other,
         }
     }};

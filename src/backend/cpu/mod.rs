@@ -16,6 +16,7 @@ mod product;
 mod rows;
 #[allow(clippy::needless_range_loop, reason = "arrays of registers are walked side by side, unrolled")]
 mod simd;
+mod spelled;
 mod tiles;
 mod unit;
 

@@ -12,6 +12,9 @@ use crate::quant::{Format, Matrix};
 
 use super::codes::{Codes, with_codes};
 use super::pool::Pool;
+use super::simd::Simd;
+use super::spelled;
+use super::unit::{Blocks, decode};
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 16;
@@ -22,6 +25,8 @@ const PIECE: usize = 4;
 #[derive(Debug)]
 pub(super) struct Packed {
     group_bytes: usize,
+    /// Of the format, where its codes are numbers of levels.
+    levels: [i8; 16],
     bytes: MmapMut,
 }
 
@@ -35,7 +40,7 @@ impl Packed {
     }
 
     fn of<U: Codes>(pool: &mut Pool, matrix: &Matrix) -> Result<Self> {
-        let group_bytes = GROUP * matrix.row_bytes();
+        let group_bytes = GROUP * matrix.cols() / U::LEN * U::BYTES;
         let all = matrix.rows().div_ceil(GROUP) * group_bytes;
         let mut bytes = MmapMut::map_anon(all)
             .map_err(|error| Error::new(Kind::OutOfMemory, format!("no memory for {all} bytes: {error}")))?;
@@ -47,18 +52,48 @@ impl Packed {
             for (group, bytes) in bytes.chunks_exact_mut(group_bytes).enumerate() {
                 let first = (piece * PIECE + group) * GROUP;
                 for (row, from) in matrix.rows_in(first..matrix.rows().min(first + GROUP)).enumerate() {
-                    pack::<U>(row, &from, bytes);
+                    let respelled = U::respelled(matrix.format(), &from);
+                    pack::<U>(row, respelled.as_deref().unwrap_or(&from), bytes);
                 }
             }
         })?;
         matrix.release();
-        Ok(Self { group_bytes, bytes })
+        Ok(Self { group_bytes, levels: spelled::table(matrix.format()), bytes })
     }
 
-    /// Row `row` as the file has it; `bytes` are as many.
-    pub(super) fn row(&self, format: Format, row: usize, bytes: &mut [u8]) {
+    /// The levels that codes are the numbers of.
+    pub(super) fn levels(&self) -> &[i8; 16] {
+        &self.levels
+    }
+
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.group_bytes / GROUP
+    }
+
+    /// Decodes row `row` of a matrix of this format; `bytes`, [`Self::row_bytes`], hold it meanwhile.
+    #[inline(always)]
+    pub(super) fn decode_row<S: Simd>(
+        &self,
+        s: S,
+        format: Format,
+        row: usize,
+        bytes: &mut [u8],
+        out: &mut [f32],
+    ) {
         let group = &self.bytes[row / GROUP * self.group_bytes..][..self.group_bytes];
-        with_codes!(format, U => unpack::<U>(row % GROUP, group, bytes), else unreachable!("only what has codes is packed"));
+        with_codes!(
+            format,
+            U => {
+                unpack::<U>(row % GROUP, group, bytes);
+                if U::RESPELLED {
+                    spelled::decode(s, &self.levels, U::BYTES, bytes, out);
+                } else {
+                    decode(s, format, bytes, out);
+                }
+            },
+            else unreachable!("only what has codes is packed")
+        );
     }
 
     /// The groups from `first` on, in order.
@@ -110,6 +145,7 @@ fn put<const SIZE: usize>(row: usize, units: &[u8], to: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::simd::{Isa, dispatch};
     use super::*;
     use crate::base::Seed;
 
@@ -124,15 +160,23 @@ mod tests {
             let Some(packed) = Packed::new(&mut pool, &matrix).unwrap() else { continue };
             let group = packed.groups(1).next().unwrap();
             // The first unit of the second block of row 17 is behind that of row 16.
-            let (block, size) = (format.block_bytes(), with_codes!(format, U => U::UNITS[0], else panic!()));
+            let (block, size) = with_codes!(format, U => (U::BYTES, U::UNITS[0]), else panic!());
             let place = &group[GROUP * block + size.size..][..size.size];
-            assert_eq!(place, &matrix.row(17)[block + size.at..][..size.size], "{format}");
-            let mut row = vec![0; matrix.row_bytes()];
-            for index in 0..48 {
-                packed.row(format, index, &mut row);
-                let expected =
-                    if index < count { matrix.row(index).into_owned() } else { vec![0; row.len()] };
-                assert_eq!(row, expected, "{format}, row {index}");
+            let respelled = with_codes!(format, U => U::respelled(format, &matrix.row(17)), else panic!());
+            let file = matrix.row(17);
+            let row = respelled.as_deref().unwrap_or(&file);
+            assert_eq!(place, &row[block + size.at..][..size.size], "{format}");
+            let mut bytes = vec![0; packed.row_bytes()];
+            let (mut expected, mut got) = (vec![0.0; cols], vec![0.0; cols]);
+            for index in 0..count {
+                matrix.decode_row(index, &mut expected);
+                let isa = Isa::find();
+                dispatch!(isa, s => packed.decode_row(s, format, index, &mut bytes, &mut got));
+                assert_eq!(got, expected, "{format}, row {index}");
+                if !with_codes!(format, U => U::respelled(format, &matrix.row(index)).is_some(), else panic!())
+                {
+                    assert_eq!(bytes, *matrix.row(index), "{format}, row {index}");
+                }
             }
             let placed: usize =
                 with_codes!(format, U => U::UNITS, else panic!()).iter().map(|u| u.size * u.count).sum();

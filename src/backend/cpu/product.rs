@@ -7,7 +7,7 @@ use crate::kernel::matvec::Params;
 use crate::kernel::{Call, Epilogue, Form};
 use crate::quant::{Format, Matrix};
 
-use super::codes::{Codes, Rounded, with_codes};
+use super::codes::{Codes, Rounded, eight, with_codes};
 use super::cores::{Columns, Cores};
 use super::packed::{GROUP, Packed};
 use super::simd::{Isa, Run, Simd, dispatch};
@@ -45,7 +45,7 @@ pub(super) fn product(
     if let Some(packed) = packed {
         round(cores, &x)?;
         let Cores { pool, isa, rounded, .. } = cores;
-        let step = GROUP * groups_at_once(n, GROUP * matrix.row_bytes(), rows, pool.threads());
+        let step = GROUP * groups_at_once(n, GROUP * packed.row_bytes(), rows, pool.threads());
         return pool.each(Columns::of(y, y_shape, y_offset, n, step), |(first, mut y)| {
             dispatch!(*isa, s => with_codes!(
                 matrix.format(),
@@ -93,6 +93,7 @@ fn groups_at_once(n: usize, bytes: usize, rows: usize, threads: usize) -> usize 
 fn add_run<S: Simd, U: Codes, const R: usize, const RUN: usize>(
     s: S,
     block: &[u8],
+    levels: &[i8; 16],
     numbers: &[&[Run]; R],
     at: usize,
     sums: &mut [S::Lanes; R],
@@ -100,7 +101,10 @@ fn add_run<S: Simd, U: Codes, const R: usize, const RUN: usize>(
     // The runs of a large block stay apart: the compiler would mix their reads, which memory does not foresee, and
     // run out of registers.
     let (block, sums) = if U::LEN > 32 { black_box((block, sums)) } else { (block, sums) };
-    let weights = U::weights::<S, RUN>(s, block);
+    let mut weights = U::weights::<S, RUN>(s, block);
+    if U::LEVELS {
+        weights.codes = eight!(i => s.quads_table(weights.codes[i], levels));
+    }
     for r in 0..R {
         let x = &numbers[r][at + RUN];
         if U::HALVES {
@@ -112,8 +116,12 @@ fn add_run<S: Simd, U: Codes, const R: usize, const RUN: usize>(
             let dots = s.dot_quads::<8>(&weights.codes, x, 0, U::CODE);
             sums[r] = s.add_scaled(sums[r], dots, weights.scales[0], x.scale);
         }
-        if U::MINS {
-            sums[r] = s.add_times(sums[r], weights.mins, x.total);
+        if U::MINS && U::HALVES {
+            for half in 0..2 {
+                sums[r] = s.add_times(sums[r], weights.mins[half], x.sums[half] as f32 * x.scale);
+            }
+        } else if U::MINS {
+            sums[r] = s.add_times(sums[r], weights.mins[0], x.total);
         }
     }
 }
@@ -181,7 +189,7 @@ fn tiles_of<S: Simd, U: Codes, const R: usize>(
     );
     let columns = (0..y[0].len()).step_by(GROUP);
     for (column, group) in columns.zip(packed.groups(first / GROUP)) {
-        let dots = tile::<S, U, R>(s, group, x);
+        let dots = tile::<S, U, R>(s, group, packed.levels(), x);
         for (y, dots) in y.iter_mut().zip(dots) {
             for (y, dot) in y[column..].iter_mut().zip(dots) {
                 *y = finish(epilogue, *y, dot);
@@ -193,7 +201,12 @@ fn tiles_of<S: Simd, U: Codes, const R: usize>(
 
 /// Sixteen rows of weights times `R` rows of activations. A sum is taken in the same order whatever `R` is.
 #[inline(always)]
-fn tile<S: Simd, U: Codes, const R: usize>(s: S, group: &[u8], x: [&Rounded; R]) -> [[f32; GROUP]; R] {
+fn tile<S: Simd, U: Codes, const R: usize>(
+    s: S,
+    group: &[u8],
+    levels: &[i8; 16],
+    x: [&Rounded; R],
+) -> [[f32; GROUP]; R] {
     let runs = group.len() / (GROUP * U::BYTES) * (U::LEN / 32);
     let mut numbers = [&x[0].runs[..0]; R];
     for r in 0..R {
@@ -202,15 +215,15 @@ fn tile<S: Simd, U: Codes, const R: usize>(s: S, group: &[u8], x: [&Rounded; R])
     let mut sums = [s.no_lanes(); R];
     for (index, block) in group.chunks_exact(GROUP * U::BYTES).enumerate() {
         let at = index * (U::LEN / 32);
-        add_run::<S, U, R, 0>(s, block, &numbers, at, &mut sums);
+        add_run::<S, U, R, 0>(s, block, levels, &numbers, at, &mut sums);
         if U::LEN == 256 {
-            add_run::<S, U, R, 1>(s, block, &numbers, at, &mut sums);
-            add_run::<S, U, R, 2>(s, block, &numbers, at, &mut sums);
-            add_run::<S, U, R, 3>(s, block, &numbers, at, &mut sums);
-            add_run::<S, U, R, 4>(s, block, &numbers, at, &mut sums);
-            add_run::<S, U, R, 5>(s, block, &numbers, at, &mut sums);
-            add_run::<S, U, R, 6>(s, block, &numbers, at, &mut sums);
-            add_run::<S, U, R, 7>(s, block, &numbers, at, &mut sums);
+            add_run::<S, U, R, 1>(s, block, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 2>(s, block, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 3>(s, block, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 4>(s, block, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 5>(s, block, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 6>(s, block, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 7>(s, block, levels, &numbers, at, &mut sums);
         }
     }
     let mut dots = [[0.0; GROUP]; R];

@@ -1,7 +1,5 @@
 //! Kernels that treat each row by itself: `embed`, `rms_norm`, `rope`, `kv_write`, `swiglu`, `scale`, `gather`, `hadamard`.
 
-use std::borrow::Cow;
-
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -30,20 +28,17 @@ pub(super) fn embed(
 ) -> Result<()> {
     let rows = rows.chunks_exact(ROW_WORDS).take(call.rows as usize);
     let (isa, format) = (cores.isa, matrix.format());
-    let scratch = || vec![0; packed.map_or(0, |_| matrix.row_bytes())];
+    let scratch = || vec![0; packed.map_or(0, Packed::row_bytes)];
     cores.pool.each_with(rows.zip(x.chunks_exact_mut(p.width as usize)), scratch, |bytes, (row, x)| {
         let token = row[0].wrapping_sub(p.first_token);
         if token >= p.tokens {
             return;
         }
-        let row = match packed {
-            Some(packed) => {
-                packed.row(format, token as usize, bytes);
-                Cow::Borrowed(&bytes[..])
-            }
-            None => matrix.row(token as usize),
-        };
-        dispatch!(isa, s => decode(s, format, &row, x));
+        let token = token as usize;
+        dispatch!(isa, s => match packed {
+            Some(packed) => packed.decode_row(s, format, token, bytes, x),
+            None => decode(s, format, &matrix.row(token), x),
+        });
         if p.scale != 1.0 {
             x.iter_mut().for_each(|x| *x *= p.scale);
         }

@@ -1,16 +1,21 @@
 //! Weights from file order to registers, 32 at a time: the same bits as [`Format::decode`], whose layouts these
 //! are (see each format's file). A format without an entry here is decoded by its layout.
 
+use crate::quant::levels::UNEVEN;
 use crate::quant::{FP4_TABLE, Format, NF4_TABLE};
 
 use super::simd::Simd;
 
-/// A block of a format whose elements come in runs of 32.
-pub(super) trait Unit {
+/// Blocks whose elements come in runs of 32.
+pub(super) trait Blocks {
     /// Elements of a block.
     const LEN: usize;
     /// Bytes of a block.
     const BYTES: usize;
+}
+
+/// Blocks of a format.
+pub(super) trait Unit: Blocks {
     /// Calls `take` with the number and the elements of each run of 32 of a block.
     fn decode<S: Simd>(s: S, block: &[u8], take: impl FnMut(usize, [S::V; 4]));
 }
@@ -34,7 +39,10 @@ macro_rules! with_unit {
             $crate::quant::Format::Q5_0 => with!(Q5_0),
             $crate::quant::Format::Q5_1 => with!(Q5_1),
             $crate::quant::Format::Q8_0 => with!(Q8_0),
+            $crate::quant::Format::Q2_K => with!(Q2K),
+            $crate::quant::Format::Q3_K => with!(Q3K),
             $crate::quant::Format::Q4_K => with!(Q4K),
+            $crate::quant::Format::Q5_K => with!(Q5K),
             $crate::quant::Format::Q6_K => with!(Q6K),
             $crate::quant::Format::I4 => with!(I4),
             $crate::quant::Format::I8 => with!(I8),
@@ -44,6 +52,8 @@ macro_rules! with_unit {
             $crate::quant::Format::NF4 => with!(Nf4),
             $crate::quant::Format::FP4 => with!(Fp4),
             $crate::quant::Format::E8P => with!(E8p),
+            $crate::quant::Format::IQ4_NL => with!(IQ4NL),
+            $crate::quant::Format::TQ2_0 => with!(TQ2_0),
             #[allow(unreachable_patterns, reason = "the list of formats grows without this one")]
             _ => $other,
         }
@@ -122,9 +132,11 @@ pub(super) fn five_bits<S: Simd>(s: S, fifths: u32, bytes: &[u8; 16]) -> [S::B; 
 }
 
 pub(super) struct F32;
-impl Unit for F32 {
+impl Blocks for F32 {
     const LEN: usize = 32;
     const BYTES: usize = 128;
+}
+impl Unit for F32 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         take(0, [full(s, block, 0), full(s, block, 32), full(s, block, 64), full(s, block, 96)]);
@@ -143,9 +155,11 @@ fn full<S: Simd>(s: S, block: &[u8], at: usize) -> S::V {
 }
 
 pub(super) struct F16;
-impl Unit for F16 {
+impl Blocks for F16 {
     const LEN: usize = 32;
     const BYTES: usize = 64;
+}
+impl Unit for F16 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let eights = block.as_chunks::<16>().0;
@@ -154,9 +168,11 @@ impl Unit for F16 {
 }
 
 pub(super) struct Bf16;
-impl Unit for Bf16 {
+impl Blocks for Bf16 {
     const LEN: usize = 32;
     const BYTES: usize = 64;
+}
+impl Unit for Bf16 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let eights = block.as_chunks::<16>().0;
@@ -166,9 +182,11 @@ impl Unit for Bf16 {
 
 #[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
 pub(super) struct Q4_0;
-impl Unit for Q4_0 {
+impl Blocks for Q4_0 {
     const LEN: usize = 32;
     const BYTES: usize = 18;
+}
+impl Unit for Q4_0 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let d = half(s, block, 0);
@@ -178,9 +196,11 @@ impl Unit for Q4_0 {
 
 #[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
 pub(super) struct Q4_1;
-impl Unit for Q4_1 {
+impl Blocks for Q4_1 {
     const LEN: usize = 32;
     const BYTES: usize = 20;
+}
+impl Unit for Q4_1 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         take(0, affine(s, nibbles(s, sixteen(block, 4)), half(s, block, 0), half(s, block, 2)));
@@ -189,9 +209,11 @@ impl Unit for Q4_1 {
 
 #[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
 pub(super) struct Q5_0;
-impl Unit for Q5_0 {
+impl Blocks for Q5_0 {
     const LEN: usize = 32;
     const BYTES: usize = 22;
+}
+impl Unit for Q5_0 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let d = half(s, block, 0);
@@ -201,9 +223,11 @@ impl Unit for Q5_0 {
 
 #[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
 pub(super) struct Q5_1;
-impl Unit for Q5_1 {
+impl Blocks for Q5_1 {
     const LEN: usize = 32;
     const BYTES: usize = 24;
+}
+impl Unit for Q5_1 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let q = five_bits(s, word(block, 4), sixteen(block, 8));
@@ -213,9 +237,11 @@ impl Unit for Q5_1 {
 
 #[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
 pub(super) struct Q8_0;
-impl Unit for Q8_0 {
+impl Blocks for Q8_0 {
     const LEN: usize = 32;
     const BYTES: usize = 34;
+}
+impl Unit for Q8_0 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let d = s.splat(half(s, block, 0));
@@ -225,10 +251,149 @@ impl Unit for Q8_0 {
     }
 }
 
+pub(super) struct Q2K;
+impl Blocks for Q2K {
+    const LEN: usize = 256;
+    const BYTES: usize = 84;
+}
+impl Unit for Q2K {
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let (d, dmin) = (half(s, block, 80), half(s, block, 82));
+        for unit in 0..8 {
+            let mut sixteens = [[s.splat(0.0); 2]; 2];
+            for (i, values) in sixteens.iter_mut().enumerate() {
+                let (q, group) = (pairs(s, block, 16, unit, 16 * i), block[2 * unit + i]);
+                let (d, m) = (d * f32::from(group & 15), -dmin * f32::from(group >> 4));
+                let (d, m, [a, b]) = (s.splat(d), s.splat(m), s.unsigned(q));
+                *values = [s.fma(a, d, m), s.fma(b, d, m)];
+            }
+            let [[a, b], [c, e]] = sixteens;
+            take(unit, [a, b, c, e]);
+        }
+    }
+}
+
+/// Sixteen 2-bit codes of run `unit` from its element `at` on, of codes that begin at byte `start`: 32 bytes hold those
+/// of four runs.
+#[inline(always)]
+fn pairs<S: Simd>(s: S, block: &[u8], start: usize, unit: usize, at: usize) -> S::B {
+    let bytes = s.bytes(sixteen(block, start + 32 * (unit / 4) + at));
+    let bytes = match unit % 4 {
+        0 => bytes,
+        1 => s.shift::<2>(bytes),
+        2 => s.shift::<4>(bytes),
+        _ => s.shift::<6>(bytes),
+    };
+    s.and(bytes, 3)
+}
+
+/// Bit `bit` of the sixteen bytes from `at` on.
+#[inline(always)]
+fn bits<S: Simd>(s: S, block: &[u8], at: usize, bit: usize) -> S::B {
+    let bytes = s.bytes(sixteen(block, at));
+    let bytes = match bit {
+        0 => bytes,
+        1 => s.shift::<1>(bytes),
+        2 => s.shift::<2>(bytes),
+        3 => s.shift::<3>(bytes),
+        4 => s.shift::<4>(bytes),
+        5 => s.shift::<5>(bytes),
+        6 => s.shift::<6>(bytes),
+        _ => s.shift::<7>(bytes),
+    };
+    s.and(bytes, 1)
+}
+
+pub(super) struct Q3K;
+impl Blocks for Q3K {
+    const LEN: usize = 256;
+    const BYTES: usize = 110;
+}
+impl Unit for Q3K {
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = half(s, block, 108);
+        for unit in 0..8 {
+            let mut sixteens = [[s.splat(0.0); 2]; 2];
+            for (i, values) in sixteens.iter_mut().enumerate() {
+                let high = bits(s, block, 16 * i, unit);
+                let q = s.with::<2>(pairs(s, block, 32, unit, 16 * i), high);
+                // The layout of `quant::q3_k`.
+                let group = 2 * unit + i;
+                let low = block[96 + group % 8] >> (4 * (group / 8)) & 15;
+                let scale = low | (block[104 + group % 4] >> (2 * (group / 4)) & 3) << 4;
+                let d = d * (f32::from(scale) - 32.0);
+                let (m, d, [a, b]) = (s.splat(-4.0 * d), s.splat(d), s.unsigned(q));
+                *values = [s.fma(a, d, m), s.fma(b, d, m)];
+            }
+            let [[a, b], [c, e]] = sixteens;
+            take(unit, [a, b, c, e]);
+        }
+    }
+}
+
+pub(super) struct Q5K;
+impl Blocks for Q5K {
+    const LEN: usize = 256;
+    const BYTES: usize = 176;
+}
+impl Unit for Q5K {
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let (d, dmin) = (half(s, block, 0), half(s, block, 2));
+        let (scales, mins) = scales_and_mins(block);
+        for unit in 0..8 {
+            let q = [0, 16].map(
+                #[inline(always)]
+                |at| {
+                    let b = s.bytes(sixteen(block, 48 + 32 * (unit / 2) + at));
+                    let nibbles = if unit.is_multiple_of(2) { s.low(b) } else { s.high(b) };
+                    s.with::<4>(nibbles, bits(s, block, 16 + at, unit))
+                },
+            );
+            take(unit, affine(s, q, d * f32::from(scales[unit]), -dmin * f32::from(mins[unit])));
+        }
+    }
+}
+
+pub(super) struct IQ4NL;
+impl Blocks for IQ4NL {
+    const LEN: usize = 32;
+    const BYTES: usize = 18;
+}
+impl Unit for IQ4NL {
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = s.splat(half(s, block, 0));
+        let [a, b] = nibbles(s, sixteen(block, 2));
+        let ([a, b], [c, e]) = (s.signed(s.table(a, &UNEVEN)), s.signed(s.table(b, &UNEVEN)));
+        take(0, [s.mul(a, d), s.mul(b, d), s.mul(c, d), s.mul(e, d)]);
+    }
+}
+
+#[allow(non_camel_case_types, reason = "the name of the field, as in the list")]
+pub(super) struct TQ2_0;
+impl Blocks for TQ2_0 {
+    const LEN: usize = 256;
+    const BYTES: usize = 66;
+}
+impl Unit for TQ2_0 {
+    #[inline(always)]
+    fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
+        let d = half(s, block, 64);
+        for unit in 0..8 {
+            take(unit, affine(s, [pairs(s, block, 0, unit, 0), pairs(s, block, 0, unit, 16)], d, -d));
+        }
+    }
+}
+
 pub(super) struct Q4K;
-impl Unit for Q4K {
+impl Blocks for Q4K {
     const LEN: usize = 256;
     const BYTES: usize = 144;
+}
+impl Unit for Q4K {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let (d, dmin) = (half(s, block, 0), half(s, block, 2));
@@ -260,9 +425,11 @@ fn eight(low: u32, high: u32) -> [u8; 8] {
 }
 
 pub(super) struct Q6K;
-impl Unit for Q6K {
+impl Blocks for Q6K {
     const LEN: usize = 256;
     const BYTES: usize = 210;
+}
+impl Unit for Q6K {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let d = half(s, block, 208);
@@ -306,9 +473,11 @@ fn float(bytes: &[u8], at: usize) -> f32 {
 }
 
 pub(super) struct I4;
-impl Unit for I4 {
+impl Blocks for I4 {
     const LEN: usize = 32;
     const BYTES: usize = 20;
+}
+impl Unit for I4 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let [low, high] = nibbles(s, sixteen(block, 4));
@@ -318,9 +487,11 @@ impl Unit for I4 {
 }
 
 pub(super) struct I8;
-impl Unit for I8 {
+impl Blocks for I8 {
     const LEN: usize = 32;
     const BYTES: usize = 36;
+}
+impl Unit for I8 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let [a, b] = s.signed(s.bytes(sixteen(block, 4)));
@@ -337,9 +508,11 @@ fn above<S: Simd>(s: S, [a, b, c, e]: [S::V; 4], d: f32, z: f32) -> [S::V; 4] {
 }
 
 pub(super) struct Z2;
-impl Unit for Z2 {
+impl Blocks for Z2 {
     const LEN: usize = 32;
     const BYTES: usize = 16;
+}
+impl Unit for Z2 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let mut codes = [[0.0; 8]; 4];
@@ -353,9 +526,11 @@ impl Unit for Z2 {
 }
 
 pub(super) struct Z4;
-impl Unit for Z4 {
+impl Blocks for Z4 {
     const LEN: usize = 32;
     const BYTES: usize = 24;
+}
+impl Unit for Z4 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let [low, high] = nibbles(s, sixteen(block, 8));
@@ -365,9 +540,11 @@ impl Unit for Z4 {
 }
 
 pub(super) struct Z8;
-impl Unit for Z8 {
+impl Blocks for Z8 {
     const LEN: usize = 32;
     const BYTES: usize = 40;
+}
+impl Unit for Z8 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         let [a, b] = s.signed(s.bytes(sixteen(block, 8)));
@@ -377,9 +554,11 @@ impl Unit for Z8 {
 }
 
 pub(super) struct E8p;
-impl Unit for E8p {
+impl Blocks for E8p {
     const LEN: usize = 32;
     const BYTES: usize = 16;
+}
+impl Unit for E8p {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         take(0, affine(s, nibbles(s, sixteen(block, 0)), 0.5, -3.75));
@@ -399,9 +578,11 @@ fn chosen<S: Simd>(s: S, table: &[f32; 16], block: &[u8]) -> [S::V; 4] {
 }
 
 pub(super) struct Nf4;
-impl Unit for Nf4 {
+impl Blocks for Nf4 {
     const LEN: usize = 32;
     const BYTES: usize = 20;
+}
+impl Unit for Nf4 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         take(0, chosen(s, &NF4_TABLE, block));
@@ -409,9 +590,11 @@ impl Unit for Nf4 {
 }
 
 pub(super) struct Fp4;
-impl Unit for Fp4 {
+impl Blocks for Fp4 {
     const LEN: usize = 32;
     const BYTES: usize = 20;
+}
+impl Unit for Fp4 {
     #[inline(always)]
     fn decode<S: Simd>(s: S, block: &[u8], mut take: impl FnMut(usize, [S::V; 4])) {
         take(0, chosen(s, &FP4_TABLE, block));

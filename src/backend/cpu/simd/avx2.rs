@@ -173,6 +173,10 @@ macro_rules! eights {
             })
         }
         #[inline(always)]
+        fn table(self, b: __m128i, table: &[i8; 16]) -> __m128i {
+            avx2!(_mm_shuffle_epi8(_mm_loadu_si128(table.as_ptr().cast()), b))
+        }
+        #[inline(always)]
         fn unsigned(self, b: __m128i) -> [__m256; 2] {
             avx2!([
                 _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(b)),
@@ -226,6 +230,13 @@ impl Simd for Avx2 {
     fn quads_right<const N: i32>(self, q: [__m256i; 2]) -> [__m256i; 2] {
         let shifted = avx2!([_mm256_srli_epi16::<N>(q[0]), _mm256_srli_epi16::<N>(q[1])]);
         self.quads_and(shifted, 0xff >> N)
+    }
+    #[inline(always)]
+    fn quads_table(self, q: [__m256i; 2], table: &[i8; 16]) -> [__m256i; 2] {
+        avx2!({
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [_mm256_shuffle_epi8(table, q[0]), _mm256_shuffle_epi8(table, q[1])]
+        })
     }
     #[inline(always)]
     fn quads_bits(self, q: [__m256i; 2], at: usize) -> [__m256i; 2] {
@@ -304,6 +315,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn no_lanes(self) -> [__m256; 2] {
         [self.splat(0.0); 2]
+    }
+    #[inline(always)]
+    fn lanes(self, bytes: &[u8; 64]) -> [__m256; 2] {
+        avx2!([_mm256_loadu_ps(bytes.as_ptr().cast()), _mm256_loadu_ps(bytes[32..].as_ptr().cast()),])
     }
     #[inline(always)]
     fn lanes_half(self, bytes: &[u8; 32]) -> [__m256; 2] {

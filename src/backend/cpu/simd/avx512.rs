@@ -68,6 +68,13 @@ impl Simd for Avx512 {
         self.quads_and(avx2!(_mm512_srl_epi16(q, _mm_cvtsi32_si128(N))), 0xff >> N)
     }
     #[inline(always)]
+    fn quads_table(self, q: __m512i, table: &[i8; 16]) -> __m512i {
+        avx2!({
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, q)
+        })
+    }
+    #[inline(always)]
     fn quads_bits(self, q: __m512i, at: usize) -> __m512i {
         let (byte, bit) =
             ((at / 8) as i32 * 0x0101_0101, if at.is_multiple_of(8) { 0x0804_0201 } else { 0x8040_2010u32 });
@@ -110,6 +117,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn no_lanes(self) -> __m512 {
         avx2!(_mm512_setzero_ps())
+    }
+    #[inline(always)]
+    fn lanes(self, bytes: &[u8; 64]) -> __m512 {
+        avx2!(_mm512_loadu_ps(bytes.as_ptr().cast()))
     }
     #[inline(always)]
     fn lanes_half(self, bytes: &[u8; 32]) -> __m512 {

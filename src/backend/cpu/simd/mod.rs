@@ -203,6 +203,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn with<const N: i32>(self, b: Self::B, c: Self::B) -> Self::B;
     /// 1 in byte j where bit j is set.
     fn spread(self, bits: u16) -> Self::B;
+    /// The entry of the table that each byte, below 16, is the number of.
+    fn table(self, b: Self::B, table: &[i8; 16]) -> Self::B;
     fn unsigned(self, b: Self::B) -> [Self::V; 2];
     fn signed(self, b: Self::B) -> [Self::V; 2];
 
@@ -214,6 +216,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn quads_left<const N: i32>(self, q: Self::Quads) -> Self::Quads;
     /// Each byte shifted right by `N` bits.
     fn quads_right<const N: i32>(self, q: Self::Quads) -> Self::Quads;
+    /// The entry of the table that each byte, below 16, is the number of.
+    fn quads_table(self, q: Self::Quads, table: &[i8; 16]) -> Self::Quads;
     /// 1 in byte i of a lane where its bit `at + i` is set; `at` is a multiple of 4.
     fn quads_bits(self, q: Self::Quads, at: usize) -> Self::Quads;
     /// Byte `at` of each lane.
@@ -223,6 +227,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn dot_quads<const N: usize>(self, w: &[Self::Quads], x: &Run, at: usize, codes: Code) -> Self::Sums;
 
     fn no_lanes(self) -> Self::Lanes;
+    /// Sixteen f32.
+    fn lanes(self, bytes: &[u8; 64]) -> Self::Lanes;
     /// Sixteen IEEE halves.
     fn lanes_half(self, bytes: &[u8; 32]) -> Self::Lanes;
     /// Sixteen f32.
@@ -310,12 +316,15 @@ mod tests {
         }
     }
 
+    const SQUARES: [i8; 16] = [0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 121, -112, -87, -60, -31];
+
     #[inline(always)]
     fn bits<S: Simd>(s: S, bytes: &[u8; 16], halves: &[u8; 16]) -> Vec<[f32; 8]> {
         let b = s.bytes(bytes);
         let spread = s.with::<4>(s.low(b), s.spread(0b1010_0000_0000_0111));
         let mixed = s.with::<2>(s.and(b, 3), s.low(s.shift::<4>(b)));
-        let bytes = [s.low(b), s.high(b), s.shift::<6>(b), s.and(b, 0x81), spread, mixed];
+        let named = s.table(s.low(b), &SQUARES);
+        let bytes = [s.low(b), s.high(b), s.shift::<6>(b), s.and(b, 0x81), spread, mixed, named];
         let floats = bytes.iter().flat_map(
             #[inline(always)]
             |&b| s.unsigned(b),
@@ -350,7 +359,8 @@ mod tests {
         let q = s.quads(bytes);
         let low = s.quads_and(q, 15);
         let mixed = s.quads_or(s.quads_left::<4>(s.quads_and(low, 3)), s.quads_right::<6>(q));
-        let all = [q, low, mixed, s.quads_right::<4>(q), s.quads_bits(q, 0), s.quads_bits(q, 20)];
+        let named = s.quads_table(low, &SQUARES);
+        let all = [q, low, mixed, s.quads_right::<4>(q), s.quads_bits(q, 0), s.quads_bits(q, 20), named];
         let bytes = all.iter().flat_map(
             #[inline(always)]
             |&q| [0, 1, 2, 3].map(|at| s.quads_byte(q, at)),
@@ -372,6 +382,7 @@ mod tests {
             assert_eq!(expected[6][15], f32::from(bytes[62] & 15));
             assert_eq!(expected[19][3], f32::from(bytes[12] >> 3 & 1));
             assert_eq!(expected[20][5], f32::from(bytes[22] >> 4 & 1));
+            assert_eq!(expected[24][1], f32::from((bytes[4] & 15).pow(2)));
             for isa in Isa::all() {
                 assert_eq!(dispatch!(isa, s => quads(s, &bytes)), expected, "{}", isa.name());
             }
@@ -383,6 +394,7 @@ mod tests {
         let (halves, signed) = (s.lanes_half(bytes), s.lanes_signed(bytes.first_chunk().unwrap()));
         let mut out = [0.0; 16];
         s.store_lanes(s.add_times(s.lanes_mul(halves, signed), signed, -3.0), &mut out);
+        s.store_lanes(s.lanes(bytemuck::cast_ref(&out)), &mut out);
         out
     }
 

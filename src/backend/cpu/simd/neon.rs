@@ -185,6 +185,10 @@ impl<const DOTS: bool> Simd for Neon<DOTS> {
         })
     }
     #[inline(always)]
+    fn table(self, b: uint8x16_t, table: &[i8; 16]) -> uint8x16_t {
+        neon!(vqtbl1q_u8(vld1q_u8(table.as_ptr().cast()), b))
+    }
+    #[inline(always)]
     fn unsigned(self, b: uint8x16_t) -> [Eight; 2] {
         neon!({
             let eight = |half: uint16x8_t| {
@@ -230,6 +234,13 @@ impl<const DOTS: bool> Simd for Neon<DOTS> {
         [self.shift::<N>(a), self.shift::<N>(b), self.shift::<N>(c), self.shift::<N>(d)]
     }
     #[inline(always)]
+    fn quads_table(self, q: [uint8x16_t; 4], table: &[i8; 16]) -> [uint8x16_t; 4] {
+        q.map(
+            #[inline(always)]
+            |q| self.table(q, table),
+        )
+    }
+    #[inline(always)]
     fn quads_bits(self, q: [uint8x16_t; 4], at: usize) -> [uint8x16_t; 4] {
         let bit: u32 = if at.is_multiple_of(8) { 0x0804_0201 } else { 0x8040_2010 };
         neon!({
@@ -272,6 +283,11 @@ impl<const DOTS: bool> Simd for Neon<DOTS> {
     #[inline(always)]
     fn no_lanes(self) -> [Eight; 2] {
         [self.splat(0.0); 2]
+    }
+    #[inline(always)]
+    fn lanes(self, bytes: &[u8; 64]) -> [Eight; 2] {
+        let values: [[f32; 8]; 2] = bytemuck::pod_read_unaligned(bytes);
+        [self.load(&values[0]), self.load(&values[1])]
     }
     #[inline(always)]
     fn lanes_half(self, bytes: &[u8; 32]) -> [Eight; 2] {

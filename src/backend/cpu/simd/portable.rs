@@ -152,6 +152,10 @@ impl Simd for Portable {
         )
     }
     #[inline(always)]
+    fn table(self, b: [u8; 16], table: &[i8; 16]) -> [u8; 16] {
+        b.map(|b| table[usize::from(b & 15)].cast_unsigned())
+    }
+    #[inline(always)]
     fn unsigned(self, b: [u8; 16]) -> [[f32; 8]; 2] {
         widen(b, f32::from)
     }
@@ -179,6 +183,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn quads_right<const N: i32>(self, q: [u8; 64]) -> [u8; 64] {
         q.map(|q| q >> N)
+    }
+    #[inline(always)]
+    fn quads_table(self, q: [u8; 64], table: &[i8; 16]) -> [u8; 64] {
+        q.map(|q| table[usize::from(q & 15)].cast_unsigned())
     }
     #[inline(always)]
     fn quads_bits(self, q: [u8; 64], at: usize) -> [u8; 64] {
@@ -215,6 +223,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn no_lanes(self) -> [f32; 16] {
         [0.0; 16]
+    }
+    #[inline(always)]
+    fn lanes(self, bytes: &[u8; 64]) -> [f32; 16] {
+        bytemuck::pod_read_unaligned(bytes)
     }
     #[inline(always)]
     fn lanes_half(self, bytes: &[u8; 32]) -> [f32; 16] {
