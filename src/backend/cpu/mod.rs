@@ -10,6 +10,7 @@ mod best;
 mod codes;
 mod cores;
 mod fast;
+mod imports;
 mod packed;
 mod pool;
 mod product;
