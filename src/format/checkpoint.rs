@@ -148,6 +148,5 @@ impl Tensor {
 
 /// The names of all weight formats that files have, for errors.
 pub(super) fn format_names() -> String {
-    let stored = Format::ALL.iter().filter(|format| format.gguf_id().is_some());
-    stored.map(|format| format.name()).collect::<Vec<_>>().join(", ")
+    Format::all_in_gguf().map(Format::name).collect::<Vec<_>>().join(", ")
 }

@@ -128,8 +128,9 @@ impl<'a> Source<'a> {
         Ok(linear)
     }
 
-    /// What must hold when all slots are filled. A tensor of a layer that nothing has read is a mechanism that is not there or a layer that was not counted: without
-    /// it the numbers would be wrong in silence. What lies outside the layers is harmless.
+    /// What must hold when all slots are filled. A tensor of a layer that nothing has read is a mechanism that is not there
+    /// or a layer that was not counted: without it the numbers would be wrong in silence. What lies outside the layers is
+    /// harmless.
     pub(super) fn finish(&self, arch: &str, layers: usize) -> Result<()> {
         if self.form.is_some() && self.compressed.get() == 0 {
             return Err(Error::bad_file("no tensor is as the settings say")

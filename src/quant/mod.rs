@@ -217,6 +217,16 @@ impl Format {
         Self::ALL.iter().copied().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 
+    /// Every format that GGUF has a type number for.
+    pub fn all_in_gguf() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|format| format.gguf_id().is_some())
+    }
+
+    /// The format of this name among those.
+    pub fn named_in_gguf(name: &str) -> Option<Self> {
+        Self::from_name(name).filter(|format| format.gguf_id().is_some())
+    }
+
     /// The format with this type number in GGUF.
     pub fn from_gguf_id(id: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|format| format.layout().gguf_id() == Some(id))

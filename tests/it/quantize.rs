@@ -74,6 +74,23 @@ fn an_interrupted_run_is_taken_up_again() {
     assert!(report.resumed > 0 && !part(&out).exists());
     assert!(taken(&out) == whole, "the resumed file differs");
 
+    // Nor what another model of the same shape has left, nor what another run still writes.
+    std::fs::write(part(&out), &whole[..whole.len() / 2]).unwrap();
+    let mut other = Checkpoint::open(STORIES).unwrap();
+    let tensor = other.tensors.get_mut("blk.4.ffn_up.weight").unwrap();
+    let mut bytes = tensor.bytes.to_vec();
+    bytes[..4].copy_from_slice(&0.5f32.to_le_bytes());
+    tensor.bytes = bytes.into();
+    let report = quantize(&other, &recipe, &Importance::default(), &out, 2, &mut |_, _| Ok(())).unwrap();
+    assert_eq!(report.resumed, 0);
+    assert!(taken(&out) != whole, "the weights of two models are mixed");
+    let busy = quantize(&checkpoint, &recipe, &Importance::default(), &out, 1, &mut |_, _| {
+        let error = smaller(&recipe, &Importance::default(), &out, 1).unwrap_err();
+        assert_eq!(error.kind(), Kind::Io, "{error}");
+        Ok(())
+    });
+    assert!(busy.is_ok() && taken(&out) == whole);
+
     // What another recipe has left is not taken up.
     std::fs::write(part(&out), &whole[..whole.len() / 2]).unwrap();
     let report = smaller(&Recipe::all(Format::Q4_0), &Importance::default(), &out, 2).unwrap();

@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use super::device::Device;
 use super::tune;
+use crate::base::checksum;
 use crate::error::{Error, Result};
 
 /// The most bytes that are read or written: several times what all kernels of a model compile to.
@@ -119,13 +120,6 @@ fn forget_all_but(folder: &Path, count: usize) -> io::Result<()> {
     files.sort_unstable();
     let surplus = files.len().saturating_sub(count);
     files[..surplus].iter().try_for_each(|(_, file)| fs::remove_file(file))
-}
-
-/// FNV-1a: it tells damage, not intent.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::base::checksum;
 use crate::error::{Error, Result};
 
 /// The sum of squares of each input, by the name of the matrix.
@@ -35,16 +36,13 @@ impl Importance {
     }
 }
 
-/// How many matrices, and a number that stands for the sums: FNV-1a of their bits.
+/// How many matrices, and a number that stands for the sums.
 impl fmt::Display for Importance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.of.is_empty() {
             return f.write_str("none");
         }
-        let bytes = self.of.values().flatten().flat_map(|sum| sum.to_bits().to_le_bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
-        write!(f, "{} matrices, {hash:016x}", self.of.len())
+        let bytes: Vec<u8> = self.of.values().flatten().flat_map(|sum| sum.to_le_bytes()).collect();
+        write!(f, "{} matrices, {:016x}", self.of.len(), checksum(&bytes))
     }
 }

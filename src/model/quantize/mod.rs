@@ -10,6 +10,7 @@ mod resume;
 use std::path::Path;
 use std::thread;
 
+use crate::base::checksum;
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Dialect, Metadata, NewTensor, Tensor, Value};
 use crate::quant::Format;
@@ -70,7 +71,7 @@ pub fn quantize(
         return Err(Error::unsupported("only models in GGUF can be quantized").in_file(&checkpoint.path));
     };
     let tensors = recipe.apply(checkpoint)?;
-    let metadata = described(metadata, recipe, importance)?;
+    let metadata = described(checkpoint, metadata, recipe, importance)?;
     let total = tensors.iter().map(NewTensor::bytes).sum::<Result<u64>>()?;
     let (mut part, resumed) = Part::open(out, &metadata, &tensors)?;
     let mut report = Report { resumed, ..Report::default() };
@@ -104,9 +105,15 @@ pub fn quantize(
 }
 
 /// The metadata of the file: that of the model, and how this one was made, so that only the same is taken up again.
-fn described(metadata: &Metadata, recipe: &Recipe, importance: &Importance) -> Result<Metadata> {
+fn described(
+    checkpoint: &Checkpoint,
+    metadata: &Metadata,
+    recipe: &Recipe,
+    importance: &Importance,
+) -> Result<Metadata> {
     let own = [
         ("general.quantization_version", Value::Unsigned(2)),
+        ("pocketlm.source", Value::Text(format!("{:016x}", source(checkpoint)))),
         ("pocketlm.recipe", Value::Text(recipe.to_string())),
         ("pocketlm.calibration", Value::Text(importance.to_string())),
     ];
@@ -117,6 +124,15 @@ fn described(metadata: &Metadata, recipe: &Recipe, importance: &Importance) -> R
     }
     own.into_iter().try_for_each(|(key, value)| described.insert(key.to_owned(), value))?;
     Ok(described)
+}
+
+/// A number that stands for the weights: of each tensor the beginning, as another training would hardly leave it.
+fn source(checkpoint: &Checkpoint) -> u64 {
+    const BEGINNING: usize = 4096;
+    let beginnings =
+        checkpoint.tensors.values().map(|tensor| &tensor.bytes[..tensor.bytes.len().min(BEGINNING)]);
+    let sums: Vec<u8> = beginnings.flat_map(|bytes| checksum(bytes).to_le_bytes()).collect();
+    checksum(&sums)
 }
 
 /// Sums of squares of errors and of values.

@@ -32,10 +32,9 @@ impl Recipe {
     pub fn with_rules(mut self, text: &str) -> Result<Self> {
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or(line));
         for rule in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|rule| !rule.is_empty()) {
-            let known = |format: &str| Format::from_name(format).filter(|format| format.gguf_id().is_some());
             let parsed = rule
                 .split_once('=')
-                .and_then(|(pattern, format)| Some((pattern.trim(), known(format.trim())?)));
+                .and_then(|(pattern, format)| Some((pattern.trim(), Format::named_in_gguf(format.trim())?)));
             let Some((pattern, format)) = parsed else {
                 return Err(Error::invalid(format!("{rule:?} is no rule"))
                     .hint("PATTERN=FORMAT would work, such as *attn_v*=q8_0"));

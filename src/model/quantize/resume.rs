@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::{GgufHead, Metadata, NewTensor};
 
 /// A file that gets its name when it is whole.
@@ -35,6 +35,11 @@ impl Part {
             .truncate(false)
             .open(&path)
             .map_err(located)?;
+        file.try_lock().map_err(|error| {
+            Error::new(Kind::Io, format!("the file cannot be had alone: {error}"))
+                .in_file(&path)
+                .hint("wait for the run that writes it, or name another file")
+        })?;
         let len = file.metadata().map_err(located)?.len();
         let mut bytes = vec![0; head.bytes().len()];
         let is_same =

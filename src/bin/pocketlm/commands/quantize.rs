@@ -33,7 +33,7 @@ pub(crate) struct Args {
     out: PathBuf,
     /// The format of weight matrices
     #[arg(long, value_name = "FORMAT", ignore_case = true, required_unless_present = "like")]
-    #[arg(value_parser = PossibleValuesParser::new(formats()))]
+    #[arg(value_parser = PossibleValuesParser::new(Format::all_in_gguf().map(Format::name)))]
     to: Option<String>,
     /// Formats of some tensors: PATTERN=FORMAT, separated by commas, or @FILE with a rule on each line
     #[arg(long, value_name = "RULES")]
@@ -129,9 +129,4 @@ fn importance(
     });
     bar.finish_and_clear();
     Ok(importance?)
-}
-
-/// Formats that GGUF can hold.
-fn formats() -> impl Iterator<Item = &'static str> {
-    Format::ALL.iter().filter(|format| format.gguf_id().is_some()).map(|format| format.name())
 }

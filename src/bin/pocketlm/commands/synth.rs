@@ -21,7 +21,7 @@ pub(crate) struct Args {
     preset: String,
     /// The format of the weights; tied embeddings are as llama.cpp's quantizer makes them
     #[arg(long, value_name = "FORMAT", default_value = "q4_0", ignore_case = true)]
-    #[arg(value_parser = PossibleValuesParser::new(formats()))]
+    #[arg(value_parser = PossibleValuesParser::new(Format::all_in_gguf().map(Format::name)))]
     to: String,
     /// The file to write
     #[arg(value_name = "OUT.gguf")]
@@ -58,11 +58,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     let mib = bytes as f64 / f64::from(1 << 20);
     output::line(&format!("{}: {mib:.1} MiB, {}, {format}", args.out.display(), preset.name))
-}
-
-/// Formats that GGUF can hold.
-fn formats() -> impl Iterator<Item = &'static str> {
-    Format::ALL.iter().filter(|format| format.gguf_id().is_some()).map(|format| format.name())
 }
 
 /// Writes a file that gets its name when it is whole; gives its bytes.

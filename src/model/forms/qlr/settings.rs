@@ -166,7 +166,7 @@ impl Coding {
 
 impl Codec {
     fn of(name: &str) -> Result<Self> {
-        let blocks = || Format::from_name(name).filter(|format| format.gguf_id().is_some());
+        let blocks = || Format::named_in_gguf(name);
         match name {
             "int2" => Ok(Self::Whole(2)),
             "int4" => Ok(Self::Whole(4)),
