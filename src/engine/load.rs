@@ -177,31 +177,11 @@ fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions) 
 /// # Errors
 /// `BadFile` and `Unsupported` for the vocabulary.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
-    let tokenizer = match &checkpoint.dialect {
-        Dialect::Gguf(metadata) => {
-            metadata.get("tokenizer.ggml.model").map(|_| Tokenizer::from_gguf(metadata)).transpose()
-        }
-        Dialect::HuggingFace(files) => {
-            let config = files.tokenizer_config.as_ref();
-            match (&files.tokenizer_json, &files.tokenizer_model) {
-                (Some(json), _) => Tokenizer::from_json(json, config).map(Some),
-                (None, Some(model)) => Tokenizer::from_model(model, config).map(Some),
-                (None, None) => Ok(None),
-            }
-        }
-        Dialect::Meta(files) => {
-            files.tokenizer_model.as_ref().map(|model| Tokenizer::from_model(model, None)).transpose()
-        }
-    };
-    tokenizer.map_err(|error| error.in_file(&checkpoint.path))
+    Tokenizer::of(&checkpoint.dialect).map_err(|error| error.in_file(&checkpoint.path))
 }
 
 fn template(dialect: &Dialect, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
-    let source = match dialect {
-        Dialect::Gguf(metadata) => metadata.text("tokenizer.chat_template")?.map(str::to_owned),
-        Dialect::HuggingFace(files) => files.chat_template.clone(),
-        Dialect::Meta(_) => tokenizer.and_then(Tokenizer::family_template).map(str::to_owned),
-    };
+    let source = Tokenizer::chat_template(dialect, tokenizer)?;
     let special = |id: Option<u32>| {
         let text = tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.token_text(id));
         text.unwrap_or_default()

@@ -47,6 +47,37 @@ impl Config {
         Self(defaults.0.iter().chain(&self.0).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
+    /// With `value` for `key`, whatever it was before.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: Value) -> Self {
+        self.0.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Without some keys.
+    #[must_use]
+    pub fn without(&self, keys: &[&str]) -> Self {
+        let kept = self.0.iter().filter(|(key, _)| !keys.contains(&key.as_str()));
+        Self(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    /// The file that [`Self::parse`] reads.
+    pub fn to_json(&self) -> Vec<u8> {
+        format!("{:#}\n", Value::Object(self.0.clone())).into_bytes()
+    }
+
+    /// The chat template of `tokenizer_config.json`: a text, or the default of a list of named texts.
+    pub fn chat_template(&self) -> Option<String> {
+        match self.get("chat_template")? {
+            Value::String(template) => Some(template.clone()),
+            Value::Array(named) => {
+                let default = named.iter().find(|entry| entry["name"] == "default")?;
+                default["template"].as_str().map(str::to_owned)
+            }
+            _ => None,
+        }
+    }
+
     /// A non-negative integer that fits in u32.
     ///
     /// # Errors
@@ -89,6 +120,12 @@ impl Config {
         let Some(value) = self.get(key) else { return Ok(None) };
         let refuse = || Error::bad_file(format!("{} where {wanted} belongs", describe(value))).at(key);
         read(value).ok_or_else(refuse).map(Some)
+    }
+}
+
+impl From<Map<String, Value>> for Config {
+    fn from(map: Map<String, Value>) -> Self {
+        Self(map)
     }
 }
 

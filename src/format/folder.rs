@@ -35,7 +35,7 @@ fn hugging_face(folder: &Path) -> Result<HuggingFace> {
                 .at_offset(error.utf8_error().valid_up_to() as u64)
                 .in_file(&template_path)
         })?),
-        None => tokenizer_config.as_ref().and_then(default_template),
+        None => tokenizer_config.as_ref().and_then(Config::chat_template),
     };
     Ok(HuggingFace {
         config: Config::read(&folder.join("config.json"))?,
@@ -45,18 +45,6 @@ fn hugging_face(folder: &Path) -> Result<HuggingFace> {
         tokenizer_config,
         chat_template,
     })
-}
-
-/// `chat_template` is a text, or a list of named texts.
-fn default_template(config: &Config) -> Option<String> {
-    match config.get("chat_template")? {
-        Value::String(template) => Some(template.clone()),
-        Value::Array(named) => {
-            let default = named.iter().find(|entry| entry["name"] == "default")?;
-            default["template"].as_str().map(str::to_owned)
-        }
-        _ => None,
-    }
 }
 
 /// The tensors of all shards, each checked to be where the index says; `single` reads a shard.

@@ -8,7 +8,7 @@ use super::names::Naming;
 /// A transformer: `vocab -> width -> blocks -> norm -> head -> vocab`.
 ///
 /// Every number has been checked by [`Blueprint::read`]: nothing is zero, nothing is absurd, all divide.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Blueprint {
     /// The name of the architecture: `llama`.
     pub arch: &'static str,

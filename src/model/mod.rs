@@ -4,6 +4,7 @@ mod adapter;
 mod apply;
 mod arch;
 mod blueprint;
+pub mod dialects;
 mod forms;
 mod linear;
 mod lower;

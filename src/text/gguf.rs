@@ -31,13 +31,19 @@ fn byte_level(metadata: &Metadata) -> Result<Parts> {
     })?;
     let splitter = Splitter::named(pre).map_err(|error| error.at("tokenizer.ggml.pre"))?;
     let tokens = tokens(metadata)?;
-    let pieces = pieces(&tokens, |kind| !matches!(kind, Type::Control | Type::Unknown));
+    let mut pieces = pieces(&tokens, |kind| !matches!(kind, Type::Control | Type::Unknown));
+    // For vocabularies that lack bytes; others have none of this type.
+    let unknown =
+        metadata.u32("tokenizer.ggml.unknown_token_id")?.and_then(|id| Some((id, tokens.get(id as usize)?)));
+    let unknown =
+        unknown.filter(|(_, token)| token.1 == Type::Unknown).map(|(id, token)| (token.0.to_owned(), id));
+    pieces.extend(unknown.clone());
     Ok(Parts {
         vocabulary: vocabulary(&tokens, Spelling::ByteLevel).map_err(|error| error.at(TOKENS))?,
         pieces,
         merges: merges(metadata)?,
         unigram: None,
-        unknown: None,
+        unknown: unknown.map(|(text, _)| text),
         byte_fallback: false,
         fuse_unknown: false,
         whole_words: splitter.whole_words,

@@ -3,6 +3,7 @@
 //! Merging is the `tokenizers` crate's, but for SentencePiece's unigram model; what is here is how each kind of file becomes one of its models.
 
 mod decoder;
+mod dialects;
 mod gguf;
 mod json;
 mod pieces;
@@ -16,5 +17,6 @@ mod unigram;
 mod vocabulary;
 
 pub use decoder::Decoder;
+pub use dialects::{FolderWords, GgufWords, to_gguf, to_hugging_face};
 pub use template::{ChatRequest, ChatTemplate, Message};
 pub use tokenizer::{Special, Tokenizer};

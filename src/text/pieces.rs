@@ -23,6 +23,18 @@ pub(super) enum Type {
 }
 
 impl Type {
+    /// The number of the type.
+    pub(super) fn number(self) -> i64 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
+    }
+
     /// The type with this number.
     pub(super) fn numbered(number: i64) -> Result<Self> {
         Ok(match number {

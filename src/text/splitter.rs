@@ -3,6 +3,7 @@
 //! The names are llama.cpp's; the patterns are those published with each model's tokenizer. A wrong one gives
 //! wrong tokens without any error, so an unknown name is refused.
 
+use serde_json::Value;
 use tokenizers::PreTokenizerWrapper;
 use tokenizers::normalizer::SplitDelimiterBehavior;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -10,6 +11,7 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 
+use super::dialects;
 use crate::error::{Error, Result};
 
 /// A way to cut text.
@@ -67,6 +69,22 @@ impl Splitter {
             Error::unsupported(format!("the pre-tokenizer {name:?} is not known"))
                 .hint(format!("known are {}", known.join(", ")))
         })
+    }
+
+    /// The name of the one whose steps, as the crate writes them, are `steps`; `whole_words` is its own.
+    pub(super) fn name_of(steps: &[Value], whole_words: bool) -> Result<&'static str> {
+        for splitter in SPLITTERS.iter().filter(|splitter| splitter.whole_words == whole_words) {
+            if dialects::steps(&splitter.build()?)? == steps {
+                return Ok(splitter.names[0]);
+            }
+        }
+        let pattern = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
+        let steps = || Value::from(steps.to_vec()).to_string();
+        Err(Error::unsupported(format!(
+            "GGUF has no name for this way to cut words: {}",
+            pattern.map_or_else(steps, str::to_owned)
+        ))
+        .at("pre_tokenizer"))
     }
 
     /// The crate's form of it; what comes out is in the byte-level alphabet.

@@ -96,6 +96,23 @@ const END_NAMES: &[&str] = &[
     "<eos>",
 ];
 
+impl Parts {
+    /// Those of a file `tokenizer.model`.
+    pub(super) fn of_model(tokenizer_model: &[u8], tokenizer_config: Option<&Config>) -> Result<Self> {
+        // The first field of SentencePiece's message; base64 has no such byte.
+        match tokenizer_model.starts_with(b"\n") {
+            true => sentence_piece::parts(tokenizer_model, tokenizer_config),
+            false => tiktoken::parts(tokenizer_model),
+        }
+    }
+
+    /// With the merges that may be used alone.
+    pub(super) fn sound(mut self) -> Result<Self> {
+        self.merges = sound_merges(&self.pieces, &self.added, self.merges)?;
+        Ok(self)
+    }
+}
+
 impl Tokenizer {
     /// From GGUF metadata: byte-level BPE or SentencePiece.
     ///
@@ -120,12 +137,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`from_gguf`](Self::from_gguf).
     pub fn from_model(tokenizer_model: &[u8], tokenizer_config: Option<&Config>) -> Result<Self> {
-        // The first field of SentencePiece's message; base64 has no such byte.
-        let parts = match tokenizer_model.starts_with(b"\n") {
-            true => sentence_piece::parts(tokenizer_model, tokenizer_config)?,
-            false => tiktoken::parts(tokenizer_model)?,
-        };
-        Self::build(parts)
+        Self::build(Parts::of_model(tokenizer_model, tokenizer_config)?)
     }
 
     /// The ids of `text`, without BOS or EOS.
@@ -210,12 +222,7 @@ impl Tokenizer {
 
     /// The chat template of the family that the special tokens belong to, for files that bring none: Llama 3's.
     pub fn family_template(&self) -> Option<&'static str> {
-        let special = |name: &str| {
-            self.vocabulary
-                .ids()
-                .any(|id| self.is_special(id) && self.token_bytes(id) == Some(name.as_bytes()))
-        };
-        (special("<|start_header_id|>") && special("<|eot_id|>")).then_some(LLAMA_3_TEMPLATE)
+        family_template(&self.vocabulary)
     }
 
     /// One more than the highest id.
@@ -223,9 +230,9 @@ impl Tokenizer {
         self.vocabulary.len()
     }
 
-    fn build(parts: Parts) -> Result<Self> {
+    pub(super) fn build(parts: Parts) -> Result<Self> {
         check_ids(&parts)?;
-        let ends = ends(&parts);
+        let ends = ends(&parts.vocabulary, &parts.ends, parts.eos);
         let (parse, plain) = added(&parts)?;
         let model = match parts.unigram {
             Some(unigram) => Merging::Unigram(unigram),
@@ -311,13 +318,23 @@ fn check_ids(parts: &Parts) -> Result<()> {
     Ok(())
 }
 
-fn ends(parts: &Parts) -> BTreeSet<u32> {
-    let vocabulary = &parts.vocabulary;
+/// The tokens that end an answer: `named`, EOS, and those that are known by their names.
+pub(super) fn ends(vocabulary: &Vocabulary, named: &[u32], eos: Option<u32>) -> BTreeSet<u32> {
     let known = |&id: &u32| {
         let name = || vocabulary.bytes(id).and_then(|bytes| std::str::from_utf8(bytes).ok());
         vocabulary.role(id) == Some(Role::Special) && name().is_some_and(|name| END_NAMES.contains(&name))
     };
-    parts.ends.iter().copied().chain(parts.eos).chain(vocabulary.ids().filter(known)).collect()
+    named.iter().copied().chain(eos).chain(vocabulary.ids().filter(known)).collect()
+}
+
+/// See [`Tokenizer::family_template`].
+pub(super) fn family_template(vocabulary: &Vocabulary) -> Option<&'static str> {
+    let special = |name: &str| {
+        let is =
+            |id| vocabulary.role(id) == Some(Role::Special) && vocabulary.bytes(id) == Some(name.as_bytes());
+        vocabulary.ids().any(is)
+    };
+    (special("<|start_header_id|>") && special("<|eot_id|>")).then_some(LLAMA_3_TEMPLATE)
 }
 
 /// The finders of added tokens: with the special ones and without.

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::data::fixture;
 
 /// Every fixture; those with a file of GGUF beside the folder are listed twice.
-const ALL: &[&str] = &[
+pub(crate) const ALL: &[&str] = &[
     "gemma2",
     "gemma2.gguf",
     "gemma3",
@@ -60,7 +60,7 @@ fn expected(name: &str) -> (Expected, Vec<f32>) {
     (expected, floats(&format!("archs/{folder}/logits.bin")))
 }
 
-fn read(name: &str) -> (Checkpoint, Blueprint) {
+pub(crate) fn read(name: &str) -> (Checkpoint, Blueprint) {
     let checkpoint = Checkpoint::open(fixture(&format!("archs/{name}"))).expect("opens");
     let blueprint = Blueprint::read(&checkpoint).expect("an architecture");
     (checkpoint, blueprint)

@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod cpu;
 mod data;
+mod dialects;
 mod engine;
 mod faults;
 mod formats;

@@ -10,14 +10,14 @@ use pocketlm::{Error, Kind};
 
 use crate::data;
 
-fn metadata(path: &Path) -> Metadata {
+pub(crate) fn metadata(path: &Path) -> Metadata {
     let checkpoint = Checkpoint::open(path).unwrap_or_else(|error| panic!("{error}"));
     let Dialect::Gguf(metadata) = checkpoint.dialect else { panic!("{} is no GGUF", path.display()) };
     metadata
 }
 
 /// The metadata with one key set to something else.
-fn altered(metadata: &Metadata, key: &str, value: Value) -> Metadata {
+pub(crate) fn altered(metadata: &Metadata, key: &str, value: Value) -> Metadata {
     let mut altered = Metadata::default();
     for (old, value) in metadata.iter().filter(|(old, _)| *old != key) {
         altered.insert(old.to_owned(), value.clone()).expect("unique keys");
@@ -26,14 +26,14 @@ fn altered(metadata: &Metadata, key: &str, value: Value) -> Metadata {
     altered
 }
 
-struct Vector {
-    text: String,
-    ids: Vec<u32>,
-    special: Special,
+pub(crate) struct Vector {
+    pub(crate) text: String,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) special: Special,
 }
 
 /// llama.cpp's vectors: special tokens recognised, none added.
-fn vocab_vectors(name: &str) -> Vec<Vector> {
+pub(crate) fn vocab_vectors(name: &str) -> Vec<Vector> {
     let read = |suffix: &str| {
         fs::read_to_string(data::shared(&format!("vocab/ggml-vocab-{name}.gguf.{suffix}"))).expect("UTF-8")
     };
@@ -50,7 +50,7 @@ fn vocab_vectors(name: &str) -> Vec<Vector> {
     vectors
 }
 
-fn smollm2_vectors() -> Vec<Vector> {
+pub(crate) fn smollm2_vectors() -> Vec<Vector> {
     #[derive(serde::Deserialize)]
     struct Line {
         text: String,
@@ -75,7 +75,7 @@ fn wrong<'a>(tokenizer: &Tokenizer, vectors: &'a [Vector]) -> Vec<(&'a Vector, V
     encoded.filter(|(vector, ids)| *ids != vector.ids).collect()
 }
 
-fn assert_right(name: &str, tokenizer: &Tokenizer, vectors: &[Vector]) {
+pub(crate) fn assert_right(name: &str, tokenizer: &Tokenizer, vectors: &[Vector]) {
     let wrong = wrong(tokenizer, vectors);
     let lines: Vec<String> = wrong
         .iter()
@@ -98,7 +98,7 @@ fn assert_streams(name: &str, tokenizer: &Tokenizer, vectors: &[Vector]) {
     }
 }
 
-fn vocab(name: &str) -> Metadata {
+pub(crate) fn vocab(name: &str) -> Metadata {
     metadata(&data::shared(&format!("vocab/ggml-vocab-{name}.gguf")))
 }
 

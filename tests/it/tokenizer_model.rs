@@ -25,7 +25,7 @@ fn tokenizer(name: &str) -> Tokenizer {
 }
 
 /// Each text with its tokens under `key`; texts without the key are left out.
-fn vectors(key: &str) -> Vec<(String, Vec<u32>)> {
+pub(crate) fn vectors(key: &str) -> Vec<(String, Vec<u32>)> {
     let text = String::from_utf8(file("vectors.jsonl")).expect("UTF-8");
     let line = |line: &str| {
         let value: Value = serde_json::from_str(line).expect("JSON");

@@ -11,10 +11,9 @@ use super::hugging_face::Kind;
 use super::rope::RopeSettings;
 use super::{Arch, Folder};
 
-pub(super) const ARCH: Arch =
-    Arch { name: "llama4", class: "Llama4ForCausalLM", from_gguf: None, from_hugging_face };
+pub(super) const ARCH: Arch = Arch { name: "llama4", class: "Llama4ForCausalLM", stems: &STEMS, from_gguf: None, from_hugging_face };
 
-const STEMS: Stems = Stems {
+pub(super) const STEMS: Stems = Stems {
     parts: &[
         (Part::Gate, "feed_forward.gate_proj"),
         (Part::Up, "feed_forward.up_proj"),

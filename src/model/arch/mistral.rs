@@ -2,12 +2,11 @@
 //! (Jiang et al. 2023, arXiv 2310.06825.)
 
 use crate::error::Result;
-use crate::model::Blueprint;
+use crate::model::{Blueprint, Stems};
 
 use super::{Arch, Folder};
 
-pub(super) const ARCH: Arch =
-    Arch { name: "mistral", class: "MistralForCausalLM", from_gguf: None, from_hugging_face };
+pub(super) const ARCH: Arch = Arch { name: "mistral", class: "MistralForCausalLM", stems: &Stems::LLAMA, from_gguf: None, from_hugging_face };
 
 fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {
     let mut blueprint = folder.like_llama()?;

@@ -4,12 +4,11 @@
 //! The configuration says `tie_word_embeddings: false` beside a `share_embedding` that ties them all the same.
 
 use crate::error::Result;
-use crate::model::{Block, Blueprint};
+use crate::model::{Block, Blueprint, Stems};
 
 use super::{Arch, Folder};
 
-pub(super) const ARCH: Arch =
-    Arch { name: "mobilellm", class: "MobileLLMForCausalLM", from_gguf: None, from_hugging_face };
+pub(super) const ARCH: Arch = Arch { name: "mobilellm", class: "MobileLLMForCausalLM", stems: &Stems::LLAMA, from_gguf: None, from_hugging_face };
 
 fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {
     let mut blueprint = folder.like_llama()?;

@@ -5,6 +5,7 @@ use super::{Arch, llama4};
 pub(super) const ARCH: Arch = Arch {
     name: "mobilellm-pro",
     class: "MobileLLMP1ForCausalLM",
+    stems: &llama4::STEMS,
     from_gguf: None,
     from_hugging_face: llama4::from_hugging_face,
 };

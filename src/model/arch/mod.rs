@@ -5,12 +5,12 @@
 mod gguf;
 mod hugging_face;
 mod meta;
-mod rope;
+pub(super) mod rope;
 
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Dialect, HuggingFace, Metadata};
 
-use super::{Attention, Block, Blueprint, Ffn, Layout, Naming, Norm, Rope};
+use super::{Attention, Block, Blueprint, Ffn, Layout, Naming, Norm, Rope, Stems};
 use gguf::Gguf;
 use hugging_face::Folder;
 
@@ -20,6 +20,8 @@ struct Arch {
     name: &'static str,
     /// The class in `architectures` of Hugging Face's `config.json`.
     class: &'static str,
+    /// What its tensors are called there.
+    stems: &'static Stems,
     /// Reads GGUF metadata, where GGUF knows the architecture by its name. Shapes of tensors may be looked up.
     from_gguf: Option<fn(&Gguf<'_>) -> Result<Blueprint>>,
     /// Reads `config.json`. Names of tensors may be looked up.
@@ -47,6 +49,16 @@ archs! {
     qwen2,
     qwen3,
     smollm3,
+}
+
+/// The architecture `name` in Hugging Face's dialect: its class, and what its tensors are called.
+pub(super) fn in_hugging_face(name: &str) -> Option<(&'static str, &'static Stems)> {
+    ARCHS.iter().find(|arch| arch.name == name).map(|arch| (arch.class, arch.stems))
+}
+
+/// Whether GGUF knows the architecture `name`.
+pub(super) fn is_in_gguf(name: &str) -> bool {
+    ARCHS.iter().any(|arch| arch.name == name && arch.from_gguf.is_some())
 }
 
 /// The blueprint as the architecture reads it, its numbers not yet checked.

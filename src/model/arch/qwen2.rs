@@ -2,13 +2,12 @@
 //! arXiv 2407.10671.)
 
 use crate::error::Result;
-use crate::model::{Blueprint, Pairing, Part};
+use crate::model::{Blueprint, Pairing, Part, Stems};
 
 use super::hugging_face::QKV;
 use super::{Arch, Folder, Gguf};
 
-pub(super) const ARCH: Arch =
-    Arch { name: "qwen2", class: "Qwen2ForCausalLM", from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch { name: "qwen2", class: "Qwen2ForCausalLM", stems: &Stems::LLAMA, from_gguf: Some(from_gguf), from_hugging_face };
 
 fn from_gguf(file: &Gguf<'_>) -> Result<Blueprint> {
     file.like_llama(Pairing::HalfSplit)

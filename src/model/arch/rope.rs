@@ -10,7 +10,7 @@ use crate::model::{Pairing, Rope};
 use super::missing;
 
 /// The base of the frequencies where the file names none.
-pub(super) const BASE: f64 = 10_000.0;
+pub(in crate::model) const BASE: f64 = 10_000.0;
 
 /// The rotary settings of a model: `rope_theta` and `rope_scaling`, or both in `rope_parameters`, as newer writers have
 /// it.
@@ -110,16 +110,18 @@ impl RopeSettings {
         };
         let (short, long) = (divided("short_factor")?, divided("long_factor")?);
         let attention_factor = self.settings.float("attention_factor")?.unwrap_or(usual) as f32;
-        Ok(Rope { inv_freq: short, long: Some((original, long)), attention_factor, ..rope })
+        let long = (long != short).then_some((original, long));
+        Ok(Rope { inv_freq: short, long, attention_factor, ..rope })
     }
 }
 
 /// Slow frequencies divided by `factor`, fast ones kept, those between blended.
-pub(super) struct Llama3Scaling {
-    pub(super) factor: f64,
-    pub(super) low: f64,
-    pub(super) high: f64,
-    pub(super) context: f64,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::model) struct Llama3Scaling {
+    pub(in crate::model) factor: f64,
+    pub(in crate::model) low: f64,
+    pub(in crate::model) high: f64,
+    pub(in crate::model) context: f64,
 }
 
 impl Llama3Scaling {
@@ -141,7 +143,7 @@ impl Llama3Scaling {
     }
 
     /// The frequency, scaled.
-    pub(super) fn apply(&self, freq: f64) -> f64 {
+    pub(in crate::model) fn apply(&self, freq: f64) -> f64 {
         // How often the original context holds the wavelength.
         let turns = self.context * freq / TAU;
         let keep = ((turns - self.low) / (self.high - self.low)).clamp(0.0, 1.0);

@@ -2,12 +2,11 @@
 //! key for which layers these are: other engines count to four.
 
 use crate::error::Result;
-use crate::model::{Blueprint, Pairing};
+use crate::model::{Blueprint, Pairing, Stems};
 
 use super::{Arch, Folder, Gguf};
 
-pub(super) const ARCH: Arch =
-    Arch { name: "smollm3", class: "SmolLM3ForCausalLM", from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch { name: "smollm3", class: "SmolLM3ForCausalLM", stems: &Stems::LLAMA, from_gguf: Some(from_gguf), from_hugging_face };
 
 /// Layers from one without rotation to the next.
 const INTERVAL: u32 = 4;

@@ -1,0 +1,197 @@
+//! A tokenizer in the words of another dialect: GGUF's keys `tokenizer.*`, or Hugging Face's `tokenizer.json` and
+//! `tokenizer_config.json`.
+//!
+//! What has been written is read back at once, and must be the same: the same bytes, roles and merges, the same cut into
+//! words, the same beginning and ends. A tokenizer that the dialect has no words for is refused.
+
+mod gguf;
+mod json;
+mod judge;
+
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+use crate::format::{Config, Dialect, Metadata, Value};
+
+use super::tokenizer::{Parts, Tokenizer, ends, family_template};
+use super::vocabulary::{Role, SPACE, Spelling};
+use super::{gguf as gguf_reader, json as json_reader};
+pub(super) use judge::steps;
+use judge::{judge, noted};
+
+/// A tokenizer as GGUF has it.
+#[derive(Debug, Default)]
+pub struct GgufWords {
+    /// Keys with their values.
+    pub entries: Vec<(String, Value)>,
+    /// What GGUF says otherwise, a clause each.
+    pub notes: Vec<String>,
+}
+
+/// A tokenizer as a Hugging Face folder has it.
+#[derive(Debug, Default)]
+pub struct FolderWords {
+    /// Names of files with their content.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+    /// The token that begins a sequence.
+    pub bos: Option<u32>,
+    /// The token that ends one.
+    pub eos: Option<u32>,
+    /// What the dialect says otherwise, a clause each.
+    pub notes: Vec<String>,
+}
+
+/// The tokenizer and the chat template of a model in `dialect`, for a GGUF whose embedding has `rows` rows; nothing where
+/// the model brings none.
+///
+/// # Errors
+/// [`crate::Kind::Unsupported`] for a tokenizer that GGUF has no words for, and those of [`Tokenizer::of`].
+pub fn to_gguf(dialect: &Dialect, rows: u32) -> Result<GgufWords> {
+    let Some(parts) = Parts::of(dialect)? else { return Ok(GgufWords::default()) };
+    let parts = parts.sound()?;
+    let mut entries = gguf::describe(&parts, rows as usize)?;
+    let mut metadata = Metadata::default();
+    entries.iter().try_for_each(|(key, value)| metadata.insert(key.clone(), value.clone()))?;
+    judge("GGUF", &parts, &gguf_reader::parts(&metadata)?.sound()?)?;
+    let template = chat_template(dialect, || family_template(&parts.vocabulary))?;
+    entries.extend(template.map(|template| ("tokenizer.chat_template".to_owned(), Value::Text(template))));
+    Ok(GgufWords { entries, notes: noted(&parts) })
+}
+
+/// The tokenizer and the chat template of a model in `dialect`, for a Hugging Face folder; nothing where the model brings
+/// none.
+///
+/// # Errors
+/// [`crate::Kind::Unsupported`] for a tokenizer that the dialect has no words for, and those of [`Tokenizer::of`].
+pub fn to_hugging_face(dialect: &Dialect) -> Result<FolderWords> {
+    let Some(parts) = Parts::of(dialect)? else { return Ok(FolderWords::default()) };
+    let parts = parts.sound()?;
+    let texts = parts.texts()?;
+    let tokenizer = json::describe(&parts, &texts)?;
+    let settings =
+        json::settings(&parts, &texts, chat_template(dialect, || family_template(&parts.vocabulary))?);
+    let generation = json::generation(&parts);
+    let read = json_reader::parts(&tokenizer, Some(&settings))?;
+    judge("tokenizer.json", &parts, &read.with_ends(Some(&generation)).sound()?)?;
+    let files = vec![
+        ("tokenizer.json", tokenizer),
+        ("tokenizer_config.json", settings.to_json()),
+        ("generation_config.json", generation.to_json()),
+    ];
+    Ok(FolderWords { files, bos: parts.bos, eos: parts.eos, notes: Vec::new() })
+}
+
+impl Tokenizer {
+    /// The tokenizer of a model in `dialect`, if it brings one.
+    ///
+    /// # Errors
+    /// As [`Self::from_gguf`].
+    pub fn of(dialect: &Dialect) -> Result<Option<Self>> {
+        Parts::of(dialect)?.map(Self::build).transpose()
+    }
+
+    /// The chat template of a model in `dialect` with this tokenizer; for Meta's folders that of the family.
+    ///
+    /// # Errors
+    /// [`crate::Kind::BadFile`] where it is no text.
+    pub fn chat_template(dialect: &Dialect, tokenizer: Option<&Self>) -> Result<Option<String>> {
+        chat_template(dialect, || tokenizer?.family_template())
+    }
+}
+
+fn chat_template(
+    dialect: &Dialect,
+    of_family: impl FnOnce() -> Option<&'static str>,
+) -> Result<Option<String>> {
+    Ok(match dialect {
+        Dialect::Gguf(metadata) => metadata.text("tokenizer.chat_template")?.map(str::to_owned),
+        Dialect::HuggingFace(files) => files.chat_template.clone(),
+        Dialect::Meta(_) => of_family().map(str::to_owned),
+    })
+}
+
+impl Parts {
+    /// The tokenizer of a model in `dialect`, if it brings one.
+    fn of(dialect: &Dialect) -> Result<Option<Self>> {
+        match dialect {
+            Dialect::Gguf(metadata) => {
+                metadata.get("tokenizer.ggml.model").map(|_| gguf_reader::parts(metadata)).transpose()
+            }
+            Dialect::HuggingFace(files) => {
+                let config = files.tokenizer_config.as_ref();
+                let parts = match (&files.tokenizer_json, &files.tokenizer_model) {
+                    (Some(json), _) => json_reader::parts(json, config).map(Some),
+                    (None, Some(model)) => Self::of_model(model, config).map(Some),
+                    (None, None) => Ok(None),
+                };
+                Ok(parts?.map(|parts| parts.with_ends(files.generation_config.as_ref())))
+            }
+            Dialect::Meta(files) => {
+                files.tokenizer_model.as_ref().map(|model| Self::of_model(model, None)).transpose()
+            }
+        }
+    }
+
+    /// With the ends of generation that `generation_config.json` names: an id, or a list. What is none of the vocabulary
+    /// is no reason not to run the model.
+    fn with_ends(mut self, generation: Option<&Config>) -> Self {
+        let Some(ends) = generation.and_then(|config| config.get("eos_token_id")) else { return self };
+        let ids: Vec<&Json> = ends.as_array().map_or_else(|| vec![ends], |ids| ids.iter().collect());
+        let ids = ids.into_iter().filter_map(|id| u32::try_from(id.as_u64()?).ok());
+        self.ends.extend(ids.filter(|&id| self.vocabulary.role(id).is_some()));
+        self
+    }
+
+    /// How the vocabulary spells bytes.
+    fn spelling(&self) -> Result<Spelling> {
+        let is_byte_level = judge::splitter(self)?.iter().any(|step| step["type"] == "ByteLevel");
+        Ok(if is_byte_level { Spelling::ByteLevel } else { Spelling::Space })
+    }
+
+    /// The spelled text of each token, `None` for an id that none has.
+    fn texts(&self) -> Result<Vec<Option<String>>> {
+        let spelling = self.spelling()?;
+        let mut texts = vec![None; self.vocabulary.len()];
+        for (text, &id) in &self.pieces {
+            if let Some(place) = texts.get_mut(id as usize) {
+                *place = Some(text.clone());
+            }
+        }
+        for (id, place) in self.vocabulary.ids().zip(&mut texts) {
+            let (Some(role), Some(bytes)) = (self.vocabulary.role(id), self.vocabulary.bytes(id)) else {
+                continue;
+            };
+            let lossless = || {
+                String::from_utf8(bytes.to_vec()).map_err(|error| {
+                    Error::unsupported(format!("token {id} is not UTF-8 and no piece")).caused_by(error)
+                })
+            };
+            *place = Some(match (role, spelling) {
+                (Role::Special | Role::Added, _) => lossless()?,
+                (Role::Byte, _) => format!("<0x{:02X}>", bytes.first().copied().unwrap_or(0)),
+                (Role::Text, _) if place.is_some() => continue,
+                (Role::Text, Spelling::ByteLevel) => Spelling::byte_level(bytes),
+                (Role::Text, Spelling::Space) => lossless()?.replace(' ', SPACE.encode_utf8(&mut [0; 4])),
+            });
+        }
+        Ok(texts)
+    }
+
+    /// Whether each byte has a token, so that no text is unknown.
+    fn covers_all_bytes(&self) -> Result<bool> {
+        Ok(match self.spelling()? {
+            Spelling::ByteLevel => {
+                (0..=255).all(|byte| self.pieces.contains_key(&Spelling::byte_level(&[byte])))
+            }
+            Spelling::Space => {
+                let bytes = self.vocabulary.ids().filter(|&id| self.vocabulary.role(id) == Some(Role::Byte));
+                self.byte_fallback && bytes.count() >= 256
+            }
+        })
+    }
+
+    /// The ends of generation that follow from EOS and from the names of tokens.
+    fn known_ends(&self) -> std::collections::BTreeSet<u32> {
+        ends(&self.vocabulary, &[], self.eos)
+    }
+}
