@@ -131,6 +131,45 @@ fn the_same_dialect_stays_as_it_is() {
 }
 
 #[test]
+fn folders_of_meta_cross_to_both() {
+    for name in ["../pth/meta", "../pth/spinquant", "../pth/qlora"] {
+        let (checkpoint, blueprint) = read(name);
+        let gguf = to_gguf(&checkpoint, &blueprint).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let folder =
+            to_hugging_face(&checkpoint, &blueprint).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(gguf.blueprint.ropes[0].pairing, Pairing::Interleaved);
+        assert_eq!(folder.blueprint.ropes[0].pairing, Pairing::HalfSplit);
+        for target in [gguf, folder] {
+            let there = crossed(&checkpoint, &blueprint, &target);
+            assert_eq!(Blueprint::read(&there).expect(name), target.blueprint);
+        }
+    }
+}
+
+/// The factor of Llama 3.2 comes back as the setting that it was, from a tensor of divisors in f32.
+#[test]
+fn llama_3_scaling_crosses_as_a_tensor_and_returns_as_a_setting() {
+    let (checkpoint, blueprint) = read("../lora/base");
+    let Dialect::HuggingFace(files) = checkpoint.dialect else { panic!("no folder") };
+    let scaling = r#"{"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192}"#;
+    let config =
+        files.config.expect("config.json").with("rope_scaling", serde_json::from_str(scaling).expect("JSON"));
+    let config = config.with("rope_parameters", serde_json::Value::Null).with("rope_theta", 5e5.into());
+    let dialect =
+        Dialect::HuggingFace(Box::new(HuggingFace { config: Some(config), ..HuggingFace::default() }));
+    let scaled = Checkpoint { dialect, ..checkpoint };
+    let read = Blueprint::read(&scaled).expect("Llama 3.2");
+    assert_ne!(read, blueprint);
+    let target = to_gguf(&scaled, &read).expect("GGUF's words");
+    let [(Slot::RopeFactors, divisors)] = &target.vectors[..] else { panic!("{:?}", target.vectors) };
+    assert_eq!((divisors.first(), divisors.last()), (Some(&1.0), Some(&32.0)));
+    let there = crossed(&scaled, &read, &target);
+    let back = to_hugging_face(&there, &target.blueprint).expect("the words of before");
+    assert_eq!(back.blueprint, read, "not off by the rounding of a divisor");
+}
+
+#[test]
 fn pairs_turn_as_the_dialect_has_them() {
     let (checkpoint, blueprint) = read("mistral");
     let target = to_gguf(&checkpoint, &blueprint).expect("Llama's words");
@@ -278,9 +317,9 @@ fn tokenizers_that_a_dialect_cannot_say_are_refused() {
     };
     let error = refused(r"\\p{N}{1,3}", r"\\p{N}{1,4}");
     assert!(error.contains("no name for this way to cut words") && error.contains(r"\p{N}{1,4}"), "{error}");
-    let error = refused(r#""ignore_merges": true"#, r#""ignore_merges": false"#);
+    let error = refused(r#""ignore_merges":true"#, r#""ignore_merges":false"#);
     assert!(error.contains("no name for this way to cut words"), "{error}");
-    let error = refused(r#""normalizer": null"#, r#""normalizer": {"type": "Lowercase"}"#);
+    let error = refused(r#""normalizer":null"#, r#""normalizer":{"type": "Lowercase"}"#);
     assert!(error.contains("rewrites text"), "{error}");
     let dialect = folder(&[("tokenizer.json", json.clone().into_bytes())]);
     let error = text::to_gguf(&dialect, 1000).expect_err("fewer rows than tokens");
@@ -295,6 +334,23 @@ fn tokenizers_that_a_dialect_cannot_say_are_refused() {
     assert!(error.to_string().contains("tokens 300 and 50256"), "{error}");
 }
 
+/// SentencePiece's file stands in for a `tokenizer.json` with a step that GGUF has no words for.
+#[test]
+fn the_other_file_is_taken_where_it_crosses() {
+    let model = std::fs::read(data::fixture("tokenizers/llama2.model")).expect("a model");
+    let Dialect::HuggingFace(files) = in_hugging_face(&folder(&[("tokenizer.model", model.clone())])) else {
+        panic!("no folder");
+    };
+    let json = String::from_utf8(files.tokenizer_json.expect("tokenizer.json").to_vec()).expect("UTF-8");
+    let metaspace =
+        r#""pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"first","split":false}"#;
+    let json = json.replacen(r#""pre_tokenizer":null"#, metaspace, 1).into_bytes();
+    assert!(text::to_gguf(&folder(&[("tokenizer.json", json.clone())]), 4096).is_err());
+    let both = folder(&[("tokenizer.json", json), ("tokenizer.model", model)]);
+    let words = text::to_gguf(&both, 4096).expect("SentencePiece's words");
+    assert!(words.notes.len() == 1 && words.notes[0].contains("tokenizer.model"), "{:?}", words.notes);
+}
+
 /// What GGUF leaves out by custom is said.
 #[test]
 fn what_is_left_out_is_noted() {
@@ -302,7 +358,7 @@ fn what_is_left_out_is_noted() {
         panic!("no folder");
     };
     let json = String::from_utf8(files.tokenizer_json.expect("tokenizer.json").to_vec()).expect("UTF-8");
-    let json = json.replacen(r#""normalizer": null"#, r#""normalizer": {"type": "NFC"}"#, 1);
+    let json = json.replacen(r#""normalizer":null"#, r#""normalizer":{"type": "NFC"}"#, 1);
     let words =
         text::to_gguf(&folder(&[("tokenizer.json", json.into_bytes())]), 152_064).expect("Qwen's words");
     assert!(words.notes.len() == 1 && words.notes[0].contains("NFC"), "{:?}", words.notes);

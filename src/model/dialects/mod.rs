@@ -12,7 +12,7 @@ mod rope;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::format::{Checkpoint, Config, Dialect, HuggingFace, Metadata};
+use crate::format::{Checkpoint, Config, Dialect, HuggingFace, Metadata, Value};
 use crate::text;
 
 use super::arch::{in_hugging_face, is_in_gguf};
@@ -44,6 +44,8 @@ pub enum Beside {
     HuggingFace(Vec<(&'static str, Vec<u8>)>),
 }
 
+/// The token that fills up batches elsewhere.
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
 /// Keys about the parts of a file that is cut, which the new one is not.
 const SPLIT_KEYS: &str = "split.";
 /// Keys about the form of the weights.
@@ -67,8 +69,16 @@ pub fn to_gguf(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Result<Target>
     })?;
     let words = text::to_gguf(&checkpoint.dialect, blueprint.vocab)
         .map_err(|error| error.in_file(&checkpoint.path))?;
+    let mut notes = words.notes;
     words.entries.into_iter().try_for_each(|(key, value)| metadata.insert(key, value))?;
-    Ok(Target { blueprint, vectors, beside: Beside::Gguf(metadata), notes: words.notes })
+    if let Dialect::HuggingFace(folder) = &checkpoint.dialect {
+        notes.extend(sampling(folder));
+        let padding = folder.config.as_ref().and_then(|config| config.get("pad_token_id")?.as_u64());
+        if let Some(id) = padding.filter(|&id| id < blueprint.vocab.into()) {
+            metadata.insert(PADDING.to_owned(), Value::Unsigned(id))?;
+        }
+    }
+    Ok(Target { blueprint, vectors, beside: Beside::Gguf(metadata), notes })
 }
 
 /// `checkpoint`, which `blueprint` was read from, as a Hugging Face folder.
@@ -94,8 +104,13 @@ pub fn to_hugging_face(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Result
             judge(checkpoint, blueprint, &biases, dialect, Naming::HuggingFace(stems), &Vectors::new())?;
         Ok((read, config))
     })?;
-    let ids = [("bos_token_id", json!(words.bos)), ("eos_token_id", json!(words.eos))];
-    let config = ids.into_iter().fold(config, |config, (key, id)| config.with(key, id));
+    let padding = match &checkpoint.dialect {
+        Dialect::Gguf(metadata) => metadata.u32(PADDING)?,
+        Dialect::HuggingFace(_) | Dialect::Meta(_) => None,
+    };
+    // Where nothing is said, some readers have a token of their own.
+    let ids = [("bos_token_id", words.bos), ("eos_token_id", words.eos), ("pad_token_id", padding)];
+    let config = ids.into_iter().fold(config, |config, (key, id)| config.with(key, json!(id)));
     let mut files = vec![("config.json", config.to_json())];
     files.extend(words.files);
     Ok(Target { blueprint, vectors: Vec::new(), beside: Beside::HuggingFace(files), notes: words.notes })
@@ -114,6 +129,14 @@ fn first<T>(
         }
     }
     Err(refusal.unwrap_or_else(|| Error::internal("no architecture was tried")))
+}
+
+/// What GGUF leaves out of `generation_config.json`.
+fn sampling(folder: &HuggingFace) -> Option<String> {
+    const KEYS: &[&str] = &["temperature", "top_k", "top_p", "min_p", "repetition_penalty"];
+    let config = folder.generation_config.as_ref()?;
+    let said: Vec<&str> = KEYS.iter().copied().filter(|key| config.get(key).is_some()).collect();
+    (!said.is_empty()).then(|| format!("{} of generation_config.json are left out", said.join(", ")))
 }
 
 fn keep_gguf(checkpoint: &Checkpoint, metadata: &Metadata, blueprint: &Blueprint) -> Result<Target> {

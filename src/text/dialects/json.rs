@@ -48,7 +48,7 @@ pub(super) fn describe(parts: &Parts, texts: &[Option<String>]) -> Result<Vec<u8
             "merges": parts.merges,
         },
     });
-    Ok(format!("{file:#}\n").into_bytes())
+    Ok(format!("{file}\n").into_bytes())
 }
 
 /// BOS before a text, where the model expects it.

@@ -10,7 +10,7 @@ mod judge;
 
 use serde_json::Value as Json;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::{Config, Dialect, Metadata, Value};
 
 use super::tokenizer::{Parts, Tokenizer, ends, family_template};
@@ -48,14 +48,33 @@ pub struct FolderWords {
 /// [`crate::Kind::Unsupported`] for a tokenizer that GGUF has no words for, and those of [`Tokenizer::of`].
 pub fn to_gguf(dialect: &Dialect, rows: u32) -> Result<GgufWords> {
     let Some(parts) = Parts::of(dialect)? else { return Ok(GgufWords::default()) };
+    let (mut words, parts) = match (gguf_words(parts, rows), dialect) {
+        (Err(error), Dialect::HuggingFace(files)) if error.kind() == Kind::Unsupported => {
+            // SentencePiece's own file says in its way what a tokenizer.json beside it may say in another.
+            let (Some(_), Some(model)) = (&files.tokenizer_json, &files.tokenizer_model) else {
+                return Err(error);
+            };
+            let parts = Parts::of_model(model, files.tokenizer_config.as_ref())?;
+            let (mut words, parts) =
+                gguf_words(parts.with_ends(files.generation_config.as_ref()), rows).map_err(|_| error)?;
+            words.notes.push("the tokenizer is that of tokenizer.model, not of tokenizer.json".to_owned());
+            (words, parts)
+        }
+        (words, _) => words?,
+    };
+    let template = chat_template(dialect, || family_template(&parts.vocabulary))?;
+    words.entries.extend(template.map(|text| ("tokenizer.chat_template".to_owned(), Value::Text(text))));
+    Ok(words)
+}
+
+fn gguf_words(parts: Parts, rows: u32) -> Result<(GgufWords, Parts)> {
     let parts = parts.sound()?;
-    let mut entries = gguf::describe(&parts, rows as usize)?;
+    let entries = gguf::describe(&parts, rows as usize)?;
     let mut metadata = Metadata::default();
     entries.iter().try_for_each(|(key, value)| metadata.insert(key.clone(), value.clone()))?;
-    judge("GGUF", &parts, &gguf_reader::parts(&metadata)?.sound()?)?;
-    let template = chat_template(dialect, || family_template(&parts.vocabulary))?;
-    entries.extend(template.map(|template| ("tokenizer.chat_template".to_owned(), Value::Text(template))));
-    Ok(GgufWords { entries, notes: noted(&parts) })
+    let read = gguf_reader::parts(&metadata).and_then(Parts::sound).map_err(|error| unread("GGUF", error))?;
+    judge("GGUF", &parts, &read)?;
+    Ok((GgufWords { entries, notes: noted(&parts) }, parts))
 }
 
 /// The tokenizer and the chat template of a model in `dialect`, for a Hugging Face folder; nothing where the model brings
@@ -71,14 +90,21 @@ pub fn to_hugging_face(dialect: &Dialect) -> Result<FolderWords> {
     let settings =
         json::settings(&parts, &texts, chat_template(dialect, || family_template(&parts.vocabulary))?);
     let generation = json::generation(&parts);
-    let read = json_reader::parts(&tokenizer, Some(&settings))?;
-    judge("tokenizer.json", &parts, &read.with_ends(Some(&generation)).sound()?)?;
+    let read = json_reader::parts(&tokenizer, Some(&settings))
+        .and_then(|parts| parts.with_ends(Some(&generation)).sound())
+        .map_err(|error| unread("tokenizer.json", error))?;
+    judge("tokenizer.json", &parts, &read)?;
     let files = vec![
         ("tokenizer.json", tokenizer),
         ("tokenizer_config.json", settings.to_json()),
         ("generation_config.json", generation.to_json()),
     ];
     Ok(FolderWords { files, bos: parts.bos, eos: parts.eos, notes: Vec::new() })
+}
+
+/// The error for what cannot be read back.
+fn unread(dialect: &str, error: Error) -> Error {
+    Error::unsupported(format!("{dialect} cannot say this tokenizer")).caused_by(error)
 }
 
 impl Tokenizer {
