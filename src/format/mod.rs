@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 pub use checkpoint::{Checkpoint, Dialect, Dtype, HuggingFace, Meta, Tensor};
 pub use config::Config;
 pub use metadata::{Array, Metadata, Value};
-pub use writer::{GgufHead, NewTensor, write_gguf};
+pub use writer::{Head, NewSection, NewTensor, Place, write_gguf};
 
 /// What a file of this room says about its container.
 struct Container {

@@ -1,9 +1,12 @@
-//! Writing GGUF version 3, in one pass: header, metadata, tensor descriptions, padding, data.
+//! What stands before the data of GGUF version 3 and of safetensors, and writing the former in one pass.
 //!
-//! Types are the ones that readers of GGUF insist on: integers of 32 bits where all of them fit, else of 64; floats
+//! Types in GGUF are the ones that its readers insist on: integers of 32 bits where all of them fit, else of 64; floats
 //! of 32 bits where that loses nothing.
 
 use std::io::{self, Write};
+
+use safetensors::Dtype;
+use serde_json::{Value as Json, json};
 
 use crate::error::{Error, Result};
 use crate::quant::Format;
@@ -11,6 +14,9 @@ use crate::quant::Format;
 use super::{Array, Metadata, Value};
 
 const ALIGNMENT: u64 = 32;
+/// Bytes of a file, so that sums do not wrap.
+const MOST: u64 = 1 << 62;
+const TOO_LARGE: &str = "the file is larger than can be addressed";
 
 /// A tensor that is to be written.
 #[derive(Clone, Debug)]
@@ -42,19 +48,43 @@ impl NewTensor {
     }
 }
 
-/// What stands before the data of a GGUF, and where each tensor's data ends.
-#[derive(Debug)]
-pub struct GgufHead {
-    bytes: Vec<u8>,
-    sizes: Vec<u64>,
+/// A tensor of safetensors that is to be written.
+#[derive(Clone, Debug)]
+pub struct NewSection {
+    /// Its name in the file.
+    pub name: String,
+    /// What its elements are.
+    pub dtype: Dtype,
+    /// Row-major.
+    pub dims: Vec<u64>,
 }
 
-impl GgufHead {
-    /// Header, metadata, descriptions and padding.
+/// What stands before the data of a file, and where the data of each tensor belongs.
+#[derive(Debug)]
+pub struct Head {
+    /// Everything before the data.
+    pub bytes: Vec<u8>,
+    /// By tensor.
+    pub places: Vec<Place>,
+}
+
+/// Where the data of a tensor belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The byte of the file where it begins.
+    pub start: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// Zeros behind it.
+    pub padding: u64,
+}
+
+impl Head {
+    /// GGUF: header, metadata, descriptions and padding.
     ///
     /// # Errors
     /// [`crate::Kind::InvalidArgument`] for a tensor that GGUF cannot hold.
-    pub fn new(metadata: &Metadata, tensors: &[NewTensor]) -> Result<Self> {
+    pub fn gguf(metadata: &Metadata, tensors: &[NewTensor]) -> Result<Self> {
         let mut head = Vec::new();
         head.extend(b"GGUF");
         head.extend(3u32.to_le_bytes());
@@ -64,7 +94,7 @@ impl GgufHead {
             text(&mut head, key);
             entry(&mut head, value);
         }
-        let (mut offset, mut sizes) = (0u64, Vec::with_capacity(tensors.len()));
+        let (mut offset, mut places) = (0u64, Vec::with_capacity(tensors.len()));
         for tensor in tensors {
             let refuse = |what: &str| Error::invalid(what).at(format!("tensor {}", tensor.name));
             let id = tensor.format.gguf_id().ok_or_else(|| refuse("GGUF has no number for this format"))?;
@@ -73,38 +103,51 @@ impl GgufHead {
             tensor.dims.iter().rev().for_each(|dim| head.extend(dim.to_le_bytes()));
             head.extend(id.to_le_bytes());
             head.extend(offset.to_le_bytes());
-            sizes.push(tensor.bytes()?);
-            let end = offset.checked_add(tensor.bytes()?);
-            let end = end.and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
-            offset = end.ok_or_else(|| refuse("the file is larger than can be addressed"))?;
+            let bytes = tensor.bytes()?;
+            let end = offset.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
+            let end = end.filter(|end| *end < MOST).ok_or_else(|| refuse(TOO_LARGE))?;
+            places.push(Place { start: offset, bytes, padding: end - offset - bytes });
+            offset = end;
         }
         head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
-        Ok(Self { bytes: head, sizes })
+        Ok(Self::with(head, places))
     }
 
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// safetensors: the length of the header, and it. `metadata` is about the whole file. Tensors stand in the order given.
+    ///
+    /// # Errors
+    /// [`crate::Kind::InvalidArgument`] for a tensor whose size cannot be addressed.
+    pub fn safetensors(metadata: &[(&str, String)], tensors: &[NewSection]) -> Result<Self> {
+        let texts = metadata.iter().map(|(key, text)| ((*key).to_owned(), text.as_str().into())).collect();
+        let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), Json::Object(texts))]);
+        let (mut offset, mut places) = (0u64, Vec::with_capacity(tensors.len()));
+        for NewSection { name, dtype, dims } in tensors {
+            let bytes = dims.iter().try_fold(dtype.bitsize() as u64, |bits, &dim| bits.checked_mul(dim));
+            let bytes = bytes.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8);
+            let end = bytes.and_then(|bytes| offset.checked_add(bytes)).filter(|end| *end < MOST);
+            let end = end.ok_or_else(|| Error::invalid(TOO_LARGE).at(format!("tensor {name}")))?;
+            let about = json!({"dtype": dtype.to_string(), "shape": dims, "data_offsets": [offset, end]});
+            header.insert(name.clone(), about);
+            places.push(Place { start: offset, bytes: end - offset, padding: 0 });
+            offset = end;
+        }
+        let mut header = Json::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let length = (header.len() as u64).to_le_bytes();
+        Ok(Self::with([&length[..], &header].concat(), places))
     }
 
-    /// Zeros behind the data of the tensor at `index`.
-    pub fn padding(&self, index: usize) -> usize {
-        (self.sizes[index].next_multiple_of(ALIGNMENT) - self.sizes[index]) as usize
-    }
-
-    /// Where each tensor's data and padding end in the file.
-    pub fn ends(&self) -> impl Iterator<Item = u64> {
-        self.sizes.iter().scan(self.bytes.len() as u64, |end, size| {
-            *end += size.next_multiple_of(ALIGNMENT);
-            Some(*end)
-        })
+    /// Places behind the head.
+    fn with(bytes: Vec<u8>, mut places: Vec<Place>) -> Self {
+        places.iter_mut().for_each(|place| place.start += bytes.len() as u64);
+        Self { bytes, places }
     }
 }
 
 /// Writes a file; `data` writes the bytes of a tensor, for each in order.
 ///
 /// # Errors
-/// As [`GgufHead::new`], [`crate::Kind::Io`], what `data` returns, and [`crate::Kind::Internal`] where it writes another
+/// As [`Head::gguf`], [`crate::Kind::Io`], what `data` returns, and [`crate::Kind::Internal`] where it writes another
 /// number of bytes than the tensor has.
 pub fn write_gguf(
     out: &mut dyn Write,
@@ -112,17 +155,16 @@ pub fn write_gguf(
     tensors: &[NewTensor],
     mut data: impl FnMut(&NewTensor, &mut dyn Write) -> Result<()>,
 ) -> Result<()> {
-    let head = GgufHead::new(metadata, tensors)?;
-    out.write_all(head.bytes())?;
-    for (index, tensor) in tensors.iter().enumerate() {
-        let bytes = tensor.bytes()?;
+    let head = Head::gguf(metadata, tensors)?;
+    out.write_all(&head.bytes)?;
+    for (tensor, &Place { bytes, padding, .. }) in tensors.iter().zip(&head.places) {
         let mut counted = Counted { out, written: 0 };
         data(tensor, &mut counted)?;
         if counted.written != bytes {
             let what = format!("{} bytes were written of {bytes}", counted.written);
             return Err(Error::internal(what).at(format!("tensor {}", tensor.name)));
         }
-        out.write_all(&[0; ALIGNMENT as usize][..head.padding(index)])?;
+        out.write_all(&[0; ALIGNMENT as usize][..padding as usize])?;
     }
     Ok(())
 }
@@ -269,6 +311,25 @@ mod tests {
             (read.tensors["a"].dims.as_slice(), &*read.tensors["a"].bytes),
             (&[3, 32][..], &[b'a'; 54][..])
         );
+    }
+
+    #[test]
+    fn safetensors_are_read_again() {
+        let sections = [
+            NewSection { name: "a".to_owned(), dtype: Dtype::I32, dims: vec![2, 3] },
+            NewSection { name: "b".to_owned(), dtype: Dtype::F16, dims: vec![5] },
+        ];
+        let head = Head::safetensors(&[("format", "pt".to_owned())], &sections).unwrap();
+        let places: Vec<_> = head.places.iter().map(|place| (place.start, place.bytes)).collect();
+        let data = head.bytes.len() as u64;
+        assert!(data.is_multiple_of(8) && places == [(data, 24), (data + 24, 10)]);
+        let file = [&head.bytes[..], &[1; 24], &[2; 10]].concat();
+        let read = Checkpoint::from_bytes("test.safetensors", file.into()).unwrap();
+        let b = read.tensor("b").unwrap();
+        assert_eq!((b.dims.as_slice(), b.format().unwrap(), &*b.bytes), (&[5][..], Format::F16, &[2; 10][..]));
+        assert_eq!(*read.tensors["a"].bytes, [1; 24]);
+        let vast = NewSection { name: "c".to_owned(), dtype: Dtype::F16, dims: vec![1 << 40, 1 << 40] };
+        assert!(Head::safetensors(&[], &[vast]).unwrap_err().to_string().contains("tensor c"));
     }
 
     #[test]

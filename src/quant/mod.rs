@@ -33,7 +33,7 @@ mod words;
 
 pub use fp4::TABLE as FP4_TABLE;
 pub use matrix::{Matrix, Rows};
-pub use nf4::TABLE as NF4_TABLE;
+pub use nf4::{TABLE as NF4_TABLE, encode_runs as encode_nf4_runs};
 
 /// Elements that `decode32` of a shader decodes at once; rows in GPU order are padded to a multiple of it.
 pub const UNIT: usize = 32;

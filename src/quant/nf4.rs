@@ -1,7 +1,9 @@
 //! `nf4`: 32 elements, `s: f32`, 16 bytes of nibbles as in `i4`; w = T[q]·s with the quantiles of a normal distribution
 //! (Dettmers et al. 2023, QLoRA, arXiv 2305.14314, appendix E). What such checkpoints become while loading.
 
+use super::fit::{error_weights, inverse, level_scale};
 use super::table;
+use super::words::set_nibbles;
 use super::{GpuOrder, Layout};
 
 pub(super) struct NF4;
@@ -63,3 +65,28 @@ pub const TABLE: [f32; 16] = [
     0.722_956_84,
     1.0,
 ];
+
+/// Encodes `values`, whole runs of `run` elements with one scale each, of which the squared errors are the least;
+/// `importance` is as long, or empty. Each block of a run gets its scale.
+///
+/// # Panics
+/// Where lengths do not fit each other, or `run` is no whole number of blocks up to 256 elements.
+pub fn encode_runs(values: &[f32], importance: &[f32], run: usize, bytes: &mut [u8]) {
+    let run_bytes = run / NF4.block_len() * NF4.block_bytes();
+    for (index, (values, bytes)) in values.chunks_exact(run).zip(bytes.chunks_exact_mut(run_bytes)).enumerate() {
+        let importance = importance.get(index * run..(index + 1) * run).unwrap_or_default();
+        let weights = error_weights(values, importance);
+        let level = |v: f32| TABLE[usize::from(nearest(v))];
+        let s = level_scale(values, &weights[..run], [-1.0, 1.0], level);
+        let inverse = inverse(s);
+        for (values, bytes) in values.chunks_exact(32).zip(bytes.chunks_exact_mut(NF4.block_bytes())) {
+            bytes[..4].copy_from_slice(&s.to_le_bytes());
+            set_nibbles(values, |v| nearest(v * inverse), &mut bytes[4..]);
+        }
+    }
+}
+
+/// The code of the value nearest to `v`.
+fn nearest(v: f32) -> u8 {
+    TABLE.windows(2).take_while(|pair| v > 0.5 * (pair[0] + pair[1])).count() as u8
+}

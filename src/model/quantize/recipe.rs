@@ -1,31 +1,35 @@
-//! Which tensor gets which format.
+//! Which tensor is stored how.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crate::format::{Checkpoint, Dtype, NewTensor, Tensor};
-use crate::model::{Naming, Slot};
+use crate::format::Checkpoint;
 use crate::quant::Format;
 
-/// A format for all weight matrices, and others for some.
+use super::coding::Coding;
+use super::item::{Item, Role};
+
+/// A coding for all weight matrices, and others for some.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    format: Format,
+    coding: Coding,
     /// The first pattern that fits a name counts.
-    rules: Vec<(String, Format)>,
+    rules: Vec<(String, Coding)>,
     /// Formats by name, before everything else.
     like: BTreeMap<String, Format>,
+    /// The rank of corrections beside the matrices of layers.
+    rank: Option<usize>,
 }
 
 impl Recipe {
-    /// Every matrix in `format`, the embedding in one of at least 6 bits.
-    pub fn all(format: Format) -> Self {
-        Self { format, rules: Vec::new(), like: BTreeMap::new() }
+    /// Every matrix in `coding`; embedding and head in one of at least 6 bits, or in floats where their method leaves them.
+    pub fn all(coding: impl Into<Coding>) -> Self {
+        Self { coding: coding.into(), rules: Vec::new(), like: BTreeMap::new(), rank: None }
     }
 
-    /// With the rules of `text` first: `PATTERN=FORMAT`, separated by commas or lines; `*` in a pattern stands for any
-    /// letters, and `#` begins a comment.
+    /// With the rules of `text` first: `PATTERN=CODING`, separated by commas or lines; `*` in a pattern stands for any
+    /// letters, and `#` begins a comment. Patterns are for names in the new file.
     ///
     /// # Errors
     /// [`crate::Kind::InvalidArgument`] naming the rule.
@@ -34,12 +38,12 @@ impl Recipe {
         for rule in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|rule| !rule.is_empty()) {
             let parsed = rule
                 .split_once('=')
-                .and_then(|(pattern, format)| Some((pattern.trim(), Format::named_in_gguf(format.trim())?)));
-            let Some((pattern, format)) = parsed else {
+                .and_then(|(pattern, coding)| Some((pattern.trim(), Coding::named(coding.trim())?)));
+            let Some((pattern, coding)) = parsed else {
                 return Err(Error::invalid(format!("{rule:?} is no rule"))
                     .hint("PATTERN=FORMAT would work, such as *attn_v*=q8_0"));
             };
-            self.rules.push((pattern.to_owned(), format));
+            self.rules.push((pattern.to_owned(), coding));
         }
         Ok(self)
     }
@@ -55,64 +59,55 @@ impl Recipe {
         Ok(self)
     }
 
-    /// The tensors of the new file.
-    pub(super) fn apply(&self, checkpoint: &Checkpoint) -> Result<Vec<NewTensor>> {
-        let names = || checkpoint.tensors.keys();
-        if let Some((pattern, _)) =
-            self.rules.iter().find(|(pattern, _)| !names().any(|name| fits(pattern, name)))
-        {
-            return Err(Error::invalid(format!("the pattern {pattern:?} fits no tensor")));
-        }
-        let tensors = checkpoint.tensors.values();
-        tensors
-            .map(|tensor| {
-                let format = self.format_of(tensor)?;
-                Ok(NewTensor { name: tensor.name.clone(), dims: tensor.dims.clone(), format })
-            })
-            .collect()
+    /// With a correction of this rank beside each matrix of the layers.
+    pub fn with_rank(mut self, rank: usize) -> Self {
+        self.rank = Some(rank);
+        self
     }
 
-    fn format_of(&self, tensor: &Tensor) -> Result<Format> {
-        let old = tensor.format()?;
-        if let Some(format) = self.like.get(&tensor.name) {
-            return Ok(*format);
+    /// Gives each of `items` its coding and rank.
+    pub(super) fn apply(&self, items: &mut [Item]) -> Result<()> {
+        let unused = |(pattern, _): &&(String, Coding)| !items.iter().any(|item| fits(pattern, &item.name));
+        if let Some((pattern, _)) = self.rules.iter().find(unused) {
+            return Err(Error::invalid(format!("the pattern {pattern:?} fits no tensor")));
         }
-        if !is_weight(tensor) {
-            return Ok(old);
+        for item in items {
+            item.coding = self.coding_of(item);
+            let has_room = item.role == Role::Matrix && !item.coding.is_float();
+            item.rank = self.rank.filter(|_| has_room).map(|rank| rank.min(item.rows.shape().into_iter().min().unwrap_or(0)));
         }
-        let rule = self.rules.iter().find(|(pattern, _)| fits(pattern, &tensor.name));
-        let format = match rule {
-            Some((_, format)) => *format,
-            None if is_vocabulary(&tensor.name) => self.format.for_vocabulary(tensor.dims[1]),
-            None => self.format,
+        Ok(())
+    }
+
+    fn coding_of(&self, item: &Item) -> Coding {
+        if let Some(format) = self.like.get(&item.name) {
+            return Coding::Blocks(*format);
+        }
+        let cols = item.rows.shape()[1] as u64;
+        let rule = self.rules.iter().find(|(pattern, _)| fits(pattern, &item.name));
+        let coding = match (item.role, rule, self.coding) {
+            (Role::Table, ..) => return item.coding,
+            (_, Some((_, coding)), _) => *coding,
+            (Role::Matrix, None, coding) => coding,
+            (Role::Vocabulary, None, Coding::Blocks(format)) => Coding::Blocks(format.for_vocabulary(cols)),
+            // The libraries of these codings leave embedding and head as they are.
+            (Role::Vocabulary, None, _) if item.coding.is_16_bit() => item.coding,
+            (Role::Vocabulary, None, _) => Coding::Blocks(Format::F16),
         };
-        Ok(format.for_columns(tensor.dims[1]))
+        coding.for_columns(cols)
     }
 }
 
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.format)?;
-        self.rules.iter().try_for_each(|(pattern, format)| write!(f, ", {pattern}={format}"))?;
+        write!(f, "{}", self.coding)?;
+        self.rules.iter().try_for_each(|(pattern, coding)| write!(f, ", {pattern}={coding}"))?;
+        self.rank.iter().try_for_each(|rank| write!(f, ", corrections of rank {rank}"))?;
         match self.like.len() {
             0 => Ok(()),
             count => write!(f, ", {count} tensors as in another file"),
         }
     }
-}
-
-/// Whether a tensor is a matrix of products, or the embedding.
-fn is_weight(tensor: &Tensor) -> bool {
-    let is_float_or_codes = matches!(tensor.dtype, Dtype::Format(_));
-    let is_matrix = tensor.dims.len() == 2 && tensor.dims[0] > 1 && tensor.name.ends_with(".weight");
-    let is_table =
-        ["norm", "position_embd", "token_types", "rope_"].iter().any(|part| tensor.name.contains(part));
-    is_float_or_codes && is_matrix && !is_table
-}
-
-/// Whether a tensor has a row for each token.
-fn is_vocabulary(name: &str) -> bool {
-    [Slot::Embedding, Slot::Head].iter().any(|&slot| Naming::Gguf.weight(slot) == name)
 }
 
 /// Whether `name` is as `pattern` says; each `*` there stands for any letters.

@@ -5,7 +5,7 @@
 //! of each window. exp of the mean negative log-probability.
 
 use pocketlm::text::Special;
-use pocketlm::{Error, LoadOptions};
+use pocketlm::{Error, LoadOptions, Model};
 use serde_json::json;
 
 use super::score::{OUTPUTS, log_sum_exp};
@@ -47,20 +47,47 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let options = LoadOptions { context: Some(window), outputs: OUTPUTS, ..options };
     let model = load::load(&args.model, &args.device, &options)?;
+    let Measured { perplexity, tokens, chunks, scored } =
+        measure(&model, &text, window as usize, usize::MAX, |line| output::note(&line))?;
+    if args.json.json {
+        let report = json!({
+            "perplexity": perplexity, "tokens": tokens, "chunks": chunks, "window": window, "scored": scored,
+        });
+        return output::json(&report);
+    }
+    output::line(&format!(
+        "perplexity {perplexity:.4} ({chunks} windows of {window} tokens, {scored} predictions scored)"
+    ))
+}
+
+/// What a text says of a model.
+pub(super) struct Measured {
+    pub(super) perplexity: f64,
+    tokens: usize,
+    chunks: usize,
+    scored: u32,
+}
+
+/// Scores the second half of each of the first `most` windows of `text`; `hear` is told after each.
+pub(super) fn measure(
+    model: &Model,
+    text: &str,
+    window: usize,
+    most: usize,
+    hear: impl Fn(String),
+) -> pocketlm::Result<Measured> {
     let tokenizer = model.tokenizer()?;
     let first = tokenizer.bos().filter(|_| tokenizer.add_bos());
     let mut tokens: Vec<u32> = first.into_iter().collect();
-    tokens.extend(tokenizer.encode(&text, Special::Plain)?);
-
-    let window = window as usize;
-    let chunks = tokens.len() / window;
+    tokens.extend(tokenizer.encode(text, Special::Plain)?);
+    let chunks = (tokens.len() / window).min(most);
     if chunks == 0 {
         let what = format!("the text has {} tokens and a window {window}", tokens.len());
-        return Err(Error::invalid(what).hint("take a longer text, or a smaller -c").into());
+        return Err(Error::invalid(what).hint("take a longer text, or a smaller -c"));
     }
     let work = Work::begin();
     let (mut surprise, mut scored) = (0.0, 0u32);
-    for (chunk, tokens) in tokens.chunks_exact(window).enumerate() {
+    for (chunk, tokens) in tokens.chunks_exact(window).take(chunks).enumerate() {
         let mut tokens = tokens.to_vec();
         if let Some(first) = first {
             tokens[0] = first;
@@ -74,16 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Ok(())
         })?;
         let so_far = (surprise / f64::from(scored)).exp();
-        output::note(&format!("{} of {chunks} windows: {so_far:.4}", chunk + 1));
+        hear(format!("{} of {chunks} windows: {so_far:.4}", chunk + 1));
     }
-    let perplexity = (surprise / f64::from(scored)).exp();
-    if args.json.json {
-        let report = json!({
-            "perplexity": perplexity, "tokens": tokens.len(), "chunks": chunks, "window": window, "scored": scored,
-        });
-        return output::json(&report);
-    }
-    output::line(&format!(
-        "perplexity {perplexity:.4} ({chunks} windows of {window} tokens, {scored} predictions scored)"
-    ))
+    Ok(Measured { perplexity: (surprise / f64::from(scored)).exp(), tokens: tokens.len(), chunks, scored })
 }
