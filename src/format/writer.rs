@@ -326,7 +326,10 @@ mod tests {
         let file = [&head.bytes[..], &[1; 24], &[2; 10]].concat();
         let read = Checkpoint::from_bytes("test.safetensors", file.into()).unwrap();
         let b = read.tensor("b").unwrap();
-        assert_eq!((b.dims.as_slice(), b.format().unwrap(), &*b.bytes), (&[5][..], Format::F16, &[2; 10][..]));
+        assert_eq!(
+            (b.dims.as_slice(), b.format().unwrap(), &*b.bytes),
+            (&[5][..], Format::F16, &[2; 10][..])
+        );
         assert_eq!(*read.tensors["a"].bytes, [1; 24]);
         let vast = NewSection { name: "c".to_owned(), dtype: Dtype::F16, dims: vec![1 << 40, 1 << 40] };
         assert!(Head::safetensors(&[], &[vast]).unwrap_err().to_string().contains("tensor c"));

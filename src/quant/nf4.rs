@@ -86,7 +86,16 @@ pub fn encode_runs(values: &[f32], importance: &[f32], run: usize, bytes: &mut [
     }
 }
 
-/// The code of the value nearest to `v`.
+/// The code of the value nearest to `v`: how many of the middles between two values are below.
 fn nearest(v: f32) -> u8 {
-    TABLE.windows(2).take_while(|pair| v > 0.5 * (pair[0] + pair[1])).count() as u8
+    const MIDDLES: [f32; 15] = {
+        let mut middles = [0.0; 15];
+        let mut code = 0;
+        while code < 15 {
+            middles[code] = 0.5 * (TABLE[code] + TABLE[code + 1]);
+            code += 1;
+        }
+        middles
+    };
+    MIDDLES.iter().map(|&middle| u8::from(v > middle)).sum()
 }

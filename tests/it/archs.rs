@@ -1,6 +1,7 @@
 //! Tiny checkpoints of each architecture against logits that are not ours (`tools/fixtures/archs.py`), in both dialects, and
 //! the same with one mechanism broken, which must be seen.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,16 +94,20 @@ fn distance(got: &[f32], expected: &[f32]) -> (f32, usize) {
     apart.fold((0.0, 0), |worst, here| if here.0 > worst.0 { here } else { worst })
 }
 
-/// Prompts in slices of 16 rows and of one, which are two plans, and a greedy answer.
-fn judge(engine: &Engine, name: &str, is_exact: bool) -> Result<(), String> {
+fn load(engine: &Engine, path: &Path, context: u32) -> pocketlm::Result<Model> {
+    let options = LoadOptions { context: Some(context), outputs: 16, prefill: 16, ..LoadOptions::default() };
+    engine.load(path, &options, |_| Ok(()))
+}
+
+/// The same weights in another file of `path`: whether they still have the logits of the fixture.
+pub(crate) fn judge_copy(name: &str, path: &Path) -> Result<(), String> {
+    let engine = Engine::new(EngineOptions { device: Device::Cpu, exact: true, ..EngineOptions::default() });
+    let context = expected(name).0.tokens.len() as u32;
+    judge_logits(&load(&engine, path, context).map_err(|error| format!("{name}: {error}"))?, name, true)
+}
+
+fn judge_logits(model: &Model, name: &str, is_exact: bool) -> Result<(), String> {
     let (expected, logits) = expected(name);
-    let load = |context| {
-        let options =
-            LoadOptions { context: Some(context), outputs: 16, prefill: 16, ..LoadOptions::default() };
-        let path = fixture(&format!("archs/{name}"));
-        engine.load(path, &options, |_| Ok(())).map_err(|error| format!("{name}: {error}"))
-    };
-    let mut model: Model = load(expected.tokens.len() as u32)?;
     let mut got = Vec::new();
     let keep = |_, row: &[f32]| {
         got.extend_from_slice(row);
@@ -110,13 +115,23 @@ fn judge(engine: &Engine, name: &str, is_exact: bool) -> Result<(), String> {
     };
     model.logits(&expected.tokens, 0, keep).map_err(|error| format!("{name}: {error}"))?;
     let (tolerance, (worst, at)) = (tolerance(name, is_exact), distance(&got, &logits));
-    if worst > tolerance {
-        return Err(format!(
+    match worst > tolerance {
+        false => Ok(()),
+        true => Err(format!(
             "{name}: off by {worst:e} at token {} of row {}, where {tolerance:e} is allowed",
             at % VOCAB,
             at / VOCAB
-        ));
+        )),
     }
+}
+
+/// Prompts in slices of 16 rows and of one, which are two plans, and a greedy answer.
+fn judge(engine: &Engine, name: &str, is_exact: bool) -> Result<(), String> {
+    let (expected, _) = expected(name);
+    let path = fixture(&format!("archs/{name}"));
+    let load = |context| load(engine, &path, context).map_err(|error| format!("{name}: {error}"));
+    let mut model: Model = load(expected.tokens.len() as u32)?;
+    judge_logits(&model, name, is_exact)?;
     // The reference changes frequencies when a sequence outgrows those for short ones; here the context has chosen.
     if read(name).1.ropes.iter().any(|rope| rope.long.is_some()) {
         model = load(32)?;

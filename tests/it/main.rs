@@ -27,6 +27,7 @@ mod lora;
 mod program;
 mod pth;
 mod qlr;
+mod quantize;
 mod quants;
 mod shaders;
 #[cfg(feature = "wgpu")]

@@ -100,6 +100,21 @@ fn files_are_short() {
     assert!(too_long(Path::new("a.rs"), &"\n".repeat(LINE_LIMIT + 1)).is_some());
 }
 
+/// A file that no other names is neither compiled nor tested, and nobody hears of it.
+#[test]
+fn every_file_is_compiled() {
+    let files: Vec<_> = each("src", "rs").into_iter().chain(each("tests/it", "rs")).collect();
+    report(lost(&files));
+    let planted = [
+        ("src/lib.rs", "mod a;"),
+        ("src/a/mod.rs", "list! { b, } // c"),
+        ("src/a/b.rs", ""),
+        ("src/a/c.rs", ""),
+    ];
+    let planted = planted.map(|(path, source)| (PathBuf::from(path), source.to_owned()));
+    assert_eq!(lost(&planted), ["src/a/c.rs is named by no file beside it"]);
+}
+
 #[test]
 fn unsafe_is_rare_named_and_explained() {
     report(each("src", "rs").iter().flat_map(|(path, source)| unsafety(path, source)));
@@ -248,6 +263,25 @@ fn unsafety(path: &Path, source: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// Files whose name no root of their folder has.
+fn lost(files: &[(PathBuf, String)]) -> Vec<String> {
+    const ROOTS: [&str; 3] = ["mod.rs", "main.rs", "lib.rs"];
+    let is_named = |path: &Path| {
+        let is_root = ROOTS.iter().any(|root| path.ends_with(root));
+        let named = if is_root { path.parent().unwrap_or(path) } else { path };
+        let (stem, folder) = (named.file_stem().unwrap_or_default(), named.parent().unwrap_or(named));
+        let roots: Vec<_> =
+            files.iter().filter(|(root, _)| ROOTS.iter().any(|name| *root == folder.join(name))).collect();
+        // The roots of crates are named by Cargo.
+        roots.is_empty()
+            || roots.iter().any(|(_, source)| {
+                code(source).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| stem == word)
+            })
+    };
+    let lost = files.iter().filter(|(path, _)| !is_named(path));
+    lost.map(|(path, _)| format!("{} is named by no file beside it", path.display())).collect()
 }
 
 fn too_long(path: &Path, source: &str) -> Option<String> {

@@ -247,7 +247,8 @@ mod tests {
             format.decode(&bytes, &mut back);
             (coding.split(&bytes), back)
         };
-        let half = |bytes: &[u8], at: usize| half::f16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]]).to_f32();
+        let half =
+            |bytes: &[u8], at: usize| half::f16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]]).to_f32();
         let (int4, back) = encoded(Coding::Int4);
         let (int8, fine) = encoded(Coding::Int8);
         let (nf4, normal) = encoded(Coding::Nf4);
@@ -272,7 +273,9 @@ mod tests {
                 let blocks = vec![0; rows * coding.format().row_bytes(cols).unwrap()];
                 let written = coding.constants(method, rows, cols).into_iter().chain(coding.split(&blocks));
                 let sizes: Vec<u64> = written.map(|bytes| bytes.len() as u64).collect();
-                let bits = |section: &NewSection| section.dtype.bitsize() as u64 * section.dims.iter().product::<u64>();
+                let bits = |section: &NewSection| {
+                    section.dtype.bitsize() as u64 * section.dims.iter().product::<u64>()
+                };
                 let sections = coding.sections(method, "a.weight", rows, cols);
                 let expected: Vec<u64> = sections.iter().map(|section| bits(section) / 8).collect();
                 assert_eq!(sizes, expected, "{coding} {method:?}");

@@ -50,7 +50,9 @@ pub(super) fn items(weights: &Weights, from: &Blueprint, target: &Target) -> Res
         let gate = block.gate.as_ref().map(|gate| ordered(gate, &None)).transpose()?;
         let up = ordered(&block.up, &None)?;
         match gate {
-            Some(gate) if layout.joined_gate_up => cross.linear(at(Part::GateUp), Ordered::joined([gate, up]))?,
+            Some(gate) if layout.joined_gate_up => {
+                cross.linear(at(Part::GateUp), Ordered::joined([gate, up]))?
+            }
             Some(gate) => {
                 cross.linear(at(Part::Gate), gate)?;
                 cross.linear(at(Part::Up), up)?;

@@ -108,12 +108,18 @@ fn role(tensor: &Tensor) -> Role {
 
 /// The method of a file with these tensors.
 fn method(items: &[Item], is_gguf: bool) -> Result<Method> {
-    let foreign = |item: &&Item| item.coding.format().gguf_id().is_none() || item.rank.is_some() || Coding::PACKED.contains(&item.coding);
+    let foreign = |item: &&Item| {
+        item.coding.format().gguf_id().is_none()
+            || item.rank.is_some()
+            || Coding::PACKED.contains(&item.coding)
+    };
     if is_gguf {
         return match items.iter().find(foreign) {
             None => Ok(Method::Gguf),
-            Some(item) if item.rank.is_some() => Err(Error::invalid("GGUF has no place for corrections of low rank")
-                .hint("name a folder to write, without .gguf")),
+            Some(item) if item.rank.is_some() => {
+                Err(Error::invalid("GGUF has no place for corrections of low rank")
+                    .hint("name a folder to write, without .gguf"))
+            }
             Some(item) => Err(Error::invalid(format!("GGUF has no {}", item.coding))
                 .at(format!("tensor {}", item.name))
                 .hint("name a folder to write, without .gguf")),
@@ -140,7 +146,10 @@ fn sections(item: &Item, method: Method) -> Vec<NewSection> {
     let (name, coding) = (item.name.as_str(), item.coding);
     if coding.is_float() {
         let section = coding.sections(method, name, rows, cols);
-        return section.into_iter().map(|section| NewSection { dims: item.dims.clone(), ..section }).collect();
+        return section
+            .into_iter()
+            .map(|section| NewSection { dims: item.dims.clone(), ..section })
+            .collect();
     }
     if method != Method::Qlr {
         return coding.sections(method, name, rows, cols);

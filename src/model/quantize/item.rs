@@ -170,8 +170,10 @@ impl Row<'_> {
         self.decode(values);
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(()),
-            Some(at) => Err(Error::bad_file(format!("the weight in row {}, column {at} is {}", self.row, values[at]))
-                .at(format!("tensor {}", self.matrix.name()))),
+            Some(at) => {
+                Err(Error::bad_file(format!("the weight in row {}, column {at} is {}", self.row, values[at]))
+                    .at(format!("tensor {}", self.matrix.name())))
+            }
         }
     }
 }
@@ -252,7 +254,8 @@ pub(super) fn encode(
         };
         let outcomes: Vec<Result<Errors>> = thread::scope(|scope| {
             let pieces = (first..).step_by(share).zip(bytes.chunks_mut(share * row_bytes));
-            let threads: Vec<_> = pieces.map(|(first, bytes)| scope.spawn(move || work(first, bytes))).collect();
+            let threads: Vec<_> =
+                pieces.map(|(first, bytes)| scope.spawn(move || work(first, bytes))).collect();
             let panicked = |_| Err(Error::internal("a thread that encodes has panicked"));
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
         });

@@ -20,7 +20,11 @@ pub(super) struct Part {
 impl Part {
     /// Begins the file, or takes up what an earlier run has left of the same; `groups` says how many tensors each item has.
     /// Gives how many items are there.
-    pub(super) fn open(path: &Path, head: Head, groups: impl Iterator<Item = usize>) -> Result<(Self, usize)> {
+    pub(super) fn open(
+        path: &Path,
+        head: Head,
+        groups: impl Iterator<Item = usize>,
+    ) -> Result<(Self, usize)> {
         let located = |error: std::io::Error| Error::from(error).in_file(path);
         let mut options = OpenOptions::new();
         let mut file =
@@ -87,7 +91,8 @@ impl Part {
 
 /// The name of a file or folder while it is written.
 pub(super) fn part_of(out: &Path) -> Result<PathBuf> {
-    let mut name = out.file_name().ok_or_else(|| Error::invalid("this names no file").in_file(out))?.to_owned();
+    let mut name =
+        out.file_name().ok_or_else(|| Error::invalid("this names no file").in_file(out))?.to_owned();
     name.push(".part");
     Ok(out.with_file_name(name))
 }

@@ -74,7 +74,10 @@ impl Recipe {
         for item in items {
             item.coding = self.coding_of(item);
             let has_room = item.role == Role::Matrix && !item.coding.is_float();
-            item.rank = self.rank.filter(|_| has_room).map(|rank| rank.min(item.rows.shape().into_iter().min().unwrap_or(0)));
+            item.rank = self
+                .rank
+                .filter(|_| has_room)
+                .map(|rank| rank.min(item.rows.shape().into_iter().min().unwrap_or(0)));
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use super::coding::{Coding, Method};
 use super::item::{Item, Role};
 
+const HEAD: &str = "lm_head";
+
 /// The files beside the weights, `config.json` with what it has to say of these items.
 pub(super) fn with_method(
     files: Vec<(&'static str, Vec<u8>)>,
@@ -32,10 +34,19 @@ pub(super) fn with_method(
     files.into_iter().map(with).collect()
 }
 
-/// The names of matrices, of those that fit.
+/// The names of matrices that fit.
 fn names(items: &[Item], fits: impl Fn(&Item) -> bool) -> Vec<&str> {
     let matrices = items.iter().filter(|item| item.role != Role::Table && fits(item));
     matrices.map(|item| stem(&item.name)).collect()
+}
+
+/// The names of matrices in floats. Where the head is the embedding, other libraries know it by its own name all the same.
+fn floats(items: &[Item]) -> Vec<&str> {
+    let mut floats = names(items, |item| item.coding.is_float());
+    if !items.iter().any(|item| stem(&item.name) == HEAD) {
+        floats.push(HEAD);
+    }
+    floats
 }
 
 fn stem(name: &str) -> &str {
@@ -65,7 +76,7 @@ fn compressed_tensors(items: &[Item]) -> Value {
     json!({
         "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
         "config_groups": kinds.iter().enumerate().map(group).collect::<Map<_, _>>(),
-        "ignore": names(items, |item| item.coding.is_float()),
+        "ignore": floats(items),
     })
 }
 
@@ -74,7 +85,7 @@ fn bits_and_bytes(items: &[Item]) -> Value {
         "quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
         "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": false,
         "bnb_4bit_compute_dtype": "float16", "bnb_4bit_quant_storage": "uint8",
-        "llm_int8_skip_modules": names(items, |item| item.coding.is_float()),
+        "llm_int8_skip_modules": floats(items),
     })
 }
 
