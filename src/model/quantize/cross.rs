@@ -1,7 +1,7 @@
 //! The weights of a model as the tensors of another dialect: its names, its joined matrices, its order of rotated pairs.
 
 use crate::error::{Error, Result};
-use crate::model::dialects::Target;
+use crate::model::dialects::{Beside, Target};
 use crate::model::{Blueprint, Linear, NormWeights, Pairing, Part, Slot, Weights};
 use crate::quant::Format;
 
@@ -120,9 +120,23 @@ impl Crossing<'_> {
 
     fn named(&mut self, name: String, values: &[f32]) -> Result<()> {
         let rows = SourceRows::values(&name, values, values.len())?;
-        let (dims, coding) = (vec![values.len() as u64], Coding::Blocks(Format::F32));
+        let (dims, coding) = (vec![values.len() as u64], Coding::Blocks(self.float_for(values)));
         self.items.push(Item { name, dims, role: Role::Table, rows, coding, rank: None });
         Ok(())
+    }
+
+    /// Libraries that read folders want one type for all floats: 16 bits, where that loses nothing.
+    fn float_for(&self, values: &[f32]) -> Format {
+        let short = match self.items.iter().find(|item| item.role == Role::Vocabulary) {
+            Some(item) if item.coding.is_16_bit() => item.coding.format(),
+            _ => Format::F16,
+        };
+        let mut back = vec![0.0; values.len()];
+        short.decode(&short.encode(values), &mut back);
+        match self.target.beside {
+            Beside::HuggingFace(_) if back == values => short,
+            Beside::HuggingFace(_) | Beside::Gguf(_) => Format::F32,
+        }
     }
 }
 

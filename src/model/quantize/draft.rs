@@ -23,6 +23,8 @@ pub(super) struct Draft {
     pub(super) method: Method,
     /// What stands beside the weights.
     pub(super) files: Vec<(&'static str, Vec<u8>)>,
+    /// What the other dialect says otherwise.
+    pub(super) notes: Vec<String>,
 }
 
 impl Draft {
@@ -39,18 +41,18 @@ impl Draft {
             ("pocketlm.recipe", recipe.to_string()),
             ("pocketlm.calibration", importance.to_string()),
         ];
-        let (mut items, beside) = match &checkpoint.dialect {
+        let (mut items, beside, notes) = match &checkpoint.dialect {
             // What the engine does not know of such a file stays in it.
             Dialect::Gguf(metadata) if is_gguf => {
                 let items = checkpoint.tensors.values().map(stored).collect::<Result<Vec<_>>>()?;
-                (items, Beside::Gguf(metadata.clone()))
+                (items, Beside::Gguf(metadata.clone()), Vec::new())
             }
             _ => {
                 let blueprint = Blueprint::read(checkpoint)?;
                 let weights = Weights::gather(checkpoint, &blueprint)?;
                 let to = if is_gguf { dialects::to_gguf } else { dialects::to_hugging_face };
                 let target = to(checkpoint, &blueprint)?;
-                (cross::items(&weights, &blueprint, &target)?, target.beside)
+                (cross::items(&weights, &blueprint, &target)?, target.beside, target.notes)
             }
         };
         recipe.apply(&mut items)?;
@@ -65,11 +67,13 @@ impl Draft {
                 let tensors: Vec<NewTensor> = items.iter().map(tensor).collect();
                 let head = Head::gguf(&described(&metadata, own)?, &tensors)?;
                 let groups = (0..items.len()).map(|index| index..index + 1).collect();
-                Ok(Self { items, groups, head, method, files: Vec::new() })
+                Ok(Self { items, groups, head, method, files: Vec::new(), notes })
             }
             Beside::HuggingFace(files) => {
                 // Readers want data aligned to its type: items whose neighbours might not be come last.
-                items.sort_by_key(|item| sections(item).iter().any(|section| bits(section) % 64 != 0));
+                items.sort_by_key(|item| {
+                    sections(item).iter().any(|section| !bits(section).is_multiple_of(64))
+                });
                 let (mut all, mut groups) = (Vec::new(), Vec::new());
                 for item in &items {
                     let first = all.len();
@@ -79,7 +83,7 @@ impl Draft {
                 let about: Vec<_> = [("format", "pt".to_owned())].into_iter().chain(own).collect();
                 let head = Head::safetensors(&about, &all)?;
                 let files = settings::with_method(files, method, &items)?;
-                Ok(Self { items, groups, head, method, files })
+                Ok(Self { items, groups, head, method, files, notes })
             }
         }
     }

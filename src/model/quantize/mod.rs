@@ -26,7 +26,7 @@ pub use recipe::Recipe;
 
 use coding::Method;
 use draft::Draft;
-use item::{Item, SourceRows, copy, decoded, encode};
+use item::{Item, Role, SourceRows, copy, decoded, encode};
 use low_rank::{Dense, split};
 use part::{Part, part_of, rename};
 
@@ -44,6 +44,8 @@ pub struct Report {
     pub bits_per_weight: f64,
     /// Tensors that an interrupted run had written before.
     pub resumed: usize,
+    /// What the other dialect says otherwise, a clause each; it makes no difference to logits.
+    pub notes: Vec<String>,
 }
 
 /// A matrix that is stored in another way.
@@ -80,7 +82,7 @@ pub fn quantize(
     threads: usize,
     progress: Progress<'_>,
 ) -> Result<Report> {
-    let Draft { items, groups, head, method, files } = Draft::of(checkpoint, recipe, importance, out)?;
+    let Draft { items, groups, head, method, files, notes } = Draft::of(checkpoint, recipe, importance, out)?;
     let sizes: Vec<u64> = head.places.iter().map(|place| place.bytes).collect();
     let total: u64 = sizes.iter().sum();
     let whole = part_of(out)?;
@@ -92,7 +94,7 @@ pub fn quantize(
         fs::create_dir_all(&whole).map_err(|error| Error::from(error).in_file(&whole))?;
     }
     let (mut part, resumed) = Part::open(&weights, head, groups.iter().map(std::ops::Range::len))?;
-    let mut report = Report { resumed, ..Report::default() };
+    let mut report = Report { resumed, notes, ..Report::default() };
     let first = groups.get(resumed).map_or(sizes.len(), |group| group.start);
     let mut done: u64 = sizes[..first].iter().sum();
     for (item, group) in items.iter().zip(&groups).skip(resumed) {
@@ -152,7 +154,13 @@ fn write_item(
         return Ok(Some(Changed { name, from, to: coding, error, uncorrected: Some(uncorrected) }));
     }
     let errors = encode(&rows, coding, weights, threads, |blocks| write(coding.split(blocks), others))?;
-    Ok(Some(Changed { name, from, to: coding, error: errors.relative(), uncorrected: None }))
+    Ok((item.role != Role::Table).then_some(Changed {
+        name,
+        from,
+        to: coding,
+        error: errors.relative(),
+        uncorrected: None,
+    }))
 }
 
 /// Writes base and factors; the errors without the correction and with it.

@@ -85,6 +85,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if report.resumed > 0 {
         output::note(&format!("{} tensors were there from an earlier run", report.resumed));
     }
+    report.notes.iter().for_each(|note| output::note(note));
     let perplexity = match &args.evaluate {
         Some(text) => Some([perplexity(args, &path, text)?, perplexity(args, &args.out, text)?]),
         None => None,
