@@ -414,6 +414,8 @@ kernels! {
     Gather => gather,
     /// The Walsh–Hadamard transform of blocks of each row.
     Hadamard => hadamard,
+    /// The small factors of a sum of Kronecker products.
+    Kronecker => kronecker,
     /// Root-mean-square normalisation of each head of queries and keys.
     HeadNorm => head_norm,
     /// The sum over rows of the square of each element.

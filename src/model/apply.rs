@@ -2,13 +2,13 @@
 
 use crate::error::Result;
 use crate::kernel::{
-    Bias, Epilogue, Form, Gather, Hadamard, Matmul, Matvec, Round8, Scale, Squares, bias, gather, hadamard,
-    matvec, round8, scale, squares,
+    Bias, Epilogue, Form, Gather, Hadamard, Kronecker, Matmul, Matvec, Round8, Scale, Squares, bias, gather,
+    hadamard, kronecker, matvec, round8, scale, squares,
 };
 use crate::plan::{Builder, Extent, Operand};
 
 use super::lower::Pass;
-use super::place::{Path, Piece, PlacedLinear, PlacedSide, PlacedTransform};
+use super::place::{Path, Piece, PlacedFactors, PlacedLinear, PlacedSide, PlacedTransform};
 
 impl Pass<'_> {
     /// `y (+)= linear(x)`: each path, then the biases.
@@ -51,41 +51,59 @@ impl Pass<'_> {
         x: Operand,
         to: Target,
     ) -> Result<()> {
-        let (input, mut x, mut width) = (x, x, path.cols);
-        for transform in &path.pre {
-            let next = transform.width(width);
-            let turned = Target::temp(b, "turned", extent, next);
-            self.transform(b, label, extent, transform, (x, width), turned)?;
-            (x, width) = (turned.y, next);
-        }
-        if let Some((_, state)) = self.ports.squares.iter().find(|(name, _)| *name == path.names[0]) {
-            let params = squares::Params { width: path.k };
-            let args = [x, Operand::Item(*state)];
-            b.step::<Squares>(format!("{label}.squares"), extent, Form::default(), params, &args)?;
+        let (input, mut x) = (x, x);
+        if !path.pre.is_empty() {
+            let turned = Target::temp(b, "turned", extent, path.k);
+            self.transforms(b, label, extent, &path.pre, (x, path.cols), turned)?;
+            x = turned.y;
         }
         let sum = if path.post.is_empty() { to } else { Target::temp(b, "sum", extent, path.rows) };
-        let mut rounded = x;
-        if self.options.int8_activations {
-            rounded = b.temp("rounded", extent, path.k as usize);
-            let params = round8::Params { width: path.k };
-            b.step::<Round8>(format!("{label}.round"), extent, Form::default(), params, &[x, rounded])?;
-        }
-        self.products(b, label, extent, &path.pieces, (rounded, path.k), sum)?;
+        self.base(b, label, extent, path, x, sum)?;
         for side in &path.sides {
             self.side(b, label, extent, side, (x, path.k), sum)?;
         }
-        let (mut from, mut width) = (sum.y, path.rows);
-        for (index, transform) in path.post.iter().enumerate() {
-            let next = transform.width(width);
-            let last = index + 1 == path.post.len();
-            let turned = if last { to } else { Target::temp(b, "turned", extent, next) };
-            self.transform(b, label, extent, transform, (from, width), turned)?;
-            (from, width) = (turned.y, next);
+        if !path.post.is_empty() {
+            self.transforms(b, label, extent, &path.post, (sum.y, path.rows), to)?;
         }
         for adapter in &path.adapters {
             self.side(b, label, extent, &adapter.side, (input, path.cols), to)?;
         }
         Ok(())
+    }
+
+    /// `y (+)= base · x`; of Kronecker products the parts of x with all matrices first, then what the factors make of that.
+    fn base(
+        &self,
+        b: &mut Builder<'_>,
+        label: &str,
+        extent: Extent,
+        path: &Path,
+        x: Operand,
+        to: Target,
+    ) -> Result<()> {
+        let (parts, k) = (extent.in_parts(path.parts()), path.part_width());
+        if let Some((_, state)) = self.ports.squares.iter().find(|(name, _)| *name == path.names[0]) {
+            let params = squares::Params { width: k };
+            let args = [x, Operand::Item(*state)];
+            b.step::<Squares>(format!("{label}.squares"), parts, Form::default(), params, &args)?;
+        }
+        let mut rounded = x;
+        if self.options.int8_activations {
+            rounded = b.temp("rounded", parts, k as usize);
+            let params = round8::Params { width: k };
+            b.step::<Round8>(format!("{label}.round"), parts, Form::default(), params, &[x, rounded])?;
+        }
+        let Some(PlacedFactors { item, terms, rows: y_parts, cols: x_parts }) = path.factors else {
+            return self.products(b, label, extent, &path.pieces, (rounded, k), to);
+        };
+        let width = path.rows / y_parts;
+        let between = Target::temp(b, "between", parts, terms * width);
+        self.products(b, label, parts, &path.pieces, (rounded, k), between)?;
+        let (y_stride, y_offset) = (to.stride, to.offset);
+        let params = kronecker::Params { width, terms, y_parts, x_parts, y_stride, y_offset };
+        let form = Form { epilogue: Some(to.epilogue), ..Form::default() };
+        let args = [between.y, Operand::Item(item), to.y];
+        b.step::<Kronecker>(format!("{label}.kronecker"), extent, form, params, &args)
     }
 
     /// `y += up · (scale · down · x)`; `x` has `k` elements.
@@ -133,11 +151,31 @@ impl Pass<'_> {
             };
             let form = Form { format: Some(piece.format), epilogue: Some(to.epilogue), kv: None };
             let args = [x, Operand::Item(piece.item), to.y];
-            let narrow = b.max_of(extent) <= self.options.decode_rows;
+            let narrow = b.max_of(extent.whole()) <= self.options.decode_rows;
             match narrow {
                 true => b.step::<Matvec>(label, extent, form, params, &args)?,
                 false => b.step::<Matmul>(label, extent, form, params, &args)?,
             }
+        }
+        Ok(())
+    }
+
+    /// `y (+)=` what the transforms, one at least, make of x, first to last; `x` has `width` elements.
+    pub(super) fn transforms(
+        &self,
+        b: &mut Builder<'_>,
+        label: &str,
+        extent: Extent,
+        transforms: &[PlacedTransform],
+        (mut x, mut width): (Operand, u32),
+        to: Target,
+    ) -> Result<()> {
+        for (index, transform) in transforms.iter().enumerate() {
+            let next = transform.width(width);
+            let last = index + 1 == transforms.len();
+            let turned = if last { to } else { Target::temp(b, "turned", extent, next) };
+            self.transform(b, label, extent, transform, (x, width), turned)?;
+            (x, width) = (turned.y, next);
         }
         Ok(())
     }
@@ -174,7 +212,7 @@ impl Pass<'_> {
 
 /// Where a result goes.
 #[derive(Clone, Copy)]
-struct Target {
+pub(super) struct Target {
     y: Operand,
     stride: u32,
     offset: u32,
@@ -182,9 +220,13 @@ struct Target {
 }
 
 impl Target {
+    /// Rows of `width` elements, replaced.
+    pub(super) fn whole(y: Operand, width: u32) -> Self {
+        Self { y, stride: width, offset: 0, epilogue: Epilogue::Store }
+    }
+
     /// Scratch of `width` elements a row.
     fn temp(b: &mut Builder<'_>, name: &str, extent: Extent, width: u32) -> Self {
-        let y = b.temp(name, extent, width as usize);
-        Self { y, stride: width, offset: 0, epilogue: Epilogue::Store }
+        Self::whole(b.temp(name, extent, width as usize), width)
     }
 }

@@ -7,7 +7,8 @@ use crate::quant::Matrix;
 
 use super::adapter::Adapted;
 
-/// `y = post(base · pre(x) + Σ scale · up · down · pre(x)) + bias`, `(cols) -> (rows)`.
+/// `y = post(base · pre(x) + Σ scale · up · down · pre(x)) + bias`, `(cols) -> (rows)`, where the base is a matrix or a sum of
+/// Kronecker products.
 ///
 /// Every form of compression becomes data of this value, so that nothing else learns its name: a rotation of activations
 /// is a transform in `pre`, a low-rank correction or an adapter a [`Side`], a permutation a transform again.
@@ -17,8 +18,10 @@ pub struct Linear {
     pub cols: u32,
     /// What is done to the input, first to last.
     pub pre: Vec<Transform>,
-    /// The matrix.
+    /// The matrix; those of all terms, row after row, where there are factors.
     pub base: Matrix,
+    /// What makes of those matrices a sum of Kronecker products.
+    pub factors: Option<Factors>,
     /// Low-rank paths beside it.
     pub side: Vec<Side>,
     /// What is done to the sum, first to last.
@@ -27,6 +30,20 @@ pub struct Linear {
     pub bias: Option<Vec<f32>>,
     /// What adapters add to the output, of the input as it comes.
     pub adapters: Vec<Adapted>,
+}
+
+/// The small factors of the base `Σ F_t ⊗ W_t`, whose W_t are the matrix: part i of its output is
+/// `Σ_t Σ_j F_t[i, j] · W_t · (part j of the input)`, where parts follow one another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factors {
+    /// Matrices that are summed.
+    pub terms: u32,
+    /// Parts of the output.
+    pub rows: u32,
+    /// Parts of the input.
+    pub cols: u32,
+    /// F, `(terms, rows, cols)`.
+    pub values: Arc<[f32]>,
 }
 
 /// `scale · up · down`, beside a base.
@@ -64,6 +81,10 @@ pub struct Hadamard {
 
 /// Elements that a gather can name: its order stands in f32.
 const MOST_GATHERED: u32 = 1 << 24;
+/// Terms of a sum of Kronecker products, and parts of its input and output.
+const MOST_PARTS: u32 = 64;
+/// Elements between the factors of Kronecker products, for each row.
+const MOST_BETWEEN: u64 = 1 << 22;
 
 impl Linear {
     /// `y = base · x`.
@@ -72,6 +93,7 @@ impl Linear {
             cols: base.cols() as u32,
             pre: Vec::new(),
             base,
+            factors: None,
             side: Vec::new(),
             post: Vec::new(),
             bias: None,
@@ -81,12 +103,24 @@ impl Linear {
 
     /// Elements of the output.
     pub fn rows(&self) -> u32 {
-        self.post.iter().fold(self.base.rows() as u32, |width, transform| transform.width(width))
+        self.post.iter().fold(self.base_rows(), |width, transform| transform.width(width))
+    }
+
+    /// Elements of what the base yields.
+    pub(super) fn base_rows(&self) -> u32 {
+        let rows = wide(self.base.rows());
+        self.factors.as_ref().map_or(rows, |factors| factors.rows.saturating_mul(rows / factors.terms.max(1)))
+    }
+
+    /// Elements of what the base takes.
+    pub(super) fn base_cols(&self) -> u32 {
+        let cols = wide(self.base.cols());
+        self.factors.as_ref().map_or(cols, |factors| factors.cols.saturating_mul(cols))
     }
 
     /// Whether it is a matrix, and a bias at most.
     pub fn is_plain(&self) -> bool {
-        self.pre.is_empty() && self.side.is_empty() && self.post.is_empty()
+        self.pre.is_empty() && self.factors.is_none() && self.side.is_empty() && self.post.is_empty()
     }
 
     /// Checks that everything fits: from `cols` inputs to `rows` outputs.
@@ -94,16 +128,10 @@ impl Linear {
     /// # Errors
     /// [`crate::Kind::BadFile`].
     pub fn checked(self, rows: u32, cols: u32) -> Result<Self> {
-        let wide = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (base_rows, base_cols) = (wide(self.base.rows()), wide(self.base.cols()));
-        let through = |width: u32, transforms: &[Transform]| {
-            transforms.iter().try_fold(width, |width, transform| {
-                transform.check(width)?;
-                Ok::<_, Error>(transform.width(width))
-            })
-        };
+        self.factors.as_ref().map_or(Ok(()), |factors| factors.check(&self.base))?;
+        let (base_rows, base_cols) = (self.base_rows(), self.base_cols());
         same("inputs", self.cols, cols)?;
-        same("inputs of the matrix", base_cols, through(cols, &self.pre)?)?;
+        same("inputs of the base", base_cols, through(cols, &self.pre)?)?;
         same("outputs", rows, through(base_rows, &self.post)?)?;
         for side in &self.side {
             same("inputs of a low-rank path", wide(side.down.cols()), base_cols)?;
@@ -117,6 +145,34 @@ impl Linear {
             same("elements of the bias", wide(bias.len()), rows)?;
         }
         Ok(self)
+    }
+}
+
+impl Factors {
+    /// Whether they can stand beside the matrices.
+    fn check(&self, base: &Matrix) -> Result<()> {
+        let Self { terms, rows, cols, values } = self;
+        for (what, count) in [("terms", terms), ("parts of the output", rows), ("parts of the input", cols)] {
+            if !(1..=MOST_PARTS).contains(count) {
+                let what =
+                    format!("{count} {what} of Kronecker products, where 1 to {MOST_PARTS} are possible");
+                return Err(Error::bad_file(what));
+            }
+        }
+        if !base.rows().is_multiple_of(*terms as usize) {
+            return Err(Error::bad_file(format!("{} rows are not {terms} matrices", base.rows())));
+        }
+        let between = base.rows() as u64 * u64::from(*cols);
+        if between > MOST_BETWEEN {
+            return Err(Error::bad_file(format!(
+                "{between} elements between factors, where {MOST_BETWEEN} fit"
+            )));
+        }
+        same("elements of the factors", wide(values.len()), terms * rows * cols)?;
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(Error::bad_file(format!("{value} cannot be an element of a factor"))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -168,6 +224,21 @@ impl Hadamard {
     }
 }
 
+/// Elements of what `transforms` make of `width` elements.
+///
+/// # Errors
+/// [`crate::Kind::BadFile`] for one that cannot take what is before it.
+pub(super) fn through(width: u32, transforms: &[Transform]) -> Result<u32> {
+    transforms.iter().try_fold(width, |width, transform| {
+        transform.check(width)?;
+        Ok(transform.width(width))
+    })
+}
+
+fn wide(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
 pub(super) fn same(what: &str, are: u32, should: u32) -> Result<()> {
     if are == should { Ok(()) } else { Err(Error::bad_file(format!("{what}: {are}, where {should} belong"))) }
 }
@@ -195,6 +266,20 @@ mod tests {
             ..Linear::plain(matrix(6, 4))
         };
         assert!(whole.clone().checked(6, 3).is_ok());
+        let factors = |terms, rows, cols, count| {
+            let values = vec![1.0; count].into();
+            Some(Factors { terms, rows, cols, values })
+        };
+        // Three matrices of 2 by 2.
+        let sum = Linear { factors: factors(3, 3, 2, 18), base: matrix(6, 2), ..whole.clone() };
+        assert_eq!((sum.base_rows(), sum.base_cols()), (6, 4));
+        assert!(sum.clone().checked(6, 3).is_ok());
+        let faults =
+            [(4, 3, 2, 24), (3, 2, 2, 12), (3, 3, 1, 9), (3, 3, 2, 17), (0, 3, 2, 0), (1, 1, 65, 65)];
+        for (terms, rows, cols, count) in faults {
+            let linear = Linear { factors: factors(terms, rows, cols, count), ..sum.clone() };
+            assert!(linear.checked(6, 3).is_err(), "{terms} terms of {rows} by {cols}, {count} elements");
+        }
         let faults: [fn(&mut Linear); 8] = [
             |l| l.pre[0] = Transform::Gather(vec![3, 0, 1, 1].into()),
             |l| l.pre[0] = Transform::Gather(vec![0, 1, 2].into()),

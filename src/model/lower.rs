@@ -15,8 +15,9 @@ use crate::kernel::{
 };
 use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
 
+use super::apply::Target;
 use super::blueprint::{Attention, Block, Blueprint, Ffn, Pairing};
-use super::place::{Placed, PlacedBlock, PlacedLinear, PlacedNorm, place};
+use super::place::{Placed, PlacedBlock, PlacedEmbedding, PlacedLinear, PlacedNorm, place};
 use super::weights::Weights;
 
 /// What is chosen when a model is lowered.
@@ -134,7 +135,7 @@ pub fn lower(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) ->
     let placed = place(&mut store, blueprint, weights, options.max_matrix_bytes, options.context);
     let mut ports = Ports { dials: placed.dials(), ..open_ports(&mut store, blueprint, &options) };
     for path in placed.paths().filter(|_| options.calibrates) {
-        let state = store.add_state(&format!("{}.squares", path.names[0]), path.k as usize);
+        let state = store.add_state(&format!("{}.squares", path.names[0]), path.part_width() as usize);
         ports.squares.extend(path.names.iter().map(|name| (name.clone(), state)));
     }
     let pass = Pass { blueprint, placed: &placed, ports: &ports, options };
@@ -329,10 +330,13 @@ impl Pass<'_> {
         self.norm(b, format!("{label}.post_norm"), tokens, more, norm, x, Epilogue::Add)
     }
 
+    /// x ← embedding of the token, + that of the position
     fn embed(&self, b: &mut Builder<'_>, x: Operand) -> Result<()> {
-        for piece in &self.placed.embedding {
+        let PlacedEmbedding { width, pieces, post } = &self.placed.embedding;
+        let row = if post.is_empty() { x } else { b.temp("embedding", Extent::Tokens, *width as usize) };
+        for piece in pieces {
             let params = embed::Params {
-                width: self.blueprint.width,
+                width: *width,
                 first_token: piece.first_row,
                 tokens: piece.rows,
                 code_stride: piece.code_stride,
@@ -340,8 +344,12 @@ impl Pass<'_> {
                 scale: self.blueprint.embedding_scale,
             };
             let form = Form { format: Some(piece.format), ..Form::default() };
-            let args = [Operand::Item(self.ports.rows), Operand::Item(piece.item), x];
+            let args = [Operand::Item(self.ports.rows), Operand::Item(piece.item), row];
             b.step::<Embed>("token_embd", Extent::Tokens, form, params, &args)?;
+        }
+        if !post.is_empty() {
+            let to = Target::whole(x, self.blueprint.width);
+            self.transforms(b, "token_embd", Extent::Tokens, post, (row, *width), to)?;
         }
         if let Some(table) = self.placed.positions {
             let params = positions::Params { width: self.blueprint.width };

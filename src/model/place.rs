@@ -6,7 +6,7 @@ use crate::quant::{Format, Matrix};
 
 use super::adapter::Adapted;
 use super::blueprint::{Blueprint, Rope};
-use super::linear::{Hadamard, Linear, Side, Transform};
+use super::linear::{Factors, Hadamard, Linear, Side, Transform};
 use super::lower::Dial;
 use super::weights::{NormWeights, Weights};
 
@@ -14,7 +14,7 @@ use super::weights::{NormWeights, Weights};
 #[derive(Debug)]
 pub(super) struct Placed {
     /// By token.
-    pub(super) embedding: Vec<Piece>,
+    pub(super) embedding: PlacedEmbedding,
     /// By layer of the checkpoint.
     pub(super) blocks: Vec<PlacedBlock>,
     /// By position, `(context, width)`.
@@ -27,6 +27,17 @@ pub(super) struct Placed {
     pub(super) rope_tables: Vec<ItemId>,
     /// `(context, head_dim / 2, 2)`: the factor of queries, and 0.
     pub(super) temperature: Option<ItemId>,
+}
+
+/// Where the rows stand that tokens become.
+#[derive(Debug)]
+pub(super) struct PlacedEmbedding {
+    /// Elements of a row in the pieces.
+    pub(super) width: u32,
+    /// In the order of tokens.
+    pub(super) pieces: Vec<Piece>,
+    /// What becomes of a row.
+    pub(super) post: Vec<PlacedTransform>,
 }
 
 /// Where the gain and the bias of a norm stand.
@@ -91,7 +102,8 @@ impl PlacedLinear {
     fn matrix(name: &str, k: u32, rows: u32, pieces: Vec<Piece>) -> Self {
         let (pre, post, sides, adapters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let names = vec![name.to_owned()];
-        let path = Path { cols: k, pre, k, pieces, sides, rows, post, first_row: 0, names, adapters };
+        let (first_row, factors) = (0, None);
+        let path = Path { cols: k, pre, k, pieces, factors, sides, rows, post, first_row, names, adapters };
         Self { paths: vec![path], biases: Vec::new() }
     }
 }
@@ -103,13 +115,15 @@ pub(super) struct Path {
     pub(super) cols: u32,
     /// What becomes of the input.
     pub(super) pre: Vec<PlacedTransform>,
-    /// Inputs of the products.
+    /// Inputs of the base.
     pub(super) k: u32,
     /// Products, in the order of their outputs.
     pub(super) pieces: Vec<Piece>,
+    /// What makes Kronecker products of them.
+    pub(super) factors: Option<PlacedFactors>,
     /// Low-rank paths.
     pub(super) sides: Vec<PlacedSide>,
-    /// Outputs of the products.
+    /// Outputs of the base.
     pub(super) rows: u32,
     /// What becomes of them.
     pub(super) post: Vec<PlacedTransform>,
@@ -119,6 +133,27 @@ pub(super) struct Path {
     pub(super) names: Vec<String>,
     /// What adapters add to them, of the input as it comes.
     pub(super) adapters: Vec<PlacedAdapter>,
+}
+
+impl Path {
+    /// Parts of the input that are multiplied one by one.
+    pub(super) fn parts(&self) -> u32 {
+        self.factors.as_ref().map_or(1, |factors| factors.cols)
+    }
+
+    /// Inputs of the products.
+    pub(super) fn part_width(&self) -> u32 {
+        self.k / self.parts()
+    }
+}
+
+/// The factors of Kronecker products, as in [`Factors`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlacedFactors {
+    pub(super) item: ItemId,
+    pub(super) terms: u32,
+    pub(super) rows: u32,
+    pub(super) cols: u32,
 }
 
 /// A low-rank path beside products.
@@ -174,15 +209,15 @@ pub(super) fn place(
     max_bytes: u64,
     context: u32,
 ) -> Placed {
-    let embedding = place_matrix(store, &weights.embedding, 0, max_bytes);
+    let name = weights.embedding.name();
+    let embedding = PlacedEmbedding {
+        width: weights.embedding.cols() as u32,
+        pieces: place_matrix(store, &weights.embedding, 0, max_bytes),
+        post: weights.embedding_post.iter().map(|post| place_transform(store, name, post)).collect(),
+    };
     let head = match &weights.head {
         Some(head) => place_linears(store, &[head], max_bytes),
-        None => PlacedLinear::matrix(
-            weights.embedding.name(),
-            blueprint.width,
-            blueprint.vocab,
-            embedding.clone(),
-        ),
+        None => PlacedLinear::matrix(name, blueprint.width, blueprint.vocab, embedding.pieces.clone()),
     };
     let blocks = blueprint.layers().zip(&weights.blocks).enumerate().map(|(i, (shape, block))| PlacedBlock {
         attn_norm: place_norm(store, &format!("blk.{i}.attn_norm"), &block.attention_norm),
@@ -231,7 +266,8 @@ fn place_linears(store: &mut Store, linears: &[&Linear], max_bytes: u64) -> Plac
     let mut placed = PlacedLinear { paths: Vec::new(), biases: Vec::new() };
     let mut first_row = 0;
     // Neighbours that do the same to the input, and nothing to the output, become one product.
-    for alike in linears.chunk_by(|a, b| a.post.is_empty() && b.post.is_empty() && a.pre == b.pre) {
+    let is_simple = |linear: &Linear| linear.post.is_empty() && linear.factors.is_none();
+    for alike in linears.chunk_by(|a, b| is_simple(a) && is_simple(b) && a.pre == b.pre) {
         placed.paths.push(place_path(store, alike, first_row, max_bytes));
         for linear in alike {
             if let Some(bias) = &linear.bias {
@@ -244,7 +280,7 @@ fn place_linears(store: &mut Store, linears: &[&Linear], max_bytes: u64) -> Plac
     placed
 }
 
-/// Linears that share their `pre`; none of several has a `post`.
+/// Linears that share their `pre`; none of several has factors or a `post`.
 fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes: u64) -> Path {
     let matrices: Vec<&Matrix> = linears.iter().map(|linear| &linear.base).collect();
     let names = matrices.iter().map(|matrix| matrix.name().to_owned()).collect();
@@ -252,15 +288,15 @@ fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes:
         Some(joined) => vec![joined],
         None => matrices.into_iter().cloned().collect(),
     };
-    let (mut pieces, mut rows) = (Vec::new(), 0);
+    let (mut pieces, mut product) = (Vec::new(), 0);
     for matrix in &groups {
-        pieces.extend(place_matrix(store, matrix, rows, max_bytes));
-        rows += matrix.rows() as u32;
+        pieces.extend(place_matrix(store, matrix, product, max_bytes));
+        product += matrix.rows() as u32;
     }
-    let (mut sides, mut output) = (Vec::new(), 0);
+    let (mut sides, mut rows) = (Vec::new(), 0);
     for linear in linears {
-        sides.extend(linear.side.iter().map(|side| place_side(store, side, output, max_bytes)));
-        output += linear.base.rows() as u32;
+        sides.extend(linear.side.iter().map(|side| place_side(store, side, rows, max_bytes)));
+        rows += linear.base_rows();
     }
     let (mut adapters, mut output) = (Vec::new(), 0);
     for linear in linears {
@@ -269,6 +305,7 @@ fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes:
         output += linear.rows();
     }
     let first = linears[0];
+    let factors = first.factors.as_ref().map(|factors| place_factors(store, first.base.name(), factors));
     let mut place = |transforms: &[Transform]| {
         transforms.iter().map(|transform| place_transform(store, first.base.name(), transform)).collect()
     };
@@ -276,8 +313,9 @@ fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes:
     Path {
         cols: first.cols,
         pre,
-        k: first.base.cols() as u32,
+        k: first.base_cols(),
         pieces,
+        factors,
         sides,
         rows,
         post,
@@ -285,6 +323,11 @@ fn place_path(store: &mut Store, linears: &[&Linear], first_row: u32, max_bytes:
         names,
         adapters,
     }
+}
+
+fn place_factors(store: &mut Store, of: &str, factors: &Factors) -> PlacedFactors {
+    let Factors { terms, rows, cols, ref values } = *factors;
+    PlacedFactors { item: store.add_vector(&format!("{of}.factors"), values), terms, rows, cols }
 }
 
 fn place_side(store: &mut Store, side: &Side, first_row: u32, max_bytes: u64) -> PlacedSide {

@@ -9,6 +9,7 @@ use crate::format::{Checkpoint, Dialect, Tensor};
 use crate::quant::Matrix;
 
 use super::forms::{self, Form};
+use super::linear::{same, through};
 use super::turned::Turned;
 use super::weights::NormWeights;
 use super::{Blueprint, Layout, Linear, Norm, Slot, Transform};
@@ -63,15 +64,31 @@ impl<'a> Source<'a> {
             .map_err(|error| error.at(format!("linear {name}")).in_file(&self.checkpoint.path))
     }
 
-    /// The rows that tokens become.
-    pub(super) fn embedding(&self, slot: Slot, rows: u32, cols: u32) -> Result<Matrix> {
+    /// The rows that tokens become, and what is done to them: nothing, where they are the head's as well.
+    pub(super) fn embedding(
+        &self,
+        slot: Slot,
+        rows: u32,
+        cols: u32,
+        is_head: bool,
+    ) -> Result<(Matrix, Vec<Transform>)> {
         let stem = Stem { source: self, name: self.layout.naming.stem(slot) };
+        let place = |error: Error| error.at(format!("linear {}", stem.name)).in_file(&self.checkpoint.path);
+        let refused = |what: &str| Err(place(Error::unsupported(what)));
+        let own = self.form.as_ref().map_or(Ok(None), |form| form.embedding(&stem, rows, cols))?;
+        if let Some((matrix, post)) = own {
+            self.compressed.set(self.compressed.get() + 1);
+            if is_head {
+                return refused("an embedding in this form cannot be the head too");
+            }
+            let width = through(matrix.cols() as u32, &post);
+            width.and_then(|width| same("elements of a row", width, cols)).map_err(place)?;
+            return Ok((matrix, post));
+        }
         match self.compressed(&stem, rows, cols)? {
-            None => self.matrix(slot, rows, cols),
-            Some(linear) if linear.is_plain() && linear.bias.is_none() => Ok(linear.base),
-            Some(_) => Err(Error::unsupported("an embedding in this form is not supported")
-                .at(format!("linear {}", stem.name))
-                .in_file(&self.checkpoint.path)),
+            None => Ok((self.matrix(slot, rows, cols)?, Vec::new())),
+            Some(linear) if linear.is_plain() && linear.bias.is_none() => Ok((linear.base, Vec::new())),
+            Some(_) => refused("an embedding in this form is not supported"),
         }
     }
 
@@ -83,7 +100,8 @@ impl<'a> Source<'a> {
         cols: u32,
     ) -> Result<[Linear; N]> {
         let all = self.linear(slot, rows.iter().sum(), cols)?;
-        if !(all.post.is_empty() && all.side.is_empty()) {
+        let is_cut_by_rows = all.post.is_empty() && all.side.is_empty() && all.factors.is_none();
+        if !(is_cut_by_rows || matches!(all.post.last(), Some(Transform::Gather(_)))) {
             return Err(Error::unsupported("several projections in one of this form are not supported")
                 .at(format!("linear {}", self.layout.naming.stem(slot)))
                 .in_file(&self.checkpoint.path));
@@ -93,7 +111,13 @@ impl<'a> Source<'a> {
             let part = first..first + rows as usize;
             first = part.end;
             let bias = all.bias.as_ref().map(|bias| bias[part.clone()].to_vec());
-            Linear { base: all.base.slice(part), bias, ..all.clone() }
+            let mut linear = Linear { bias, ..all.clone() };
+            match linear.post.last_mut() {
+                // Each takes its own of what all of them compute.
+                Some(Transform::Gather(order)) => *order = order[part].into(),
+                _ => linear.base = all.base.slice(part),
+            }
+            linear
         }))
     }
 

@@ -5,13 +5,15 @@ use crate::format::Checkpoint;
 use crate::quant::Matrix;
 
 use super::source::Source;
-use super::{Attention, Block, Blueprint, Ffn, HeadNorm, Layout, Linear, Part, Slot};
+use super::{Attention, Block, Blueprint, Ffn, HeadNorm, Layout, Linear, Part, Slot, Transform};
 
 /// The weights of a model. Matrices are still in the bytes of the file.
 #[derive(Clone, Debug)]
 pub struct Weights {
-    /// The rows that tokens become, `(vocab, width)`.
+    /// The rows that tokens become, `(vocab, width)` where nothing more is done to them.
     pub embedding: Matrix,
+    /// What is done to such a row, first to last.
+    pub embedding_post: Vec<Transform>,
     /// What is added to them by position, `(context, width)`.
     pub positions: Option<Vec<f32>>,
     /// By layer of the checkpoint.
@@ -69,8 +71,10 @@ impl Weights {
         let source = Source::of(checkpoint, blueprint)?;
         let (width, vocab) = (blueprint.width, blueprint.vocab);
         let layers = blueprint.layers().map(|block| BlockWeights::gather(&source, block, width));
+        let (embedding, embedding_post) = source.embedding(Slot::Embedding, vocab, width, blueprint.tied)?;
         let weights = Self {
-            embedding: source.embedding(Slot::Embedding, vocab, width)?,
+            embedding,
+            embedding_post,
             positions: match blueprint.positions {
                 true => Some(source.rows(Slot::Positions, blueprint.context, width)?),
                 false => None,

@@ -52,13 +52,18 @@ pub struct ItemId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TempId(u32);
 
-/// How many rows a step computes, or a temp holds.
+/// How many rows a step computes, or a temp holds. Rows that lie one behind the other can be taken for more and narrower
+/// ones: that is how one matrix is multiplied with the parts of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
     /// As many as tokens are submitted.
     Tokens,
     /// As many as logits are wanted.
     Outputs,
+    /// So many for each token: equal parts of its row.
+    TokenParts(u32),
+    /// So many for each row with logits.
+    OutputParts(u32),
 }
 
 /// Scratch of a plan: f32, `(rows, width)`.
@@ -185,6 +190,36 @@ impl Item {
     }
 }
 
+impl Extent {
+    /// The same rows, each taken for `parts` rows of as many elements.
+    pub fn in_parts(self, parts: u32) -> Self {
+        match self {
+            whole if parts == 1 => whole,
+            Self::Tokens => Self::TokenParts(parts),
+            Self::Outputs => Self::OutputParts(parts),
+            Self::TokenParts(more) => Self::TokenParts(more * parts),
+            Self::OutputParts(more) => Self::OutputParts(more * parts),
+        }
+    }
+
+    /// The rows that these are, or are parts of.
+    pub fn whole(self) -> Self {
+        match self {
+            Self::Tokens | Self::TokenParts(_) => Self::Tokens,
+            Self::Outputs | Self::OutputParts(_) => Self::Outputs,
+        }
+    }
+
+    fn rows(self, tokens: u32, outputs: u32) -> u32 {
+        match self {
+            Self::Tokens => tokens,
+            Self::Outputs => outputs,
+            Self::TokenParts(parts) => parts * tokens,
+            Self::OutputParts(parts) => parts * outputs,
+        }
+    }
+}
+
 impl ItemId {
     /// Its place in the store.
     pub fn index(self) -> usize {
@@ -202,10 +237,7 @@ impl TempId {
 impl Inputs {
     /// The rows of `extent`.
     pub fn rows_of(self, extent: Extent) -> u32 {
-        match extent {
-            Extent::Tokens => self.rows,
-            Extent::Outputs => self.outputs,
-        }
+        extent.rows(self.rows, self.outputs)
     }
 }
 
@@ -225,10 +257,7 @@ impl Step {
 impl Plan {
     /// The most rows of `extent`.
     pub fn max_of(&self, extent: Extent) -> u32 {
-        match extent {
-            Extent::Tokens => self.max_rows,
-            Extent::Outputs => self.max_outputs,
-        }
+        extent.rows(self.max_rows, self.max_outputs)
     }
 
     /// The result, where one of `steps` writes it.

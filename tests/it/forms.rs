@@ -110,7 +110,7 @@ fn every_form_is_inspected() {
 }
 
 /// A change of a fixture.
-enum Change {
+pub(crate) enum Change {
     /// A key of the settings; null is as good as absent.
     Setting(&'static str, Value),
     /// The bytes of all tensors with this ending.
@@ -127,10 +127,15 @@ use Change::{Bytes, First, Header, Renamed, Setting};
 
 /// A copy of a fixture with changes.
 fn changed(case: &str, changes: &[&Change]) -> Scratch {
+    changed_folder(&fixture(case), changes)
+}
+
+/// A copy of a folder of safetensors with changes.
+pub(crate) fn changed_folder(folder: &Path, changes: &[&Change]) -> Scratch {
     let copy = Scratch::new();
-    let settings = fs::read(fixture(case).join("config.json")).expect("config.json");
+    let settings = fs::read(folder.join("config.json")).expect("config.json");
     let mut settings: Value = serde_json::from_slice(&settings).expect("JSON");
-    let mut bytes = fs::read(fixture(case).join("model.safetensors")).expect("the weights");
+    let mut bytes = fs::read(folder.join("model.safetensors")).expect("the weights");
     let length = u64::from_le_bytes(*bytes.first_chunk().expect("a length")) as usize;
     let mut data = bytes.split_off(8 + length);
     let mut header: Value = serde_json::from_slice(&bytes[8..]).expect("a header");
@@ -141,7 +146,7 @@ fn changed(case: &str, changes: &[&Change]) -> Scratch {
             Bytes(ending, _) | First(ending, _) | Renamed(ending, _) | Header(ending, ..) => ending,
         };
         let names: Vec<String> = entries.keys().filter(|name| name.ends_with(ending)).cloned().collect();
-        assert!(!names.is_empty(), "{case} has no {ending}");
+        assert!(!names.is_empty(), "{} has no {ending}", folder.display());
         let range = |entry: &Value| -> std::ops::Range<usize> {
             let [start, end] =
                 serde_json::from_value(entry["data_offsets"].clone()).expect("offsets of a tensor");

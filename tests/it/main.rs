@@ -37,5 +37,6 @@ mod synth;
 mod text;
 mod tidy;
 mod tokenizer_model;
+mod tq;
 #[cfg(feature = "wgpu")]
 mod tuning;

@@ -70,6 +70,9 @@ pub(super) fn run(
         (KernelId::Hadamard, [Arg::F32(x), Arg::F32(table), Arg::F32Mut(y)]) => {
             rows::hadamard(cores, &pod_read_unaligned(params), call, form, [x, table], y)
         }
+        (KernelId::Kronecker, [Arg::F32(v), Arg::F32(factors), Arg::F32Mut(y)]) => {
+            rows::kronecker(cores, &pod_read_unaligned(params), call, form, [v, factors], y)
+        }
         (KernelId::Argmax, [Arg::F32(logits), Arg::U32(outputs), Arg::U32Mut(rows), Arg::U32Mut(tokens)]) => {
             let params = pod_read_unaligned(params);
             best::argmax(cores, &params, call, logits, outputs, rows, tokens)

@@ -1,12 +1,13 @@
-//! Kernels that treat each row by itself: `embed`, `rms_norm`, `rope`, `kv_write`, `swiglu`, `scale`, `gather`, `hadamard`.
+//! Kernels that treat each row by itself: `embed`, `rms_norm`, `rope`, `kv_write`, `swiglu`, `scale`, `gather`, `hadamard`,
+//! `kronecker`.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::error::Result;
 use crate::kernel::{
-    Call, Epilogue, Form, KvType, ROW_WORDS, embed, gather, geglu, hadamard, head_norm, kv_at, kv_write,
-    rms_norm, rope, scale, soft_cap, squares, swiglu,
+    Call, Epilogue, Form, KvType, ROW_WORDS, embed, gather, geglu, hadamard, head_norm, kronecker, kv_at,
+    kv_write, rms_norm, rope, scale, soft_cap, squares, swiglu,
 };
 use crate::quant::Matrix;
 
@@ -227,6 +228,35 @@ pub(super) fn gather(
         for (y, from) in y.iter_mut().zip(order) {
             *y = finish(form.epilogue, *y, x[*from as usize]);
         }
+    })
+}
+
+/// y[r, i·n + a] (+)= Σ_t Σ_j F[t, i, j] · v[r, j, t, a]
+pub(super) fn kronecker(
+    cores: &mut Cores,
+    p: &kronecker::Params,
+    call: Call,
+    form: Form,
+    [v, factors]: [&[f32]; 2],
+    y: &mut [f32],
+) -> Result<()> {
+    let [width, terms, y_parts, x_parts] =
+        [p.width, p.terms, p.y_parts, p.x_parts].map(|count| count as usize);
+    let rows = v.chunks_exact(x_parts * terms * width).zip(y.chunks_mut(p.y_stride as usize));
+    let isa = cores.isa;
+    let scratch = || vec![0.0; width];
+    cores.pool.each_with(rows.take(call.rows as usize), scratch, |sums, (v, y)| {
+        let y = &mut y[p.y_offset as usize..][..y_parts * width];
+        dispatch!(isa, _s => for (i, y) in y.chunks_exact_mut(width).enumerate() {
+            sums.fill(0.0);
+            for (at, v) in v.chunks_exact(width).enumerate() {
+                let factor = factors[(at % terms * y_parts + i) * x_parts + at / terms];
+                sums.iter_mut().zip(v).for_each(#[inline(always)] |(sum, v)| *sum += factor * v);
+            }
+            for (y, sum) in y.iter_mut().zip(&*sums) {
+                *y = finish(form.epilogue, *y, *sum);
+            }
+        });
     })
 }
 

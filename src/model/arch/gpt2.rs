@@ -42,7 +42,10 @@ fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {
     let (width, heads) = (folder.required("n_embd")?, folder.required("n_head")?);
     let ffn_width = config.u32("n_inner")?;
     let naming = [&STEMS, &BARE].map(Naming::HuggingFace);
-    let is_bare = folder.checkpoint.tensors.contains_key(&naming[1].weight(Slot::Embedding));
+    let has = |naming: Naming, slot| folder.checkpoint.tensors.contains_key(&naming.weight(slot));
+    let naming = naming[usize::from(has(naming[1], Slot::Positions))];
+    // A head that stands in the file is the embedding once more, unless this is no matrix.
+    let is_own_head = has(naming, Slot::Head) && !has(naming, Slot::Embedding);
     let shape = Shape {
         arch: folder.arch,
         name: config.text("_name_or_path")?.unwrap_or_default().to_owned(),
@@ -55,8 +58,8 @@ fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {
         ffn_width: ffn_width.unwrap_or(width.saturating_mul(4)),
         layers: folder.required("n_layer")?,
         norm_eps: config.float("layer_norm_epsilon")?.ok_or_else(|| missing("layer_norm_epsilon"))?,
-        tied: config.bool("tie_word_embeddings")?.unwrap_or(true),
-        naming: naming[usize::from(is_bare)],
+        tied: config.bool("tie_word_embeddings")?.unwrap_or(true) && !is_own_head,
+        naming,
     };
     let mut blueprint = adopt(shape)?;
     blueprint.layout.transposed = true;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Config};
-use crate::model::{Blueprint, Naming, Pairing, Part, Slot, Stems};
+use crate::model::{Blueprint, Naming, Pairing, Part, Slot, Stems, forms};
 
 use super::rope::RopeSettings;
 use super::{Shape, divide, missing};
@@ -156,13 +156,13 @@ impl Folder<'_> {
         let slots = blueprint
             .layers()
             .flat_map(|block| parts.iter().map(|&part| Slot::Block(block.layer as usize, part)));
-        let mut names = slots.map(|slot| blueprint.layout.naming.bias(slot));
-        match names.find(|name| self.checkpoint.tensors.contains_key(name) != promised) {
+        let mut stems = slots.map(|slot| blueprint.layout.naming.stem(slot));
+        match stems.find(|stem| forms::has_bias(self.checkpoint, stem) != promised) {
             None => Ok(()),
-            Some(name) => {
+            Some(stem) => {
                 let what =
                     if promised { "the bias is missing" } else { "a bias that the settings do not know" };
-                Err(Error::bad_file(what).at(format!("tensor {name}")).at(key))
+                Err(Error::bad_file(what).at(format!("tensor {stem}.bias")).at(key))
             }
         }
     }

@@ -13,14 +13,26 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Config, Dialect};
 
-use super::Linear;
+use crate::quant::Matrix;
+
 use super::source::Stem;
+use super::{Linear, Transform};
 
 /// A form with the settings of a checkpoint.
 pub(super) trait Form: fmt::Debug {
     /// The linear of `stem`, `(cols) -> (rows)`, or `None` where its tensors are not of this form: then it is a plain matrix.
     /// Whatever can be wrong with the bytes is found out here.
     fn linear(&self, stem: &Stem<'_>, rows: u32, cols: u32) -> Result<Option<Linear>>;
+
+    /// The rows of `stem` that tokens become, and what is done to them, where they are no matrix that could be a linear's.
+    fn embedding(
+        &self,
+        _stem: &Stem<'_>,
+        _rows: u32,
+        _cols: u32,
+    ) -> Result<Option<(Matrix, Vec<Transform>)>> {
+        Ok(None)
+    }
 }
 
 /// What a file of this room says about its form.
@@ -50,6 +62,20 @@ forms! {
     hqq,
     modelopt,
     torchao,
+    tqcompressor,
+}
+
+/// The name of the form of a checkpoint, if it is in one.
+///
+/// # Errors
+/// [`crate::Kind::BadFile`] where settings are of the wrong type.
+pub fn name(checkpoint: &Checkpoint) -> Result<Option<String>> {
+    Ok(settings(checkpoint)?.map(|settings| settings.method))
+}
+
+/// Whether the linear `stem` has a bias, under whichever name.
+pub(super) fn has_bias(checkpoint: &Checkpoint, stem: &str) -> bool {
+    checkpoint.tensors.contains_key(&format!("{stem}.bias")) || tqcompressor::has_bias(checkpoint, stem)
 }
 
 /// The form of a checkpoint, if it says one.
@@ -82,7 +108,13 @@ fn settings(checkpoint: &Checkpoint) -> Result<Option<Settings>> {
         Dialect::HuggingFace(folder) => {
             let Some(config) = &folder.config else { return Ok(None) };
             let mut keys = ["quantization_config", "quantization"].into_iter();
-            let Some(key) = keys.find(|key| config.get(key).is_some()) else { return Ok(None) };
+            let Some(key) = keys.find(|key| config.get(key).is_some()) else {
+                return Ok(tqcompressor::is_here(checkpoint).then(|| Settings {
+                    method: tqcompressor::KIND.method.to_owned(),
+                    settings: Config::default(),
+                    place: ["config.json", "architectures"],
+                }));
+            };
             let settings = config.object(key)?.unwrap_or_default();
             // MLX has settings like others, and gives them no name.
             let method = settings.text("quant_method")?.unwrap_or("mlx").to_owned();

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use pocketlm::engine::{plans, tokenizer};
 use pocketlm::format::{self, Checkpoint, Config, Dialect, Dtype, Tensor};
-use pocketlm::model::Blueprint;
+use pocketlm::model::{Blueprint, form_name};
 use pocketlm::{EngineOptions, LoadOptions, Result as Outcome};
 use serde_json::{Map, Value, json};
 
@@ -78,6 +78,9 @@ fn describe(
             let bits = bytes as f64 * 8.0 / weights as f64;
             fact("weights", &format!("{millions:.2} M in {mib:.1} MiB, {bits:.2} bits each"))?;
             fact("formats", &formats(checkpoint))?;
+            if let Some(form) = form_name(checkpoint)? {
+                fact("form", &form)?;
+            }
         }
     }
     output::line("")?;
@@ -217,6 +220,9 @@ fn report(
         "bits_per_weight": if weights > 0 { Some(bytes as f64 * 8.0 / weights as f64) } else { None },
         "metadata": metadata(checkpoint).into_iter().map(|(key, value)| (key, value.into())).collect::<Map<_, _>>(),
     });
+    if let Ok(Some(form)) = form_name(checkpoint) {
+        report["form"] = form.into();
+    }
     if let Ok(Some(blueprint)) = blueprint {
         report["name"] = blueprint.name.as_str().into();
         report["architecture"] = blueprint.arch.into();
