@@ -194,7 +194,7 @@ fn what_contradicts_is_refused_by_name() {
         ("safetensors", Renamed("c_fc.A", "c_fc.a"), BadFile, "c_fc.A", "missing"),
         ("safetensors", Renamed("c_fc.q", "c_fc.q_inv"), BadFile, "c_fc.q", "missing"),
         ("safetensors", Renamed("c_fc.b", "c_fc.beta"), BadFile, "c_fc.bias", "missing"),
-        ("safetensors", Renamed("c_fc.p_inv", "c_fc.p"), BadFile, "c_fc.weight", "missing"),
+        ("safetensors", Renamed("c_fc.p_inv", "c_fc.p"), BadFile, "c_fc.bias", "missing"),
         ("safetensors", Renamed("wte.p", "wte.q"), BadFile, "wte.p", "missing"),
         (
             "safetensors",
