@@ -174,3 +174,101 @@ fn keep_folder(folder: &HuggingFace, blueprint: &Blueprint) -> Target {
     let beside = Beside::HuggingFace(files);
     Target { blueprint: blueprint.clone(), vectors: Vec::new(), beside, notes: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(name: &str) -> (Checkpoint, Blueprint, Biases) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/archs/");
+        let checkpoint = Checkpoint::open(format!("{folder}{name}")).unwrap();
+        let blueprint = Blueprint::read(&checkpoint).unwrap();
+        let biases = Biases::of(&checkpoint, &blueprint);
+        (checkpoint, blueprint, biases)
+    }
+
+    /// Settings of GGUF that may be left out, because their defaults are theirs; the judge sees all others.
+    #[test]
+    fn a_setting_that_gguf_lacks_is_seen() {
+        let cases: &[(&str, &[&str])] = &[
+            ("phi3", &["attention.key_length", "attention.value_length", "vocab_size"]),
+            ("gemma2", &["attention.value_length", "rope.dimension_count", "rope.freq_base", "vocab_size"]),
+            (
+                "gemma3",
+                &[
+                    "attention.sliding_window_pattern",
+                    "attention.value_length",
+                    "rope.dimension_count",
+                    "rope.freq_base_swa",
+                    "vocab_size",
+                ],
+            ),
+            (
+                "gpt2",
+                &["attention.head_count_kv", "attention.key_length", "attention.value_length", "vocab_size"],
+            ),
+        ];
+        for (name, unseen) in cases {
+            let (checkpoint, blueprint, biases) = open(name);
+            let (metadata, vectors) = gguf::describe(&blueprint, name).unwrap();
+            let accepts = |left_out: &str, vectors: &Vectors| {
+                let mut kept = Metadata::default();
+                for (key, value) in metadata.iter().filter(|(key, _)| *key != left_out) {
+                    kept.insert(key.to_owned(), value.clone()).unwrap();
+                }
+                judge(&checkpoint, &blueprint, &biases, Dialect::Gguf(kept), Naming::Gguf, vectors).is_ok()
+            };
+            assert!(accepts("", &vectors), "{name}");
+            let missed = metadata.iter().map(|(key, _)| key).filter(|key| accepts(key, &vectors));
+            let missed: Vec<&str> =
+                missed.map(|key| key.trim_start_matches(name).trim_start_matches('.')).collect();
+            assert_eq!(missed, *unseen, "{name}");
+            for at in 0..vectors.len() {
+                let mut fewer = vectors.clone();
+                fewer.remove(at);
+                assert!(!accepts("", &fewer), "{name} without {:?}", vectors[at].0);
+            }
+        }
+    }
+
+    /// The same of `config.json`, beside keys that are for other readers.
+    #[test]
+    fn a_setting_that_a_folder_lacks_is_seen() {
+        const OTHERS: &[&str] = &[
+            "model_type",
+            "_name_or_path",
+            "hidden_act",
+            "attention_bias",
+            "mlp_bias",
+            "use_sliding_window",
+            "max_window_layers",
+        ];
+        let cases: &[(&str, &[&str])] = &[
+            ("phi3", &["head_dim", "original_max_position_embeddings", "tie_word_embeddings"]),
+            (
+                "gemma2",
+                &["hidden_activation", "layer_types", "rope_theta", "rope_scaling", "tie_word_embeddings"],
+            ),
+            ("qwen2", &["head_dim", "sliding_window", "rope_theta", "rope_scaling"]),
+        ];
+        for (name, unseen) in cases {
+            let (checkpoint, blueprint, biases) = open(&format!("{name}.gguf"));
+            let (class, stems) = in_hugging_face(name).unwrap();
+            let config = hugging_face::describe(&blueprint, name, class, &biases).unwrap();
+            let accepts = |left_out: &str| {
+                let folder =
+                    HuggingFace { config: Some(config.without(&[left_out])), ..HuggingFace::default() };
+                let dialect = Dialect::HuggingFace(Box::new(folder));
+                let naming = Naming::HuggingFace(stems);
+                judge(&checkpoint, &blueprint, &biases, dialect, naming, &Vectors::new()).is_ok()
+            };
+            assert!(accepts(""), "{name}");
+            let missed = config.iter().map(|(key, _)| key).filter(|key| accepts(key));
+            let mut missed: Vec<&str> = missed.filter(|key| !OTHERS.contains(key)).collect();
+            let mut unseen = unseen.to_vec();
+            missed.sort_unstable();
+            unseen.sort_unstable();
+            assert_eq!(missed, unseen, "{name}");
+        }
+    }
+}
