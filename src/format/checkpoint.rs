@@ -39,6 +39,8 @@ pub struct HuggingFace {
     pub config: Option<Config>,
     /// `generation_config.json`.
     pub generation_config: Option<Config>,
+    /// `hf_quant_config.json`.
+    pub hf_quant_config: Option<Config>,
     /// `tokenizer.json`, as it is.
     pub tokenizer_json: Option<Bytes>,
     /// `tokenizer.model`, as it is.

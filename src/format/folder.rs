@@ -40,6 +40,7 @@ fn hugging_face(folder: &Path) -> Result<HuggingFace> {
     Ok(HuggingFace {
         config: Config::read(&folder.join("config.json"))?,
         generation_config: Config::read(&folder.join("generation_config.json"))?,
+        hf_quant_config: Config::read(&folder.join("hf_quant_config.json"))?,
         tokenizer_json: read_optional(&folder.join("tokenizer.json"))?,
         tokenizer_model: read_optional(&folder.join("tokenizer.model"))?,
         tokenizer_config,

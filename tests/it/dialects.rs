@@ -34,6 +34,7 @@ fn folder(files: &[(&str, Vec<u8>)]) -> Dialect {
         tokenizer_model: bytes("tokenizer.model").map(Into::into),
         chat_template: tokenizer_config.as_ref().and_then(Config::chat_template),
         tokenizer_config,
+        ..HuggingFace::default()
     }))
 }
 

@@ -109,6 +109,9 @@ fn every_form_is_inspected() {
     }
 }
 
+/// Settings in a file of their own.
+const BESIDE: &str = "hf_quant_config.json";
+
 /// A change of a fixture.
 pub(crate) enum Change {
     /// A key of the settings; null is as good as absent.
@@ -135,6 +138,8 @@ pub(crate) fn changed_folder(folder: &Path, changes: &[&Change]) -> Scratch {
     let copy = Scratch::new();
     let settings = fs::read(folder.join("config.json")).expect("config.json");
     let mut settings: Value = serde_json::from_slice(&settings).expect("JSON");
+    let beside = fs::read(folder.join(BESIDE)).ok();
+    let mut beside: Option<Value> = beside.map(|beside| serde_json::from_slice(&beside).expect("JSON"));
     let mut bytes = fs::read(folder.join("model.safetensors")).expect("the weights");
     let length = u64::from_le_bytes(*bytes.first_chunk().expect("a length")) as usize;
     let mut data = bytes.split_off(8 + length);
@@ -155,8 +160,12 @@ pub(crate) fn changed_folder(folder: &Path, changes: &[&Change]) -> Scratch {
         match change {
             Setting(key, value) => {
                 let config = ["quantization_config", "quantization"];
-                let at = config.into_iter().find(|&at| settings.get(at).is_some()).expect("settings");
-                settings[at][*key] = value.clone();
+                let at = config.into_iter().find(|&at| settings.get(at).is_some());
+                let said = match at {
+                    Some(at) => &mut settings[at],
+                    None => &mut beside.as_mut().expect("settings")["quantization"],
+                };
+                said[*key] = value.clone();
             }
             Bytes(_, edit) => names.iter().for_each(|name| edit(&mut data[range(&entries[name])])),
             First(_, bytes) => data[range(&entries[&names[0]])][..bytes.len()].copy_from_slice(bytes),
@@ -173,6 +182,9 @@ pub(crate) fn changed_folder(folder: &Path, changes: &[&Change]) -> Scratch {
     let whole = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
     fs::write(copy.join("model.safetensors"), whole).expect("a copy");
     fs::write(copy.join("config.json"), settings.to_string()).expect("a copy");
+    if let Some(beside) = beside {
+        fs::write(copy.join(BESIDE), beside.to_string()).expect("a copy");
+    }
     copy
 }
 
@@ -245,6 +257,7 @@ fn a_fault_in_each_form_is_noticed() {
         ("compressed-tensors/nvfp4", Bytes(".weight_global_scale", |bytes| bytes[3] ^= 1)),
         ("modelopt/nvfp4", Bytes(".weight_scale_2", |bytes| bytes[3] ^= 1)),
         ("modelopt/nvfp4", Bytes(".weight_scale", interleave::<1>)),
+        ("modelopt/float8-beside", Bytes(".weight_scale", |bytes| bytes[3] ^= 1)),
         ("torchao/int4-unpacked", Bytes("._weight_scale", interleave::<4>)),
         ("torchao/int8", Bytes("._weight_qdata", |bytes| bytes.iter_mut().for_each(|b| *b ^= 128))),
         ("hqq/w4", Bytes(".W_q", swap_nibbles)),
@@ -364,7 +377,22 @@ fn what_contradicts_is_refused() {
         ("compressed-tensors/float8", First("_proj.weight", &[127]), BadFile, "element 0 is NaN"),
         ("modelopt/nvfp4", Setting("quant_algo", json!("W4A8_AWQ")), Unsupported, "\"W4A8_AWQ\""),
         ("modelopt/nvfp4", Renamed(".weight_scale_2", ".x"), BadFile, "q_proj.weight_scale_2"),
+        ("modelopt/float8-beside", Setting("quant_algo", json!("W4A8_AWQ")), Unsupported, BESIDE),
+        ("modelopt/float8-beside", Setting("quant_algo", json!(8)), BadFile, "hf_quant_config.json"),
+        ("modelopt/float8-beside", Setting("quant_algo", Value::Null), Unsupported, "F8_E4M3"),
         ("torchao/int8", Header("._weight_qdata", "dtype", json!("U8")), Unsupported, "q_proj._weight_qdata"),
+        (
+            "torchao/int4",
+            Header("v_proj._weight_scale", "shape", json!([32, 2])),
+            BadFile,
+            "v_proj._weight_scale",
+        ),
+        (
+            "torchao/int4",
+            Header("v_proj._weight_scale", "shape", json!([64])),
+            BadFile,
+            "v_proj._weight_scale",
+        ),
         ("torchao/int8", First("._weight_scale", INFINITE), BadFile, "element 0 is inf"),
         ("hqq/w4", First(".nbits", &[7]), Unsupported, "7 bits"),
         ("hqq/w4", First(".nbits", &[8]), BadFile, "do not hold"),
@@ -376,7 +404,7 @@ fn what_contradicts_is_refused() {
     for (case, change, kind, says) in &cases {
         let error = open(&changed(case, &[change])).expect_err(says);
         let says_all = error.to_string().contains(says) && error.kind() == *kind;
-        let is_placed = ["config.json", "model.embed_tokens.", "model.layers.0."]
+        let is_placed = ["config.json", BESIDE, "model.embed_tokens.", "model.layers.0."]
             .iter()
             .any(|at| error.to_string().contains(at));
         assert!(says_all && is_placed, "{case}, {says}: {error:?}");

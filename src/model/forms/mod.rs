@@ -108,17 +108,23 @@ fn settings(checkpoint: &Checkpoint) -> Result<Option<Settings>> {
         Dialect::HuggingFace(folder) => {
             let Some(config) = &folder.config else { return Ok(None) };
             let mut keys = ["quantization_config", "quantization"].into_iter();
-            let Some(key) = keys.find(|key| config.get(key).is_some()) else {
-                return Ok(tqcompressor::is_here(checkpoint).then(|| Settings {
-                    method: tqcompressor::KIND.method.to_owned(),
-                    settings: Config::default(),
-                    place: ["config.json", "architectures"],
-                }));
-            };
-            let settings = config.object(key)?.unwrap_or_default();
-            // MLX has settings like others, and gives them no name.
-            let method = settings.text("quant_method")?.unwrap_or("mlx").to_owned();
-            Ok(Some(Settings { method, settings, place: ["config.json", key] }))
+            if let Some(key) = keys.find(|key| config.get(key).is_some()) {
+                let settings = config.object(key)?.unwrap_or_default();
+                // MLX has settings like others, and gives them no name.
+                let method = settings.text("quant_method")?.unwrap_or("mlx").to_owned();
+                return Ok(Some(Settings { method, settings, place: ["config.json", key] }));
+            }
+            let beside = folder.hf_quant_config.as_ref().map(modelopt::settings).transpose();
+            let in_file = |error: Error| error.in_file(checkpoint.path.with_file_name(modelopt::FILE));
+            if let Some(settings) = beside.map_err(in_file)?.flatten() {
+                let method = modelopt::KIND.method.to_owned();
+                return Ok(Some(Settings { method, settings, place: [modelopt::FILE, modelopt::KEY] }));
+            }
+            Ok(tqcompressor::is_here(checkpoint).then(|| Settings {
+                method: tqcompressor::KIND.method.to_owned(),
+                settings: Config::default(),
+                place: ["config.json", "architectures"],
+            }))
         }
         Dialect::Meta(folder) => {
             let key = "quantization_args";

@@ -2,6 +2,8 @@
 //!
 //! - NVFP4: `weight` u8 `(N, K/2)`, `weight_scale` `(N, K/16)` in 8-bit floats, and `weight_scale_2`, a factor of all;
 //! - FP8: `weight` `(N, K)` in 8-bit floats, `weight_scale` for all.
+//!
+//! The settings stand in `config.json`, or in a file of their own beside it.
 
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Config, Dtype};
@@ -13,6 +15,15 @@ use super::grouped::{Floats, Integer, Scales};
 use super::{Form, Kind, float4, float8};
 
 pub(super) const KIND: Kind = Kind { method: "modelopt", read };
+
+/// Where the settings stand if not in `config.json`, and under which key.
+pub(super) const FILE: &str = "hf_quant_config.json";
+pub(super) const KEY: &str = "quantization";
+
+/// The settings in that file, or `None` where they leave the weights as they are.
+pub(super) fn settings(file: &Config) -> Result<Option<Config>> {
+    Ok(file.object(KEY)?.filter(|settings| settings.get("quant_algo").is_some()))
+}
 
 #[derive(Debug)]
 struct ModelOpt;
@@ -42,8 +53,10 @@ impl Form for ModelOpt {
             }
             _ => return Ok(None),
         };
-        // Activations stay floats; what is read is not refused as unknown.
-        _ = stem.get(".input_scale");
+        // Activations, keys and values stay floats; what is read is not refused as unknown.
+        for ending in [".input_scale", ".k_scale", ".v_scale"] {
+            _ = stem.get(ending);
+        }
         Ok(Some(linear))
     }
 }
