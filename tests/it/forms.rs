@@ -204,6 +204,11 @@ fn reverse_words(bytes: &mut [u8]) {
     bytes.as_chunks_mut::<4>().0.reverse();
 }
 
+/// Of floats of 16 bits.
+fn turn_signs(bytes: &mut [u8]) {
+    bytes.iter_mut().skip(1).step_by(2).for_each(|byte| *byte ^= 128);
+}
+
 /// Adds 1 to the first of each eight numbers of 4 bits.
 fn next_zero(bytes: &mut [u8]) {
     bytes.iter_mut().step_by(4).for_each(|byte| *byte = byte.wrapping_add(1));
@@ -259,6 +264,14 @@ fn a_fault_in_each_form_is_noticed() {
         ("modelopt/nvfp4", Bytes(".weight_scale", interleave::<1>)),
         ("modelopt/float8-beside", Bytes(".weight_scale", |bytes| bytes[3] ^= 1)),
         ("torchao/int4-unpacked", Bytes("._weight_scale", interleave::<4>)),
+        ("torchao/int4", Bytes("._weight_qdata", swap_nibbles)),
+        ("torchao/int4", Bytes("._weight_qdata", |bytes| bytes.iter_mut().for_each(|b| *b ^= 0x88))),
+        ("torchao/int4", Bytes("._weight_scale", interleave::<2>)),
+        ("torchao/int4", Bytes("._weight_zero_point", interleave::<2>)),
+        ("torchao/int4", Bytes("._weight_zero_point", turn_signs)),
+        ("torchao/int4-symmetric", Bytes("._weight_scale", interleave::<2>)),
+        ("torchao/int4-symmetric", Bytes("._weight_act_pre_scale", interleave::<2>)),
+        ("torchao/int4-symmetric", Renamed("._weight_act_pre_scale", "._weight_scale_of_inputs")),
         ("torchao/int8", Bytes("._weight_qdata", |bytes| bytes.iter_mut().for_each(|b| *b ^= 128))),
         ("hqq/w4", Bytes(".W_q", swap_nibbles)),
         ("hqq/w4", Bytes(".scale", interleave::<2>)),
@@ -381,6 +394,10 @@ fn what_contradicts_is_refused() {
         ("modelopt/float8-beside", Setting("quant_algo", json!(8)), BadFile, "hf_quant_config.json"),
         ("modelopt/float8-beside", Setting("quant_algo", Value::Null), Unsupported, "F8_E4M3"),
         ("torchao/int8", Header("._weight_qdata", "dtype", json!("U8")), Unsupported, "q_proj._weight_qdata"),
+        ("torchao/int4", Header("._weight_qdata", "dtype", json!("U8")), Unsupported, "NVFP4Tensor"),
+        ("torchao/int4", First("._weight_scale", &[0x80, 0x7f]), BadFile, "element 0 is inf"),
+        ("torchao/int4", First("._weight_zero_point", &[0x80, 0x7f]), BadFile, "element 0 is inf"),
+        ("torchao/int4", Renamed("._weight_zero_point", "._weight_zero"), BadFile, "_weight_zero_point"),
         (
             "torchao/int4",
             Header("v_proj._weight_scale", "shape", json!([32, 2])),
@@ -408,6 +425,17 @@ fn what_contradicts_is_refused() {
             .iter()
             .any(|at| error.to_string().contains(at));
         assert!(says_all && is_placed, "{case}, {says}: {error:?}");
+    }
+}
+
+#[test]
+fn tiles_of_a_gpu_are_refused_by_name() {
+    let cases = [("Int4TilePackedTo4dTensor", json!([4, 1, 8, 8])), ("Int4PlainInt32Tensor", json!([32, 8]))];
+    for (name, shape) in cases {
+        let at = "v_proj._weight_qdata";
+        let changes = [Header(at, "dtype", json!("I32")), Header(at, "shape", shape)];
+        let error = open(&changed("torchao/int4", &[&changes[0], &changes[1]])).expect_err(name);
+        assert!(error.kind() == Kind::Unsupported && error.to_string().contains(name), "{error:?}");
     }
 }
 

@@ -262,6 +262,21 @@ impl Scales {
     }
 }
 
+/// So far from zero, codes add nothing to a value in f32.
+const FAR: f32 = 1_099_511_627_776.0;
+
+/// s and z with `(q − z)·s` = `q·scale + least` in f32.
+pub(super) fn around_zero(scale: f32, least: f32) -> (f32, f32) {
+    let zero = -least / scale;
+    if least == 0.0 {
+        (scale, 0.0)
+    } else if zero.abs() < FAR {
+        (scale, zero)
+    } else {
+        (least / FAR, -FAR)
+    }
+}
+
 /// The inputs in the order of their groups, which a tensor names for each, or `None` where they stand so.
 ///
 /// # Errors
@@ -337,4 +352,31 @@ pub(super) fn field(bits: u32, index: usize, word: impl Fn(usize) -> u32) -> u8 
         value |= word(first + 1) << (32 - shift);
     }
     (value & ((1 << bits) - 1)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zero_point_is_as_good_as_a_least_value() {
+        let cases = [
+            (0.5, -3.0),
+            (0.1, 0.7),
+            (-0.25, 2.0),
+            (0.0, 0.0),
+            (0.0, 1.5),
+            (0.0, -1.5),
+            (1e-30, 4.0),
+            (f32::MIN_POSITIVE, f32::MAX),
+        ];
+        for (scale, least) in cases {
+            let (s, z) = around_zero(scale, least);
+            for code in [0.0f32, 1.0, 15.0] {
+                let (got, due) = ((code - z) * s, code * scale + least);
+                let rounding = 2.0 * f32::EPSILON * (due.abs().max(least.abs()));
+                assert!((got - due).abs() <= rounding, "{code}·{scale} + {least} is {got}");
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::model::Linear;
 use crate::model::source::Stem;
 use crate::quant::Format;
 
-use super::grouped::{Floats, Grouped, Shape, Words, field, group_of, matrix, whole, words};
+use super::grouped::{Floats, Grouped, Shape, Words, around_zero, field, group_of, matrix, whole, words};
 use super::{Form, Kind, float4};
 
 pub(super) const KIND: Kind = Kind { method: "mlx", read };
@@ -101,21 +101,6 @@ struct Codes {
     groups: usize,
 }
 
-/// So far from zero, codes add nothing to a value in f32.
-const FAR: f32 = 1_099_511_627_776.0;
-
-/// s and z with `(q − z)·s` = `q·scale + least` in f32.
-fn around_zero(scale: f32, least: f32) -> (f32, f32) {
-    let zero = -least / scale;
-    if least == 0.0 {
-        (scale, 0.0)
-    } else if zero.abs() < FAR {
-        (scale, zero)
-    } else {
-        (least / FAR, -FAR)
-    }
-}
-
 impl Codes {
     fn around_zero(&self, row: usize, group: usize) -> (f32, f32) {
         let at = row * self.groups + group;
@@ -140,32 +125,5 @@ impl Grouped for Codes {
 
     fn release(&self) {
         self.weights.release();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_zero_point_is_as_good_as_a_least_value() {
-        let cases = [
-            (0.5, -3.0),
-            (0.1, 0.7),
-            (-0.25, 2.0),
-            (0.0, 0.0),
-            (0.0, 1.5),
-            (0.0, -1.5),
-            (1e-30, 4.0),
-            (f32::MIN_POSITIVE, f32::MAX),
-        ];
-        for (scale, least) in cases {
-            let (s, z) = around_zero(scale, least);
-            for code in [0.0f32, 1.0, 15.0] {
-                let (got, due) = ((code - z) * s, code * scale + least);
-                let rounding = 2.0 * f32::EPSILON * (due.abs().max(least.abs()));
-                assert!((got - due).abs() <= rounding, "{code}·{scale} + {least} is {got}");
-            }
-        }
     }
 }
