@@ -80,9 +80,8 @@ struct Codes {
 impl Grouped for Codes {
     fn codes(&self, row: usize, codes: &mut [u8]) {
         let (col, shift) = (row / PACKED, SHIFTS[row % PACKED]);
-        for (input, code) in codes.iter_mut().enumerate() {
-            *code = (self.weights.get(input, col) >> shift & 15) as u8;
-        }
+        let words = self.weights.column(col);
+        codes.iter_mut().zip(words).for_each(|(code, word)| *code = (word >> shift & 15) as u8);
     }
 
     fn scale(&self, row: usize, group: usize) -> f32 {

@@ -17,7 +17,8 @@ use crate::model::{Linear, Transform};
 use crate::quant::Format;
 
 use super::grouped::{
-    Floats, Grouped, Integer, Scales, Shape, Words, field, matrix, order_of_groups, type_of, whole, words,
+    Floats, Grouped, Integer, Scales, Shape, Words, field, fields, matrix, order_of_groups, reorder, type_of,
+    whole, words,
 };
 use super::{Form, Kind, float4, float8, int8};
 
@@ -222,11 +223,8 @@ struct Packed {
 
 impl Grouped for Packed {
     fn codes(&self, row: usize, codes: &mut [u8]) {
-        let code = |input: usize| field(self.bits, input, |word| self.weights.get(row, word));
-        match &self.order {
-            None => codes.iter_mut().enumerate().for_each(|(input, to)| *to = code(input)),
-            Some(order) => codes.iter_mut().zip(order).for_each(|(to, &input)| *to = code(input as usize)),
-        }
+        fields(self.bits, self.weights.row(row), codes);
+        reorder(codes, self.order.as_deref());
     }
 
     fn scale(&self, row: usize, group: usize) -> f32 {

@@ -11,7 +11,9 @@ use crate::format::{Checkpoint, Config};
 use crate::model::source::Stem;
 use crate::model::{Linear, Transform};
 
-use super::grouped::{Floats, Grouped, Shape, Words, field, group_of, matrix, order_of_groups, whole, words};
+use super::grouped::{
+    Floats, Grouped, Shape, Words, field, fields, group_of, matrix, order_of_groups, reorder, whole, words,
+};
 use super::{Form, Kind};
 
 pub(super) const KIND: Kind = Kind { method: "gptq", read };
@@ -89,13 +91,8 @@ struct Codes {
 
 impl Grouped for Codes {
     fn codes(&self, row: usize, codes: &mut [u8]) {
-        let bits = |input: usize| field(self.bits, input, |word| self.weights.get(word, row));
-        match &self.order {
-            None => codes.iter_mut().enumerate().for_each(|(input, code)| *code = bits(input)),
-            Some(order) => {
-                codes.iter_mut().zip(order).for_each(|(code, &input)| *code = bits(input as usize))
-            }
-        }
+        fields(self.bits, self.weights.column(row), codes);
+        reorder(codes, self.order.as_deref());
     }
 
     fn scale(&self, row: usize, group: usize) -> f32 {

@@ -337,10 +337,64 @@ impl Words {
         u32::from_le_bytes(*bytes.first_chunk().expect("the shape was checked"))
     }
 
+    /// The words of a row.
+    pub(super) fn row(&self, row: usize) -> impl Iterator<Item = u32> {
+        self.all()[row * self.cols..][..self.cols].iter().map(|&bytes| u32::from_le_bytes(bytes))
+    }
+
+    /// The words of a column.
+    pub(super) fn column(&self, col: usize) -> impl Iterator<Item = u32> {
+        // Steps are taken in the slice: a mapped iterator would read what it steps over.
+        self.all()[col..].iter().step_by(self.cols).map(|&bytes| u32::from_le_bytes(bytes))
+    }
+
+    fn all(&self) -> &[[u8; 4]] {
+        self.bytes.as_chunks().0
+    }
+
     /// As [`Bytes::release`].
     pub(super) fn release(&self) {
         self.bytes.release();
     }
+}
+
+/// Numbers of `bits` bits, low bits first, that may go on in the next word: as many as `codes` has, each word read once.
+pub(super) fn fields(bits: u32, words: impl Iterator<Item = u32>, codes: &mut [u8]) {
+    match bits {
+        2 => whole_fields::<2>(words, codes),
+        4 => whole_fields::<4>(words, codes),
+        8 => whole_fields::<8>(words, codes),
+        _ => {
+            let (mut words, mut run, mut held) = (words, 0, 0);
+            for code in codes {
+                if held < bits {
+                    run |= words.next().map_or(0, u64::from) << held;
+                    held += 32;
+                }
+                *code = (run & ((1 << bits) - 1)) as u8;
+                run >>= bits;
+                held -= bits;
+            }
+        }
+    }
+}
+
+/// The same where none goes on in the next word.
+fn whole_fields<const BITS: u32>(words: impl Iterator<Item = u32>, codes: &mut [u8]) {
+    for (word, codes) in words.zip(codes.chunks_mut(32 / BITS as usize)) {
+        let shifts = (0..32).step_by(BITS as usize);
+        codes
+            .iter_mut()
+            .zip(shifts)
+            .for_each(|(code, shift)| *code = (word >> shift & ((1 << BITS) - 1)) as u8);
+    }
+}
+
+/// Puts the codes of all inputs in the order that `order` names, if any.
+pub(super) fn reorder(codes: &mut [u8], order: Option<&[u32]>) {
+    let Some(order) = order else { return };
+    let stored = codes.to_vec();
+    codes.iter_mut().zip(order).for_each(|(code, &input)| *code = stored[input as usize]);
 }
 
 /// Number `index` of a run of numbers of `bits` bits, low bits first, that may go on in the next word.
@@ -377,6 +431,17 @@ mod tests {
                 let rounding = 2.0 * f32::EPSILON * (due.abs().max(least.abs()));
                 assert!((got - due).abs() <= rounding, "{code}·{scale} + {least} is {got}");
             }
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_at_once_as_they_are_one_by_one() {
+        let words: Vec<u32> = (1..=24u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+        for bits in 1..=8 {
+            let mut codes = vec![0; 24 * 32 / bits as usize];
+            fields(bits, words.iter().copied(), &mut codes);
+            let due: Vec<u8> = (0..codes.len()).map(|at| field(bits, at, |word| words[word])).collect();
+            assert_eq!(codes, due, "{bits} bits");
         }
     }
 }

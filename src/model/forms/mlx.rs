@@ -12,7 +12,7 @@ use crate::model::Linear;
 use crate::model::source::Stem;
 use crate::quant::Format;
 
-use super::grouped::{Floats, Grouped, Shape, Words, around_zero, field, group_of, matrix, whole, words};
+use super::grouped::{Floats, Grouped, Shape, Words, around_zero, fields, group_of, matrix, whole, words};
 use super::{Form, Kind, float4};
 
 pub(super) const KIND: Kind = Kind { method: "mlx", read };
@@ -110,9 +110,7 @@ impl Codes {
 
 impl Grouped for Codes {
     fn codes(&self, row: usize, codes: &mut [u8]) {
-        for (input, code) in codes.iter_mut().enumerate() {
-            *code = field(self.bits, input, |word| self.weights.get(row, word));
-        }
+        fields(self.bits, self.weights.row(row), codes);
     }
 
     fn scale(&self, row: usize, group: usize) -> f32 {
