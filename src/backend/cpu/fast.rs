@@ -54,6 +54,9 @@ pub(super) fn run(
         (KernelId::Geglu, [Arg::F32(x), Arg::F32Mut(y)]) => {
             rows::geglu(cores, &pod_read_unaligned(params), call, x, y)
         }
+        (KernelId::Gelu, [Arg::F32(x), Arg::F32Mut(y)]) => {
+            rows::gelu(cores, &pod_read_unaligned(params), call, x, y)
+        }
         (KernelId::SoftCap, [Arg::F32Mut(x)]) => rows::soft_cap(cores, &pod_read_unaligned(params), call, x),
         (KernelId::Swiglu, [Arg::F32(x), Arg::F32Mut(y)]) => {
             rows::swiglu(cores, &pod_read_unaligned(params), call, x, y)

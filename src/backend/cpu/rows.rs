@@ -6,8 +6,8 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::error::Result;
 use crate::kernel::{
-    Call, Epilogue, Form, KvType, ROW_WORDS, embed, gather, geglu, hadamard, head_norm, kronecker, kv_at,
-    kv_write, rms_norm, rope, scale, soft_cap, squares, swiglu,
+    Call, Epilogue, Form, KvType, ROW_WORDS, embed, gather, geglu, gelu, hadamard, head_norm, kronecker,
+    kv_at, kv_write, rms_norm, rope, scale, soft_cap, squares, swiglu,
 };
 use crate::quant::Matrix;
 
@@ -136,6 +136,15 @@ pub(super) fn soft_cap(cores: &mut Cores, p: &soft_cap::Params, call: Call, x: &
     const PIECE: usize = 4096;
     let x = &mut x[..p.width as usize * call.rows as usize];
     cores.pool.each(x.chunks_mut(PIECE), |x| x.iter_mut().for_each(|x| *x = p.cap * (*x / p.cap).tanh()))
+}
+
+/// y[r, i] = gelu(x[r, i])
+pub(super) fn gelu(cores: &mut Cores, p: &gelu::Params, call: Call, x: &[f32], y: &mut [f32]) -> Result<()> {
+    let width = p.width as usize;
+    let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width)).take(call.rows as usize);
+    let isa = cores.isa;
+    let ones = || vec![1.0; width];
+    cores.pool.each_with(rows, ones, |ones, (x, y)| dispatch!(isa, s => gate_row::<_, true>(s, x, ones, y)))
 }
 
 /// `act(gate) · up`, where act is silu or gelu.

@@ -42,10 +42,13 @@ fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {
     let (width, heads) = (folder.required("n_embd")?, folder.required("n_head")?);
     let ffn_width = config.u32("n_inner")?;
     let naming = [&STEMS, &BARE].map(Naming::HuggingFace);
-    let has = |naming: Naming, slot| folder.checkpoint.tensors.contains_key(&naming.weight(slot));
-    let naming = naming[usize::from(has(naming[1], Slot::Positions))];
-    // A head that stands in the file is the embedding once more, unless this is no matrix.
-    let is_own_head = has(naming, Slot::Head) && !has(naming, Slot::Embedding);
+    let tensors = &folder.checkpoint.tensors;
+    let is_bare = tensors.contains_key(&naming[1].weight(Slot::Positions));
+    let naming = naming[usize::from(is_bare)];
+    // A head that stands in the file is the embedding once more, unless that is no matrix.
+    let head = format!("{}.", naming.stem(Slot::Head));
+    let is_own_head = !tensors.contains_key(&naming.weight(Slot::Embedding))
+        && tensors.keys().any(|name| name.starts_with(&head));
     let shape = Shape {
         arch: folder.arch,
         name: config.text("_name_or_path")?.unwrap_or_default().to_owned(),
