@@ -208,6 +208,22 @@ impl Blueprint {
         Ok(self)
     }
 
+    /// How many numbers the matrices and norms of a checkpoint stand for, whatever form it is in. Biases are not counted.
+    pub fn parameters(&self) -> u64 {
+        let wide = |a: u32, b: u32| u64::from(a) * u64::from(b);
+        let of_layer = |block: &Block| {
+            let Attention { heads, kv_heads, head_dim, head_norm, .. } = block.attention;
+            let attention = 2 * wide(heads + kv_heads, head_dim) * u64::from(self.width);
+            let matrices = if block.ffn == Ffn::Gelu { 2 } else { 3 };
+            let norms = if block.post_norms { 4 } else { 2 } * u64::from(self.width);
+            let head_norms = if head_norm == Some(HeadNorm::Gain) { 2 * u64::from(head_dim) } else { 0 };
+            attention + matrices * wide(block.ffn_width, self.width) + norms + head_norms
+        };
+        let positions = if self.positions { wide(self.context, self.width) } else { 0 };
+        let tables = if self.tied { 1 } else { 2 } * wide(self.vocab, self.width);
+        self.layers().map(of_layer).sum::<u64>() + positions + tables + u64::from(self.width)
+    }
+
     /// The first block of each layer of the checkpoint.
     pub fn layers(&self) -> impl Iterator<Item = &Block> {
         let mut next = 0;

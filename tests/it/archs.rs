@@ -150,6 +150,17 @@ fn judge(engine: &Engine, name: &str, is_exact: bool) -> Result<(), String> {
     }
 }
 
+#[test]
+fn a_blueprint_counts_the_parameters_of_its_file() {
+    for name in ALL {
+        let (checkpoint, blueprint) = read(name);
+        let counted = |name: &str| !name.ends_with(".bias") && !name.starts_with("rope_");
+        let tensors = checkpoint.tensors.values().filter(|tensor| counted(&tensor.name));
+        let elements: u64 = tensors.map(|tensor| tensor.dims.iter().product::<u64>()).sum();
+        assert_eq!(blueprint.parameters(), elements, "{name}");
+    }
+}
+
 fn judge_all(device: Device, exact: bool, names: &[&str]) {
     let engine = Engine::new(EngineOptions { device, exact, ..EngineOptions::default() });
     let wrong: Vec<String> = names.iter().filter_map(|name| judge(&engine, name, exact).err()).collect();

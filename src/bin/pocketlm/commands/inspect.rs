@@ -64,7 +64,7 @@ fn describe(
 ) -> anyhow::Result<()> {
     let fact = |name: &str, value: &dyn std::fmt::Display| output::line(&format!("{name:14}{value}"));
     fact("file", &checkpoint.path.display())?;
-    let (weights, bytes) = totals(checkpoint);
+    let (weights, bytes) = totals(checkpoint, blueprint);
     if let Ok(Some(blueprint)) = blueprint {
         fact("name", &blueprint.name)?;
         fact("architecture", &blueprint.arch)?;
@@ -127,13 +127,15 @@ fn shape(blueprint: &Blueprint) -> String {
     format!("width {width}, vocabulary {vocab}{head}, {} layers{block}", blocks.len())
 }
 
-/// Weights and their bytes.
-fn totals(checkpoint: &Checkpoint) -> (u64, u64) {
-    let count = |tensor: &Tensor| tensor.dims.iter().product::<u64>();
-    checkpoint
-        .tensors
-        .values()
-        .fold((0, 0), |(weights, bytes), tensor| (weights + count(tensor), bytes + tensor.bytes.len() as u64))
+/// Weights and their bytes. In files of compressed folders tensors are no matrices, but what stands for them.
+fn totals(checkpoint: &Checkpoint, blueprint: &Outcome<Option<Blueprint>>) -> (u64, u64) {
+    let tensors = || checkpoint.tensors.values();
+    let are_weights = tensors().all(|tensor| matches!(tensor.dtype, Dtype::Format(_)));
+    let weights = match blueprint {
+        Ok(Some(blueprint)) if !are_weights => blueprint.parameters(),
+        _ => tensors().map(|tensor| tensor.dims.iter().product::<u64>()).sum(),
+    };
+    (weights, tensors().map(|tensor| tensor.bytes.len() as u64).sum())
 }
 
 fn formats(checkpoint: &Checkpoint) -> String {
@@ -214,7 +216,7 @@ fn report(
     blueprint: &Outcome<Option<Blueprint>>,
     plan: &Outcome<Option<[String; 2]>>,
 ) -> Value {
-    let (weights, bytes) = totals(checkpoint);
+    let (weights, bytes) = totals(checkpoint, blueprint);
     let mut report = json!({
         "path": checkpoint.path, "weights": weights, "bytes": bytes,
         "bits_per_weight": if weights > 0 { Some(bytes as f64 * 8.0 / weights as f64) } else { None },
