@@ -106,6 +106,19 @@ fn an_interrupted_run_is_taken_up_again() {
     assert!(taken(&out).len() < whole.len());
 }
 
+/// Parts of a model become one file.
+#[test]
+fn a_model_in_several_files_becomes_one() {
+    let first = fixture("split/tiny-00001-of-00003.gguf");
+    let out = scratch("one");
+    let checkpoint = Checkpoint::open(&first).unwrap();
+    quantize(&checkpoint, &Recipe::all(Format::F16), &Importance::default(), &out, 1, &mut |_, _| Ok(()))
+        .unwrap();
+    let whole = Checkpoint::open(&out).unwrap();
+    assert_eq!(whole.tensors.keys().collect::<Vec<_>>(), checkpoint.tensors.keys().collect::<Vec<_>>());
+    std::fs::remove_file(out).unwrap();
+}
+
 #[test]
 fn a_file_gives_its_formats() {
     let (first, second) = (scratch("first"), scratch("second"));
@@ -252,7 +265,10 @@ fn an_interrupted_folder_is_taken_up_again() {
     assert!(report.resumed > 0);
     for file in std::fs::read_dir(&whole).unwrap() {
         let name = file.unwrap().file_name();
-        assert!(std::fs::read(whole.join(&name)).unwrap() == std::fs::read(out.join(&name)).unwrap(), "{name:?}");
+        assert!(
+            std::fs::read(whole.join(&name)).unwrap() == std::fs::read(out.join(&name)).unwrap(),
+            "{name:?}"
+        );
     }
     let error = smaller(&recipe, &Importance::default(), &out, 2).unwrap_err();
     assert_eq!(error.kind(), Kind::InvalidArgument, "what is there is not written over: {error}");
@@ -271,14 +287,10 @@ fn a_model_in_the_other_dialect_has_the_same_logits() {
         let is_gguf = name.ends_with(".gguf");
         let label = format!("cross-{}", name.replace('.', "-"));
         let out = if is_gguf { scratch_folder(&label) } else { scratch(&label) };
-        let done = quantize(
-            &checkpoint,
-            &Recipe::all(Format::F32),
-            &Importance::default(),
-            &out,
-            2,
-            &mut |_, _| Ok(()),
-        );
+        let done =
+            quantize(&checkpoint, &Recipe::all(Format::F32), &Importance::default(), &out, 2, &mut |_, _| {
+                Ok(())
+            });
         if UNSAID.contains(name) {
             assert_eq!(done.unwrap_err().kind(), Kind::Unsupported, "{name}");
             continue;

@@ -175,7 +175,10 @@ fn bits(section: &NewSection) -> u64 {
 fn described(metadata: &Metadata, own: [(&'static str, String); 3]) -> Result<Metadata> {
     let version = ("general.quantization_version", Value::Unsigned(2));
     let own: Vec<_> = own.into_iter().map(|(key, text)| (key, Value::Text(text))).chain([version]).collect();
-    let is_own = |key: &str| key == "general.file_type" || own.iter().any(|(own, _)| *own == key);
+    // The new file is whole, whatever the old one was.
+    let is_own = |key: &str| {
+        key == "general.file_type" || key.starts_with("split.") || own.iter().any(|(own, _)| *own == key)
+    };
     let mut described = Metadata::default();
     for (key, value) in metadata.iter().filter(|(key, _)| !is_own(key)) {
         described.insert(key.to_owned(), value.clone())?;

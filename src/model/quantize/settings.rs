@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::format::Config;
+use crate::quant::Format;
 
 use super::coding::{Coding, Method};
 use super::item::{Item, Role};
@@ -16,22 +18,35 @@ pub(super) fn with_method(
     items: &[Item],
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let settings = match method {
-        Method::Gguf | Method::Plain => return Ok(files),
+        Method::Gguf | Method::Plain => Value::Null,
         Method::CompressedTensors => compressed_tensors(items),
         Method::BitsAndBytes => bits_and_bytes(items),
         Method::Qlr => qlr(items),
     };
-    let with = |(name, bytes): (&'static str, Vec<u8>)| {
-        if name != "config.json" {
-            return Ok((name, bytes));
+    let with = |(name, bytes): (&'static str, Vec<u8>)| match name {
+        "config.json" => {
+            let config = Config::parse(&bytes)?.with("torch_dtype", dtype(items).into());
+            // Libraries stumble over a null here.
+            let config = match settings.is_null() {
+                true => config,
+                false => config.with("quantization_config", settings.clone()),
+            };
+            Ok((name, config.to_json()))
         }
-        let refuse = |error| Error::internal("the settings are no JSON object").caused_by(error);
-        let mut config: Map<String, Value> = serde_json::from_slice(&bytes).map_err(refuse)?;
-        config.insert("quantization_config".to_owned(), settings.clone());
-        let bytes = serde_json::to_vec_pretty(&config).map_err(refuse)?;
-        Ok((name, bytes))
+        _ => Ok((name, bytes)),
     };
     files.into_iter().map(with).collect()
+}
+
+/// The type of floats, in torch's words.
+fn dtype(items: &[Item]) -> &'static str {
+    let floats = || items.iter().filter(|item| item.coding.is_float());
+    let first = floats().find(|item| item.role != Role::Table).or(floats().next());
+    match first.map(|item| item.coding.format()) {
+        Some(Format::BF16) => "bfloat16",
+        Some(Format::F32 | Format::F64) => "float32",
+        _ => "float16",
+    }
 }
 
 /// The names of matrices that fit.
@@ -110,7 +125,7 @@ fn qlr(items: &[Item]) -> Value {
 fn codec(coding: Coding) -> Value {
     match coding {
         Coding::Int4 | Coding::Int8 => json!({"codec": coding.name(), "group": 32}),
-        Coding::Blocks(crate::quant::Format::F16) => json!({"codec": "fp16"}),
+        Coding::Blocks(Format::F16) => json!({"codec": "fp16"}),
         _ => json!({"codec": coding.name()}),
     }
 }
