@@ -14,6 +14,7 @@ use super::device::DeviceInfo;
 use crate::error::{Error, Result};
 use crate::kernel::{Call, Fragment, KernelId, Variant};
 use crate::plan::{Plan, Step};
+use crate::quant::Format;
 
 /// The kernels that take most of the time; they are worth the wait.
 const HOT: &[KernelId] = &[KernelId::Matvec, KernelId::MatvecSwiglu, KernelId::Matmul];
@@ -160,6 +161,9 @@ pub(super) fn name(info: &DeviceInfo) -> String {
 /// Of the variants that are measured: what another build has made of them is to be measured again.
 fn digest_of_shaders() -> u64 {
     let mut digest = DefaultHasher::new();
+    for format in Format::ALL {
+        (format.wgsl(), format.wgsl_codes()).hash(&mut digest);
+    }
     for variant in HOT.iter().flat_map(|id| id.kernel().variants) {
         variant.name.hash(&mut digest);
         for fragment in variant.fragments {
