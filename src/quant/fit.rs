@@ -80,9 +80,25 @@ const SHARES: [f32; 15] =
 const WIDE_SHARES: [f32; 15] =
     [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3];
 
+/// The least share where calibration weighs the errors of whole blocks: it knows how large inputs are, not which come
+/// together, and would clip the weights of quiet ones further than the outputs bear. Measured on Q4_0 and Q5_0
+/// (docs/formats.md); formats with groups in their blocks or with uneven levels gain from all shares.
+const LEAST_SHARE_WEIGHED: f32 = 0.9;
+
 /// The scale of w ≈ scale·level, where `level` gives the nearest level to w/scale, and `ends` are the least and the
 /// greatest level (0 where none is on that side). Not finite only where the values are not.
 pub(super) fn level_scale(
+    values: &[f32],
+    weights: &[f32],
+    ends: [f32; 2],
+    level: impl Fn(f32) -> f32,
+) -> f32 {
+    scale_from(0.0, values, weights, ends, level)
+}
+
+/// The same with no share below `least`.
+fn scale_from(
+    least: f32,
     values: &[f32],
     weights: &[f32],
     ends: [f32; 2],
@@ -92,7 +108,7 @@ pub(super) fn level_scale(
     let shares = if ends[1] - ends[0] < 4.0 { WIDE_SHARES } else { SHARES };
     let mut best = (0.0, 0.0);
     for end in ends.into_iter().filter(|end| *end != 0.0) {
-        for share in shares {
+        for share in shares.into_iter().filter(|share| *share >= least) {
             let inverse = inverse(extreme / end * share);
             let (mut products, mut squares) = (0.0f32, 0.0f32);
             for (&v, &weight) in values.iter().zip(weights) {
@@ -113,6 +129,13 @@ pub(super) fn level_scale(
 /// The scale of w ≈ scale·(q − `zero`), q in 0..2·`zero`.
 pub(super) fn symmetric_scale(values: &[f32], weights: &[f32], zero: f32) -> f32 {
     level_scale(values, weights, [-zero, zero - 1.0], |v| whole(v, -zero, zero - 1.0))
+}
+
+/// The same of a block for which an `importance` may be known.
+pub(super) fn block_scale(values: &[f32], importance: &[f32], zero: f32) -> f32 {
+    let weights = error_weights(values, importance);
+    let least = if importance.is_empty() { 0.0 } else { LEAST_SHARE_WEIGHED };
+    scale_from(least, values, &weights, [-zero, zero - 1.0], |v| whole(v, -zero, zero - 1.0))
 }
 
 /// Σ w·(v − scale·q)² with the nearest whole q in −`zero`..`zero`.

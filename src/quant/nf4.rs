@@ -73,7 +73,9 @@ pub const TABLE: [f32; 16] = [
 /// Where lengths do not fit each other, or `run` is no whole number of blocks up to 256 elements.
 pub fn encode_runs(values: &[f32], importance: &[f32], run: usize, bytes: &mut [u8]) {
     let run_bytes = run / NF4.block_len() * NF4.block_bytes();
-    for (index, (values, bytes)) in values.chunks_exact(run).zip(bytes.chunks_exact_mut(run_bytes)).enumerate() {
+    for (index, (values, bytes)) in
+        values.chunks_exact(run).zip(bytes.chunks_exact_mut(run_bytes)).enumerate()
+    {
         let importance = importance.get(index * run..(index + 1) * run).unwrap_or_default();
         let weights = error_weights(values, importance);
         let level = |v: f32| TABLE[usize::from(nearest(v))];

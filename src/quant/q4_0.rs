@@ -1,7 +1,7 @@
 //! `q4_0`: 32 elements, `d: f16`, 16 bytes of nibbles; element j in the low nibble of byte j, element j + 16
 //! in its high nibble; w = (q − 8)·d.
 
-use super::fit::{codes_around, error_weights, nearest_f16, symmetric_scale};
+use super::fit::{block_scale, codes_around, nearest_f16};
 use super::words::{half_at, set_half, split_nibbles};
 use super::{GpuOrder, Layout};
 
@@ -33,8 +33,7 @@ impl Layout for Q4_0 {
     }
 
     fn encode_weighted(&self, values: &[f32], importance: &[f32], bytes: &mut [u8]) {
-        let weights = error_weights(values, importance);
-        let d = nearest_f16(symmetric_scale(values, &weights, 8.0));
+        let d = nearest_f16(block_scale(values, importance, 8.0));
         let code = codes_around(d.to_f32(), 8.0, 15.0);
         bytes[..2].copy_from_slice(&d.to_le_bytes());
         for (j, byte) in bytes[2..].iter_mut().enumerate() {

@@ -4,7 +4,7 @@
 //! Scales in GPU order, per two blocks: fifth bits of the first, both d, fifth bits of the second. So a pair
 //! takes three words, an odd block at the end of a row two, and every fifth bit stands in one aligned word.
 
-use super::fit::{codes_around, error_weights, nearest_f16, symmetric_scale};
+use super::fit::{block_scale, codes_around, nearest_f16};
 use super::words::{half_at, set_half, split_nibbles, spread_bits, word_at};
 use super::{GpuOrder, Layout};
 
@@ -35,8 +35,7 @@ impl Layout for Q5_0 {
     }
 
     fn encode_weighted(&self, values: &[f32], importance: &[f32], bytes: &mut [u8]) {
-        let weights = error_weights(values, importance);
-        let d = nearest_f16(symmetric_scale(values, &weights, 16.0));
+        let d = nearest_f16(block_scale(values, importance, 16.0));
         bytes[..2].copy_from_slice(&d.to_le_bytes());
         set_codes(values, codes_around(d.to_f32(), 16.0, 31.0), &mut bytes[2..]);
     }
