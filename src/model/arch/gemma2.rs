@@ -13,7 +13,13 @@ use crate::quant::Format;
 use super::rope::RopeSettings;
 use super::{Arch, Folder, Gguf, missing};
 
-pub(super) const ARCH: Arch = Arch { name: "gemma2", class: "Gemma2ForCausalLM", stems: &STEMS, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "gemma2",
+    class: "Gemma2ForCausalLM",
+    stems: &STEMS,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 /// What the caps are in files that were written before there were keys for them.
 const CAPS: (f64, f64) = (50.0, 30.0);

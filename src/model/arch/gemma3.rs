@@ -8,7 +8,13 @@ use crate::model::{Blueprint, HeadNorm, Pairing, Rope};
 use super::rope::RopeSettings;
 use super::{Arch, Folder, Gguf, gemma2};
 
-pub(super) const ARCH: Arch = Arch { name: "gemma3", class: "Gemma3ForCausalLM", stems: &gemma2::STEMS, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "gemma3",
+    class: "Gemma3ForCausalLM",
+    stems: &gemma2::STEMS,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 /// Layers from one that sees everything to the next, where nothing else is said.
 const INTERVAL: u32 = 6;

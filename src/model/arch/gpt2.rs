@@ -7,7 +7,13 @@ use crate::model::{Blueprint, Ffn, Naming, Norm, Part, Slot, Stems};
 
 use super::{Arch, Folder, Gguf, Shape, divide, missing};
 
-pub(super) const ARCH: Arch = Arch { name: "gpt2", class: "GPT2LMHeadModel", stems: &STEMS, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "gpt2",
+    class: "GPT2LMHeadModel",
+    stems: &STEMS,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 const PARTS: &[(Part, &str)] = &[
     (Part::AttentionNorm, "ln_1"),

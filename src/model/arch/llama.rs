@@ -10,7 +10,13 @@ use crate::model::{Blueprint, Pairing, Stems};
 
 use super::{Arch, Folder, Gguf};
 
-pub(super) const ARCH: Arch = Arch { name: "llama", class: "LlamaForCausalLM", stems: &Stems::LLAMA, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "llama",
+    class: "LlamaForCausalLM",
+    stems: &Stems::LLAMA,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 fn from_gguf(file: &Gguf<'_>) -> Result<Blueprint> {
     file.like_llama(Pairing::Interleaved)

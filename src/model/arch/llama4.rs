@@ -11,7 +11,8 @@ use super::hugging_face::Kind;
 use super::rope::RopeSettings;
 use super::{Arch, Folder};
 
-pub(super) const ARCH: Arch = Arch { name: "llama4", class: "Llama4ForCausalLM", stems: &STEMS, from_gguf: None, from_hugging_face };
+pub(super) const ARCH: Arch =
+    Arch { name: "llama4", class: "Llama4ForCausalLM", stems: &STEMS, from_gguf: None, from_hugging_face };
 
 pub(super) const STEMS: Stems = Stems {
     parts: &[

@@ -6,7 +6,13 @@ use crate::model::{Blueprint, Stems};
 
 use super::{Arch, Folder};
 
-pub(super) const ARCH: Arch = Arch { name: "mistral", class: "MistralForCausalLM", stems: &Stems::LLAMA, from_gguf: None, from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "mistral",
+    class: "MistralForCausalLM",
+    stems: &Stems::LLAMA,
+    from_gguf: None,
+    from_hugging_face,
+};
 
 fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {
     let mut blueprint = folder.like_llama()?;

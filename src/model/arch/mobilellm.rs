@@ -8,7 +8,13 @@ use crate::model::{Block, Blueprint, Stems};
 
 use super::{Arch, Folder};
 
-pub(super) const ARCH: Arch = Arch { name: "mobilellm", class: "MobileLLMForCausalLM", stems: &Stems::LLAMA, from_gguf: None, from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "mobilellm",
+    class: "MobileLLMForCausalLM",
+    stems: &Stems::LLAMA,
+    from_gguf: None,
+    from_hugging_face,
+};
 
 fn from_hugging_face(folder: &Folder<'_>) -> Result<Blueprint> {
     let mut blueprint = folder.like_llama()?;

@@ -7,7 +7,13 @@ use crate::model::{Blueprint, Pairing, Part, Rope, Slot, Stems};
 use super::rope::RopeSettings;
 use super::{Arch, Folder, Gguf, missing};
 
-pub(super) const ARCH: Arch = Arch { name: "phi3", class: "Phi3ForCausalLM", stems: &Stems::LLAMA, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "phi3",
+    class: "Phi3ForCausalLM",
+    stems: &Stems::LLAMA,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 fn from_gguf(file: &Gguf<'_>) -> Result<Blueprint> {
     let mut blueprint = joined(file.like_llama(Pairing::HalfSplit)?);

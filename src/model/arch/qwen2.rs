@@ -7,7 +7,13 @@ use crate::model::{Blueprint, Pairing, Part, Stems};
 use super::hugging_face::QKV;
 use super::{Arch, Folder, Gguf};
 
-pub(super) const ARCH: Arch = Arch { name: "qwen2", class: "Qwen2ForCausalLM", stems: &Stems::LLAMA, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "qwen2",
+    class: "Qwen2ForCausalLM",
+    stems: &Stems::LLAMA,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 fn from_gguf(file: &Gguf<'_>) -> Result<Blueprint> {
     file.like_llama(Pairing::HalfSplit)

@@ -5,7 +5,13 @@ use crate::model::{Blueprint, HeadNorm, Pairing, Stems};
 
 use super::{Arch, Folder, Gguf, qwen2};
 
-pub(super) const ARCH: Arch = Arch { name: "qwen3", class: "Qwen3ForCausalLM", stems: &Stems::LLAMA, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "qwen3",
+    class: "Qwen3ForCausalLM",
+    stems: &Stems::LLAMA,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 fn from_gguf(file: &Gguf<'_>) -> Result<Blueprint> {
     file.like_llama(Pairing::HalfSplit).map(with_head_norms)

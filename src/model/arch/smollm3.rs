@@ -6,7 +6,13 @@ use crate::model::{Blueprint, Pairing, Stems};
 
 use super::{Arch, Folder, Gguf};
 
-pub(super) const ARCH: Arch = Arch { name: "smollm3", class: "SmolLM3ForCausalLM", stems: &Stems::LLAMA, from_gguf: Some(from_gguf), from_hugging_face };
+pub(super) const ARCH: Arch = Arch {
+    name: "smollm3",
+    class: "SmolLM3ForCausalLM",
+    stems: &Stems::LLAMA,
+    from_gguf: Some(from_gguf),
+    from_hugging_face,
+};
 
 /// Layers from one without rotation to the next.
 const INTERVAL: u32 = 4;

@@ -56,9 +56,8 @@ impl Form for TqCompressor {
         };
         let Some([terms, m2, n2]) = dims(small) else { return refuse(small) };
         let Some([also_terms, n1, m1]) = dims(large) else { return refuse(large) };
-        let fits = terms == also_terms
-            && m1.checked_mul(m2) == Some(cols)
-            && n1.checked_mul(n2) == Some(rows);
+        let fits =
+            terms == also_terms && m1.checked_mul(m2) == Some(cols) && n1.checked_mul(n2) == Some(rows);
         if !fits {
             return refuse(large);
         }
@@ -66,14 +65,9 @@ impl Form for TqCompressor {
         let values = floats(small)?;
         // B of each term is (parts of the input, parts of the output): its transpose is the factor.
         let at = |t, i, j| values[((t * m2 + j) * n2 + i) as usize];
-        let transposed =
-            (0..terms).flat_map(|t| (0..n2).flat_map(move |i| (0..m2).map(move |j| (t, i, j))));
-        let factors = Factors {
-            terms,
-            rows: n2,
-            cols: m2,
-            values: transposed.map(|(t, i, j)| at(t, i, j)).collect(),
-        };
+        let transposed = (0..terms).flat_map(|t| (0..n2).flat_map(move |i| (0..m2).map(move |j| (t, i, j))));
+        let factors =
+            Factors { terms, rows: n2, cols: m2, values: transposed.map(|(t, i, j)| at(t, i, j)).collect() };
         let base = Matrix::new(
             &large.name,
             large.format()?,
@@ -86,7 +80,9 @@ impl Form for TqCompressor {
         let outputs = permutation(stem.tensor(".q")?, rows)?;
         Ok(Some(Linear {
             cols,
-            pre: vec![Transform::Gather((0..cols).map(|at| order[(at % m1 * m2 + at / m1) as usize]).collect())],
+            pre: vec![Transform::Gather(
+                (0..cols).map(|at| order[(at % m1 * m2 + at / m1) as usize]).collect(),
+            )],
             factors: Some(factors),
             post: vec![Transform::Gather(outputs.iter().map(|at| at % n2 * n1 + at / n2).collect())],
             bias: stem.get(".b").map(|bias| vector(bias, rows)).transpose()?,
@@ -103,7 +99,8 @@ impl Form for TqCompressor {
             let order = permutation(stem.tensor(&format!("{inner}.p"))?, width)?;
             let n = small.dims.last().and_then(|&n| u32::try_from(n).ok()).unwrap_or(0);
             if small.dims != [1, u64::from(n)] || n == 0 || !width.is_multiple_of(n) {
-                let what = format!("the shape is {:?}, where [1, n] belongs, n a divisor of {width}", small.dims);
+                let what =
+                    format!("the shape is {:?}, where [1, n] belongs, n a divisor of {width}", small.dims);
                 return Err(small.refuse(what));
             }
             let values = floats(small)?;
@@ -120,8 +117,9 @@ impl Form for TqCompressor {
         }
         let table = stem.tensor(&format!("{inner}.weight"))?;
         check_shape(table, &[rows, width])?;
-        let matrix = Matrix::new(&table.name, table.format()?, rows as usize, width as usize, table.bytes.clone())
-            .map_err(|error| error.at_offset(table.offset).in_file(&table.file))?;
+        let matrix =
+            Matrix::new(&table.name, table.format()?, rows as usize, width as usize, table.bytes.clone())
+                .map_err(|error| error.at_offset(table.offset).in_file(&table.file))?;
         let gains: Arc<[f32]> = gains.into_iter().map(|gain| gain as f32).collect();
         Ok(Some((matrix, vec![Transform::Gather(from.into()), Transform::Scale(gains)])))
     }
@@ -138,7 +136,9 @@ fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
 fn permutation(tensor: &Tensor, len: u32) -> Result<Vec<u32>> {
     check_shape(tensor, &[len])?;
     let numbers: Vec<i64> = match tensor.dtype {
-        Dtype::Other(I64) => tensor.bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
+        Dtype::Other(I64) => {
+            tensor.bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
+        }
         Dtype::Other(I32) => {
             tensor.bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect()
         }
