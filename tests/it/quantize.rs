@@ -330,4 +330,11 @@ fn codings_that_do_not_go_together_are_refused() {
     );
     assert_eq!(again.unwrap_err().kind(), Kind::Unsupported);
     std::fs::remove_dir_all(folder).unwrap();
+    // So would embeddings that are products.
+    let products = Checkpoint::open(fixture("tq/safetensors")).unwrap();
+    let recipe = Recipe::all(Format::Q4_0);
+    let refused =
+        quantize(&products, &recipe, &Importance::default(), &scratch("products"), 1, &mut |_, _| Ok(()));
+    let error = refused.unwrap_err();
+    assert!(error.kind() == Kind::Unsupported && error.to_string().contains("embedding"), "{error}");
 }

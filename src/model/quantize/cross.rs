@@ -15,6 +15,11 @@ pub(super) fn items(weights: &Weights, from: &Blueprint, target: &Target) -> Res
     for (slot, values) in &target.vectors {
         cross.vector(*slot, values)?;
     }
+    if !weights.embedding_post.is_empty() {
+        return Err(Error::unsupported("the embedding is a product, which would be lost")
+            .at(format!("linear {}", weights.embedding.name()))
+            .hint("quantize the model that this one was made of"));
+    }
     cross.matrix(Slot::Embedding, Role::Vocabulary, SourceRows::of(weights.embedding.clone()));
     if let Some(positions) = &weights.positions {
         let rows = SourceRows::values("positions", positions, width)?;
