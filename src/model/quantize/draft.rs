@@ -71,7 +71,7 @@ impl Draft {
             }
             Beside::HuggingFace(files) => {
                 // Readers want data aligned to its type: items whose neighbours might not be come last.
-                items.sort_by_key(|item| {
+                items.sort_by_cached_key(|item| {
                     sections(item).iter().any(|section| !bits(section).is_multiple_of(64))
                 });
                 let (mut all, mut groups) = (Vec::new(), Vec::new());

@@ -8,6 +8,7 @@ use crate::format::Tensor;
 use crate::quant::{Format, Matrix};
 
 use super::coding::Coding;
+use super::low_rank::Dense;
 
 /// Weights that are encoded at once by all threads.
 pub(super) const BATCH: usize = 1 << 21;
@@ -100,13 +101,10 @@ impl SourceRows {
         if !self.turned {
             return Ok(Cow::Borrowed(self));
         }
-        let (rows, cols) = (self.parts.iter().map(Part::rows).sum::<usize>(), self.parts[0].matrix.cols());
-        let (mut row, mut values) = (vec![0.0; cols], vec![0.0f32; rows * cols]);
-        for r in 0..rows {
-            self.part(r).decode(&mut row);
-            values.iter_mut().skip(r).step_by(rows).zip(&row).for_each(|(to, value)| *to = *value);
-        }
-        Self::values(self.name(), &values, rows).map(Cow::Owned)
+        let standing = Self { turned: false, ..self.clone() };
+        let [rows, cols] = standing.shape();
+        let turned = Dense { rows, cols, values: decoded(&standing)? }.transposed();
+        Self::values(self.name(), &turned.values, rows).map(Cow::Owned)
     }
 
     /// The name of the first matrix.

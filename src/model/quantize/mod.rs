@@ -19,6 +19,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
+use crate::quant::Format;
 
 pub use coding::Coding;
 pub use importance::Importance;
@@ -54,7 +55,7 @@ pub struct Changed {
     /// Its name in the new model.
     pub name: String,
     /// Before.
-    pub from: String,
+    pub from: Format,
     /// After.
     pub to: Coding,
     /// The root of the mean squared error over that of the weights, each weighed as its input counts.
@@ -145,7 +146,7 @@ fn write_item(
         }
         weights => weights.unwrap_or_default(),
     };
-    let (name, from) = (item.name.clone(), item.rows.first_format().to_string());
+    let (name, from) = (item.name.clone(), item.rows.first_format());
     let constants = coding.constants(method, count, cols);
     let others = constants.len();
     write(constants, 0)?;

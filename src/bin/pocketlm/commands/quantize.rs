@@ -109,7 +109,10 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     if let Some(other) = &args.like {
         recipe = recipe.like(&Checkpoint::open(other)?)?;
     }
-    Ok(args.low_rank.map_or(recipe.clone(), |rank| recipe.with_rank(rank.get().into())))
+    if let Some(rank) = args.low_rank {
+        recipe = recipe.with_rank(rank.get().into());
+    }
+    Ok(recipe)
 }
 
 fn in_json(
@@ -120,7 +123,7 @@ fn in_json(
 ) -> anyhow::Result<()> {
     let changed = report.changed.iter().map(|changed| {
         json!({
-            "name": changed.name, "from": changed.from, "to": changed.to.name(), "error": changed.error,
+            "name": changed.name, "from": changed.from.name(), "to": changed.to.name(), "error": changed.error,
             "error_uncorrected": changed.uncorrected,
         })
     });
@@ -133,7 +136,7 @@ fn in_json(
 
 fn in_words(report: &Report, out: &Path, perplexity: Option<[f64; 2]>) -> anyhow::Result<()> {
     for changed in &report.changed {
-        let (from, to) = (&changed.from, changed.to);
+        let (from, to) = (changed.from, changed.to);
         let alone = changed.uncorrected.map(|error| format!(", {error:.5} without its correction"));
         output::line(&format!(
             "{:32} {from:>6} -> {to:6} relative error {:.5}{}",
