@@ -30,13 +30,8 @@ pub fn check(backend: &mut dyn Backend, case: &Case) -> Result<()> {
 
 /// The case in a line: `matvec q4_0, one row`.
 pub fn describe(case: &Case) -> String {
-    let form = [
-        case.form.format.map(|format| format!(" {format}")),
-        case.form.kv.map(|kv| format!(" {kv:?}")),
-        case.form.epilogue.map(|epilogue| format!(" {epilogue:?}")),
-    ];
-    let form: String = form.into_iter().flatten().collect();
-    format!("{}{form}, {}", case.kernel.kernel().name, case.name)
+    let called = format!("{} {}", case.kernel.kernel().name, case.form);
+    format!("{}, {}", called.trim_end(), case.name)
 }
 
 /// Runs `case` on `backend` and gives the arguments back as they are afterwards.

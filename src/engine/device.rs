@@ -60,8 +60,8 @@ fn asked(options: &EngineOptions) -> Result<Opened> {
 
 #[cfg(feature = "wgpu")]
 fn gpu_options(options: &EngineOptions) -> gpu::Options {
-    let EngineOptions { checked, exact, tuning, .. } = options.clone();
-    gpu::Options { checked, exact, tuning, ..gpu::Options::default() }
+    let EngineOptions { checked, exact, tuning, trusted, wrong, .. } = options.clone();
+    gpu::Options { checked, exact, tuning, trusted, wrong, ..gpu::Options::default() }
 }
 
 #[cfg(not(feature = "wgpu"))]

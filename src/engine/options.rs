@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::kernel::KernelId;
 use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
 
 /// Where to compute.
@@ -33,10 +34,17 @@ pub struct EngineOptions {
     pub int8_activations: bool,
     /// On a GPU: run-time checks of the shaders on, as tests want it.
     pub checked: bool,
-    /// On a GPU: a folder to keep what was measured of it. With it, the first load of a model takes up to two seconds
+    /// On a GPU: a folder to keep what was found out about it. With it, the first load of a model takes up to two seconds
     /// longer to find the fastest form of the kernels that matter, and later ones read it there; without it, the
-    /// usual forms are taken.
+    /// usual forms are taken. That the numbers are right is checked in any case before they are used, with a folder once
+    /// for each driver.
     pub tuning: Option<PathBuf>,
+    /// On a GPU: no kernel is compared with its twin before it is used. For tests.
+    #[doc(hidden)]
+    pub trusted: bool,
+    /// On a GPU: variants of kernels that compute half of what they should. For tests.
+    #[doc(hidden)]
+    pub wrong: Vec<(KernelId, &'static str)>,
 }
 
 /// A LoRA adapter beside a model.

@@ -96,6 +96,12 @@ impl Home for Argmax {
         ));
         cases
     }
+
+    fn probe(p: &Params, _form: Form) -> Option<Case> {
+        let mut seed = Seed::new(10);
+        let rows = [(); 2].map(|()| seed.vector(p.width.min(4096) as usize, 9.0));
+        Some(case("a vocabulary", &rows))
+    }
 }
 
 /// Makes the row of each output the next of its sequence.

@@ -137,6 +137,18 @@ impl Home for Attend {
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
         [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        form.kv.map(|kv| case(kv, like(p), &[run(0, 30, 6), run(2, 90, 1)].concat()))
+    }
+}
+
+/// Parameters of small cases for steps with those of `p`: as many query heads to a KV head.
+pub(super) fn like(p: &Params) -> Params {
+    let small = shape(2 * (p.heads / p.kv_heads), 2, p.head_dim);
+    let window = if p.window < PAGE * p.pages_per_sequence { 33 } else { small.window };
+    let small = Params { window, cap: p.cap, ..small };
+    aside(small, p.q_stride % 4, p.q_offset % 4)
 }
 
 /// Query heads that a workgroup takes of those that share a KV head: all of them, or about as many in each of several.

@@ -144,6 +144,10 @@ impl Home for AttendSplit {
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
         [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        form.kv.map(|kv| case(kv, attend::like(p), &[(1, 63), (0, 5), (2, 90)]))
+    }
 }
 
 /// Pages that a row sees at most, where the longest sequence has `kv_len` keys.

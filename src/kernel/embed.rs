@@ -70,6 +70,10 @@ impl Home for Embed {
         let shapes = [(33, 3, 1, 1.0), (1, 2, 0, 1.0), (172, 5, 3, 4.5), (576, 4, 9, 1.0)];
         Format::ALL.iter().flat_map(|&format| shapes.map(|shape| case(format, shape))).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        form.format.map(|format| case(format, (p.width as usize, 3, 1, p.scale)))
+    }
 }
 
 /// A piece of `tokens` tokens from `first_token` on, and rows in front of it, in it and behind it.

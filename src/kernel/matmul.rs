@@ -162,4 +162,8 @@ impl Home for Matmul {
         });
         each.chain(others).map(|shape| shape.case::<Self>()).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        Shape::like(p, form, 9).map(|shape| shape.case::<Self>())
+    }
 }

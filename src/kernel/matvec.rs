@@ -142,6 +142,10 @@ impl Home for Matvec {
         });
         each.chain(tall).chain(others).map(|shape| shape.case::<Self>()).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        Shape::like(p, form, 2).map(|shape| shape.case::<Self>())
+    }
 }
 
 /// The formats beside [`REPRESENTATIVES`].
@@ -175,6 +179,11 @@ pub(super) const X_SCALAR: Fragment = Fragment::Text(include_str!("../../shaders
 /// Whether rows of x are whole vectors.
 pub(super) fn vectors(p: &Params) -> bool {
     p.k.is_multiple_of(4) && p.x_stride.is_multiple_of(4)
+}
+
+/// Elements behind each row of x that leave it in vectors where it is.
+pub(super) fn spare(p: &Params) -> usize {
+    if vectors(p) { 4 } else { 3 }
 }
 
 /// The name of a variant without that of its units.
@@ -267,6 +276,12 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// `rows` rows as long as those of a step, and as few outputs as are several workgroups for each variant.
+    pub(super) fn like(p: &Params, form: Form, rows: usize) -> Option<Self> {
+        let (format, epilogue) = (form.format?, form.epilogue?);
+        Some(Self { format, rows, k: p.k as usize, n: p.n.min(70) as usize, spare: spare(p), epilogue })
+    }
+
     pub(super) fn case<H: Home<Params = Params>>(self) -> Case {
         let Self { format, rows, n, spare, epilogue, .. } = self;
         let k = self.k.next_multiple_of(format.block_len());

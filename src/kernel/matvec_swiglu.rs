@@ -68,6 +68,10 @@ impl Home for MatvecSwiglu {
         let others = matvec::others().map(|format| case(format, 2, 172, 5, 4));
         REPRESENTATIVES.into_iter().flat_map(each).chain(others).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        form.format.map(|format| case(format, 2, p.k as usize, p.n.min(70) as usize, matvec::spare(p)))
+    }
 }
 
 /// `spare` elements stand behind each row of x and around each of y; `k` is rounded up to whole blocks.

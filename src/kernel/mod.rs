@@ -21,6 +21,8 @@ mod case;
 mod compose;
 mod made;
 
+use std::fmt;
+
 use bytemuck::Pod;
 use half::f16;
 
@@ -63,6 +65,17 @@ pub struct Form {
     pub kv: Option<KvType>,
     /// What becomes of a result, for kernels with an epilogue.
     pub epilogue: Option<Epilogue>,
+}
+
+impl fmt::Display for Form {
+    /// What is fixed, in words: `q4_0 Add`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = self.format.map(|format| format.to_string());
+        let kv = self.kv.map(|kv| format!("{kv:?}"));
+        let epilogue = self.epilogue.map(|epilogue| format!("{epilogue:?}"));
+        let parts: Vec<String> = format.into_iter().chain(kv).chain(epilogue).collect();
+        f.write_str(&parts.join(" "))
+    }
 }
 
 /// How keys and values are stored.
@@ -280,8 +293,13 @@ pub trait Home: 'static {
     fn twin(params: &Self::Params, call: Call, form: Form, args: &mut [Arg<'_>]);
     /// Bytes moved and operations done.
     fn work(params: &Self::Params, call: Call, form: Form) -> Work;
-    /// The shapes worth testing, the smallest first: it is the probe.
+    /// The shapes worth testing, the smallest first.
     fn cases() -> Vec<Case>;
+    /// A small case for steps with these parameters in this form: the same variants suit it, with the same overrides, so
+    /// that what is compiled for it is what the steps run. `None` where no case has the form.
+    fn probe(_params: &Self::Params, form: Form) -> Option<Case> {
+        Self::cases().into_iter().find(|case| case.form == form)
+    }
 }
 
 /// A home with its types forgotten; see [`Home`] for the parts.
@@ -302,6 +320,7 @@ pub struct Kernel {
     twin: fn(&[u8], Call, Form, &mut [Arg<'_>]),
     work: fn(&[u8], Call, Form) -> Work,
     cases: fn() -> Vec<Case>,
+    probe: fn(&[u8], Form) -> Option<Case>,
 }
 
 impl Kernel {
@@ -319,6 +338,7 @@ impl Kernel {
             twin: |params, call, form, args| H::twin(&bytemuck::pod_read_unaligned(params), call, form, args),
             work: |params, call, form| H::work(&bytemuck::pod_read_unaligned(params), call, form),
             cases: H::cases,
+            probe: |params, form| H::probe(&bytemuck::pod_read_unaligned(params), form),
         }
     }
 
@@ -358,6 +378,11 @@ impl Kernel {
     /// The shapes worth testing, the smallest first.
     pub fn cases(&self) -> Vec<Case> {
         (self.cases)()
+    }
+
+    /// A small case that shows whether steps with these parameters in this form are computed right; see [`Home::probe`].
+    pub fn probe(&self, params: &[u8], form: Form) -> Option<Case> {
+        (self.probe)(params, form)
     }
 }
 

@@ -69,6 +69,10 @@ impl Home for PickNorm {
             .map(case)
             .into()
     }
+
+    fn probe(p: &Params, _form: Form) -> Option<Case> {
+        Some(case((p.width as usize, vec![4, 1])))
+    }
 }
 
 /// `wanted` of five rows.

@@ -83,6 +83,10 @@ impl Home for RmsNorm {
         let stored = shapes.map(|shape| case(shape, Epilogue::Store));
         stored.into_iter().chain(added.map(|shape| case(shape, Epilogue::Add))).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        form.epilogue.map(|epilogue| case((p.width as usize, 3), epilogue))
+    }
 }
 
 /// The body of `rms_norm` and of `pick_norm`, behind `source` and `finish`.

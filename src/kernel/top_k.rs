@@ -104,6 +104,12 @@ impl Home for TopK {
         ));
         cases
     }
+
+    fn probe(p: &Params, _form: Form) -> Option<Case> {
+        let mut seed = Seed::new(11);
+        let rows = [(); 2].map(|()| seed.vector(p.width.min(4096) as usize, 9.0));
+        Some(case("a vocabulary", p.k.min(p.width) as usize, &rows))
+    }
 }
 
 fn case(name: &str, k: usize, rows: &[Vec<f32>]) -> Case {

@@ -66,6 +66,32 @@ fn matrix(rows: usize, values: &[f32]) -> Data {
     Data::Matrix(Matrix::new("w", Format::F32, rows, values.len() / rows, bytes).unwrap())
 }
 
+/// A probe stands for each step that the cases stand for: it is compiled to the same.
+#[test]
+fn a_probe_is_small_and_compiled_as_the_step_is() {
+    for &id in KernelId::ALL {
+        let kernel = id.kernel();
+        for case in kernel.cases() {
+            let what = probe::describe(&case);
+            let probe = kernel.probe(&case.params, case.form).unwrap_or_else(|| panic!("{what} has none"));
+            assert_eq!((probe.kernel, probe.form), (id, case.form), "{what}");
+            for variant in kernel.variants {
+                let compiled = |case: &Case| {
+                    let suits = kernel.suits(&case.params, case.form, variant);
+                    suits.then(|| kernel.overrides(&case.params, variant))
+                };
+                assert_eq!(compiled(&probe), compiled(&case), "{what}, {}", variant.name);
+            }
+            let words = |data: &Data| match data {
+                Data::Matrix(matrix) => matrix.bytes() as usize / 4,
+                Data::F32(values) => values.len(),
+                Data::U32(values) => values.len(),
+            };
+            assert!(probe.args.iter().map(words).sum::<usize>() < 1 << 19, "{what}");
+        }
+    }
+}
+
 #[test]
 fn twins_of_products_and_rows_by_hand() {
     let form = |epilogue| Form { format: Some(Format::F32), kv: None, epilogue };

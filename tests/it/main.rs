@@ -29,6 +29,8 @@ mod pth;
 mod qlr;
 mod quantize;
 mod quants;
+#[cfg(feature = "wgpu")]
+mod quarantine;
 mod shaders;
 #[cfg(feature = "wgpu")]
 mod spirv;

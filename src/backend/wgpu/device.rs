@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use wgpu::{Backend, DeviceType, ErrorFilter, Features, PollError, PollType, SubmissionIndex};
 
 use super::super::Meter;
+use super::pipelines::Source;
+use super::quarantine::Quarantine;
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{IMMEDIATES, Needs};
+use crate::kernel::{IMMEDIATES, KernelId, Needs, Variant};
+use crate::plan::Step;
 
 /// A device that is silent for longer is taken for lost. Drivers give up after seconds; software needs longer.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -79,6 +82,12 @@ pub struct Options {
     /// The folder that keeps which variants are fastest, and what the driver compiled where it hands that out; variants
     /// that are not known there are measured when a plan is made ready.
     pub tuning: Option<PathBuf>,
+    /// Take the device's numbers on trust: no variant is compared with its twin before it is used. For who compares them
+    /// anyhow, and for tests.
+    pub trusted: bool,
+    /// Variants that compute half of what they should, for tests of what notices.
+    #[doc(hidden)]
+    pub wrong: Vec<(KernelId, &'static str)>,
 }
 
 /// Every device of the system. Starts the drivers.
@@ -94,6 +103,7 @@ pub(super) struct Device {
     pub(super) info: DeviceInfo,
     pub(super) options: Options,
     pub(super) meter: Arc<Meter>,
+    pub(super) quarantine: Quarantine,
     health: Arc<Health>,
 }
 
@@ -110,6 +120,12 @@ impl Device {
     /// The variant to take where nothing was measured, in kernels that have it.
     pub(super) fn usual_variant(&self) -> Option<&str> {
         self.options.variant.as_deref().or(self.info.software.then_some(SOFTWARE))
+    }
+
+    /// Whether a variant can compute a step, and is not known to do so wrong.
+    pub(super) fn suits(&self, step: &Step, variant: &'static Variant) -> bool {
+        let source = Source { kernel: step.kernel, variant: variant.name, form: step.form };
+        step.home().suits(&step.params, step.form, variant) && !self.quarantine.holds(source, variant)
     }
 
     /// Opens the chosen device.
@@ -170,7 +186,8 @@ impl Device {
             let mut slot = stray.stray.lock().unwrap_or_else(PoisonError::into_inner);
             slot.get_or_insert_with(|| typed("between two verbs", error));
         }));
-        Ok(Self { raw, queue, info, options, meter: Arc::default(), health })
+        let quarantine = Quarantine::open(&info, &options);
+        Ok(Self { raw, queue, info, options, meter: Arc::default(), quarantine, health })
     }
 
     /// Fails where the device is gone or an error came from nowhere.

@@ -1,14 +1,11 @@
-//! Measuring the variants of a kernel on the device, and checking those that would be taken.
+//! Measuring the variants of a kernel on the device.
 
-use std::cell::OnceCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::pipelines::{self, Excluded};
-use super::{Gpu, Tuning, submit, tune};
-use crate::backend::probe;
-use crate::error::{Kind, Result};
-use crate::kernel::{Case, KernelId, Variant};
+use super::{Gpu, pipelines, submit, tune};
+use crate::error::Result;
+use crate::kernel::{KernelId, Variant};
 use crate::plan::{Inputs, Plan, Step};
 
 impl Gpu {
@@ -23,9 +20,7 @@ impl Gpu {
                 let left = tune::BUDGET.saturating_sub(self.tuning.spent + begun.elapsed());
                 let deadline = Instant::now() + left / (unknown.len() - done) as u32;
                 let measure = |variant| self.measure(plan, step, variant);
-                let cases = OnceCell::new();
-                let is_right =
-                    |variant| self.is_right(step, variant, cases.get_or_init(|| step.home().cases()));
+                let is_right = |variant| self.is_right(step, variant);
                 picks.choose(step, &variants, deadline, measure, is_right)?;
             }
         }
@@ -42,7 +37,7 @@ impl Gpu {
 
     /// The variants that a step may take, the usual one first. The plainest is for steps that no other suits.
     pub(super) fn candidates(&self, step: &Step) -> Vec<&'static Variant> {
-        let suits = |variant: &Variant| step.home().suits(&step.params, step.form, variant);
+        let suits = |variant: &'static Variant| self.device.suits(step, variant);
         let mut found = pipelines::runnable(step.kernel, suits, self.device.info.has, &self.excluded);
         if found.len() > 1 {
             found.pop();
@@ -74,27 +69,5 @@ impl Gpu {
         let once = time(1)?;
         let times = (ENOUGH.as_nanos() / once.as_nanos().max(1)).clamp(1, TIMES as u128) as usize;
         Ok(if times == 1 { once } else { time(times)?.min(time(times)?) })
-    }
-
-    /// Whether a variant of the step's kernel computes what the twin does.
-    fn is_right(&self, step: &Step, variant: &'static Variant, cases: &[Case]) -> Result<bool> {
-        let tuning = Tuning { folder: None, ..self.tuning.clone() };
-        let excluded = self.all_but(step.kernel, variant);
-        let mut beside = Self::over(self.device.clone(), self.pipelines.clone(), excluded, tuning);
-        let suits = |case: &&Case| {
-            let Case { kernel, params, form, .. } = case;
-            form.format == step.form.format && kernel.kernel().suits(params, *form, variant)
-        };
-        let Some(case) = cases.iter().find(suits) else { return Ok(false) };
-        match probe::check(&mut beside, &case.as_judged(variant)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == Kind::WrongNumbers => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn all_but(&self, kernel: KernelId, variant: &Variant) -> Excluded {
-        let others = kernel.kernel().variants.iter().filter(|other| other.name != variant.name);
-        self.excluded.iter().copied().chain(others.map(|other| (kernel, other.name))).collect()
     }
 }

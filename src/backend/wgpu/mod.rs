@@ -3,7 +3,8 @@
 //! Nothing starts before [`devices`] or [`Gpu::open`] is called. `device` finds, opens and loses; `upload` and
 //! `readback` move bytes; `ring` hands out results while the device goes on; `spirv` writes shaders for Vulkan;
 //! `pipelines` compiles, `ahead` of the need while weights upload, and `cache` keeps what the driver made of it; `program`
-//! binds; `submit` alone submits; `tune` keeps what `measure` finds out about variants.
+//! binds; `submit` alone submits; `tune` keeps what `measure` finds out about the speed of variants, and `quarantine` what
+//! `prove` finds out about their numbers.
 
 mod ahead;
 mod cache;
@@ -12,6 +13,8 @@ mod measure;
 mod pipelines;
 mod profile;
 mod program;
+mod prove;
+mod quarantine;
 mod readback;
 mod ring;
 pub mod spirv;
@@ -41,6 +44,7 @@ use crate::kernel::KernelId;
 use crate::plan::{Inputs, ItemId, Plan, Store};
 
 pub use self::device::{Choice, DeviceInfo, Options, devices};
+pub use self::quarantine::Quarantined;
 pub use self::tune::{Pick, Picks};
 
 /// Submissions that keep the device busy while the host looks at what it has.
@@ -63,6 +67,8 @@ pub struct Gpu {
     in_flight: VecDeque<Flight>,
     ring: Ring,
     held: Held,
+    /// Whether variants are used that nobody has checked.
+    trusts: bool,
 }
 
 /// Measured variants, and where to keep them.
@@ -144,6 +150,11 @@ impl Gpu {
         &self.tuning.picks
     }
 
+    /// Variants of kernels that were found wrong on this device and are not used.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.device.quarantine.list()
+    }
+
     /// Runs a program once and gives the label and the microseconds of each step, by the device's own clock.
     ///
     /// # Errors
@@ -182,6 +193,7 @@ impl Gpu {
             meter: device.meter.clone(),
         };
         let held = Held { meter: device.meter.clone(), bytes: 0 };
+        let trusts = device.options.trusted;
         Self {
             caps,
             device,
@@ -196,7 +208,15 @@ impl Gpu {
             in_flight: VecDeque::new(),
             ring: Ring::default(),
             held,
+            trusts,
         }
+    }
+
+    /// A backend over the same device for a check: it takes what it is given, and measures nothing.
+    fn beside(&self, excluded: Excluded) -> Self {
+        let tuning = Tuning { folder: None, ..self.tuning.clone() };
+        let beside = Self::over(self.device.clone(), self.pipelines.clone(), excluded, tuning);
+        Self { trusts: true, ..beside }
     }
 
     fn ready(&self, excluded: &Excluded, plan: Arc<Plan>) -> Result<Ready> {
@@ -234,11 +254,16 @@ impl Backend for Gpu {
         if let Some(folder) = self.tuning.folder.clone() {
             self.tune(&plan, &folder)?;
         }
+        if !self.trusts {
+            self.prove(&plan).map_err(|error| error.at(format!("plan {}", plan.name)))?;
+        }
         let ready = self
             .ready(&self.excluded, plan.clone())
             .map_err(|error| error.at(format!("plan {}", plan.name)))?;
         self.held.take(ready.bytes);
-        if let Err(error) = self.pipelines.keep() {
+        if self.tuning.folder.is_some()
+            && let Err(error) = self.pipelines.keep()
+        {
             // It costs the next start the same time again, and nothing else.
             log::warn!("what was compiled for {} is not kept: {error}", self.device.info.name);
         }

@@ -30,9 +30,9 @@ pub(super) type Key = (Source, Overrides);
 /// What the text of a shader depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Source {
-    kernel: KernelId,
-    variant: &'static str,
-    form: Form,
+    pub(super) kernel: KernelId,
+    pub(super) variant: &'static str,
+    pub(super) form: Form,
 }
 
 /// Override constants and the bits of their values.
@@ -100,7 +100,7 @@ impl Pipelines {
 /// The variant to use: the one that was asked for by name where it can run and suits, else the first that can.
 pub(super) fn choose(
     id: KernelId,
-    suits: impl Fn(&Variant) -> bool,
+    suits: impl Fn(&'static Variant) -> bool,
     has: Needs,
     asked: Option<&str>,
     excluded: &Excluded,
@@ -116,11 +116,11 @@ pub(super) fn choose(
 /// The variants that can run, in the order of the list.
 pub(super) fn runnable(
     id: KernelId,
-    suits: impl Fn(&Variant) -> bool,
+    suits: impl Fn(&'static Variant) -> bool,
     has: Needs,
     excluded: &Excluded,
 ) -> Vec<&'static Variant> {
-    let runs = |variant: &&Variant| {
+    let runs = |variant: &&'static Variant| {
         variant.needs.are_met(has) && suits(variant) && !excluded.contains(&(id, variant.name))
     };
     id.kernel().variants.iter().filter(runs).collect()

@@ -105,7 +105,7 @@ fn encode<'a>(
     call: Call,
     bound: &mut Option<&'a wgpu::ComputePipeline>,
 ) -> Result<u64> {
-    let [x, y, z] = step.home().grid(&step.params, call, op.variant);
+    let [x, y, z] = op.grid(step, call);
     if x.min(y).min(z) == 0 {
         return Ok(0);
     }

@@ -157,7 +157,9 @@ fn on_gpu(device: &pocketlm::DeviceInfo, full: bool, work: &Work) -> Outcome<Fin
     let name = super::devices::describe(device);
     let tuning = serde_json::to_value(Picks::read(&models::cache_folder()?, device)).unwrap_or_default();
     let mut finding = Finding { name, facts: super::devices::facts(device), tuning, ..Finding::nothing() };
-    let mut gpu = match Gpu::open(Choice::Index(device.index), Options::default()) {
+    // Each variant is compared here.
+    let options = Options { trusted: true, ..Options::default() };
+    let mut gpu = match Gpu::open(Choice::Index(device.index), options) {
         Ok(gpu) => gpu,
         Err(error) => {
             // A device that cannot be opened computes nothing wrong.
