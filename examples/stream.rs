@@ -25,7 +25,7 @@ fn main() -> Result<()> {
             Event::Finished(finish) => {
                 println!("\n[{}, {:.1} tokens/s]", finish.reason.name(), finish.timings.decode_rate());
             }
-            Event::Prefill { .. } => {}
+            _ => {}
         }
     }
     Ok(())

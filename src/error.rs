@@ -49,6 +49,8 @@ pub enum Kind {
     SessionBusy,
     /// The caller stopped the work.
     Cancelled,
+    /// The engine stands still until it is resumed.
+    Suspended,
     /// A promise between two rooms of the engine was broken: a bug here.
     Internal,
 }

@@ -25,12 +25,15 @@ pub mod sample;
 pub mod text;
 
 #[cfg(feature = "wgpu")]
-pub use backend::wgpu::{DeviceInfo, devices};
+pub use backend::wgpu::{DeviceInfo, SharedDevice, devices};
 pub use base::Bytes;
 pub use engine::{
-    Adapter, Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions,
-    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Progress, Prompt, Sampling, Session,
-    Stream, Timings, Worker,
+    Adapter, Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Health,
+    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Pace, Progress, Prompt, Sampling, Session,
+    Slices, Stream, Suspend, Timings, Worker,
 };
 pub use error::{Error, Kind, Result};
 pub use quant::Format;
+/// The version that a [`SharedDevice`] is of.
+#[cfg(feature = "wgpu")]
+pub use wgpu;

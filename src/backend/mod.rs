@@ -1,6 +1,7 @@
 //! Floor 5: who computes. Seven verbs between plans and devices; nobody here has heard of a language model.
 
 pub mod cpu;
+pub mod fault;
 pub mod probe;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
@@ -147,4 +148,9 @@ pub trait Backend: Send {
     /// # Errors
     /// `DeviceLost`; `Internal` where the bytes are not inside a state.
     fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()>;
+
+    /// Does a harm to the device itself, for tests of what happens then: whether it can.
+    fn harm(&mut self, _harm: fault::Harm) -> bool {
+        false
+    }
 }

@@ -1,5 +1,6 @@
 //! Submissions: rows and page table in, tokens or logits out.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Program, Status, Ticket};
@@ -11,17 +12,20 @@ use crate::plan::Inputs;
 
 use super::runner::{Runner, SessionId};
 
-/// No submission takes this long: whoever does not answer within it is lost.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a device is waited for before its host looks whether it is to stand still.
+const GLANCE: Duration = Duration::from_millis(5);
 
 impl Runner {
     /// Computes the next `rows` of one session and gives the logits of the last `wanted` of them.
     pub(super) fn compute_logits(&mut self, id: SessionId, rows: u32, wanted: u32) -> Result<Vec<f32>> {
         let outputs: Vec<u32> = (rows - wanted..rows).collect();
-        let ticket = self.submit_rows(&[(id, rows)], &outputs, &[], |phase| {
-            if wanted == 0 { phase.body } else { phase.logits }
-        })?;
-        self.wait(ticket)?;
+        let inputs = self.write_rows(&[(id, rows)], &outputs, &[])?;
+        let phase = self.phase(inputs).1;
+        let end = if wanted == 0 { phase.body } else { phase.logits };
+        let ticket = self.submit(inputs, 0..end)?;
+        if self.wait(ticket)?.is_none() {
+            return Err(Error::new(Kind::Suspended, "the engine was suspended").hint("resume it first"));
+        }
         let words = self.logits_width();
         let mut logits = vec![0.0f32; wanted as usize * words];
         self.backend.read(self.lowered.ports.logits, 0, bytemuck::cast_slice_mut(&mut logits))?;
@@ -32,14 +36,13 @@ impl Runner {
         Ok(logits)
     }
 
-    /// Starts on the next rows of the sessions, by their histories; `chains` are those of the outputs, where one draws.
-    pub(super) fn submit_rows(
+    /// Writes the next rows of the sessions, by their histories; `chains` are those of the outputs, where one draws.
+    pub(super) fn write_rows(
         &mut self,
         slices: &[(SessionId, u32)],
         outputs: &[u32],
         chains: &[Stages],
-        to: impl Fn(&Phase) -> usize,
-    ) -> Result<Ticket> {
+    ) -> Result<Inputs> {
         let mut rows: Vec<u32> = Vec::new();
         let mut kv_len = 0;
         for &(id, count) in slices {
@@ -60,16 +63,21 @@ impl Runner {
             self.backend.write(self.lowered.ports.chains, 0, bytemuck::cast_slice(chains))?;
         }
         let count = (rows.len() / ROW_WORDS) as u32;
-        self.submit(Inputs { rows: count, outputs: outputs.len() as u32, kv_len }, to)
+        Ok(Inputs { rows: count, outputs: outputs.len() as u32, kv_len })
     }
 
-    /// Starts on the rows that the device has.
-    pub(super) fn submit(&mut self, inputs: Inputs, to: impl Fn(&Phase) -> usize) -> Result<Ticket> {
-        let (program, phase): (&Program, &Phase) = match inputs.rows <= self.decode.plan.max_rows {
+    /// Starts on steps over the rows that the device has.
+    pub(super) fn submit(&mut self, inputs: Inputs, steps: Range<usize>) -> Result<Ticket> {
+        let program = self.phase(inputs).0.clone();
+        self.backend.submit(&program, steps, inputs)
+    }
+
+    /// What computes so many rows.
+    pub(super) fn phase(&self, inputs: Inputs) -> (&Program, &Phase) {
+        match inputs.rows <= self.decode.plan.max_rows {
             true => (&self.decode, &self.lowered.decode),
             false => (&self.prefill, &self.lowered.prefill),
-        };
-        self.backend.submit(program, 0..to(phase), inputs)
+        }
     }
 
     /// Tells the device of the pages that a session's seat has got since it was told.
@@ -89,15 +97,20 @@ impl Runner {
         Ok(())
     }
 
-    /// Waits for a submission and gives its result.
-    pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Vec<u32>> {
+    /// Waits for a submission and gives its result; `None` where it is abandoned, because the engine is to stand still.
+    pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Option<Vec<u32>>> {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            if let Status::Finished(result) = self.backend.poll(ticket, Duration::from_secs(1))? {
-                return Ok(result);
+        while begun.elapsed() < self.patience {
+            if let Status::Finished(result) = self.backend.poll(ticket, GLANCE.min(self.patience))? {
+                return Ok(Some(result));
+            }
+            if self.control.wishes().is_overdue() {
+                return Ok(None);
             }
         }
-        Err(Error::new(Kind::DeviceLost, format!("no answer from the device within {PATIENCE:?}")))
+        self.record.is_hung = true;
+        let what = format!("no answer from the device within {:?}", self.patience);
+        Err(Error::new(Kind::DeviceLost, what))
     }
 
     /// The token that the session's chain picks from the logits of the last submission: an error of its own where it

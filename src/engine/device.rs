@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::backend::cpu::{Cpu, CpuOptions};
+use crate::backend::fault::Faulty;
 use crate::error::Result;
 
 use super::options::{Device, EngineOptions};
@@ -16,6 +17,18 @@ pub(super) struct Opened {
 }
 
 pub(super) fn open(options: &EngineOptions) -> Result<Opened> {
+    let Some(faults) = &options.faults else { return chosen(options) };
+    faults.open()?;
+    let Opened { backend, reason } = chosen(options)?;
+    Ok(Opened { backend: Box::new(Faulty::new(backend, faults.clone())), reason })
+}
+
+fn chosen(options: &EngineOptions) -> Result<Opened> {
+    #[cfg(feature = "wgpu")]
+    if let Some(host) = &options.shared {
+        let gpu = gpu::Gpu::shared(host, gpu_options(options))?;
+        return Ok(Opened { backend: Box::new(gpu), reason: "the host's own device".into() });
+    }
     match options.device {
         Device::Cpu => cpu(options, "asked for".into()),
         Device::Auto => auto(options),
@@ -23,7 +36,8 @@ pub(super) fn open(options: &EngineOptions) -> Result<Opened> {
     }
 }
 
-fn cpu(options: &EngineOptions, reason: String) -> Result<Opened> {
+/// The CPU, for `reason`.
+pub(super) fn cpu(options: &EngineOptions, reason: String) -> Result<Opened> {
     let cpu = Cpu::new(CpuOptions { threads: options.threads, exact: options.exact })?;
     Ok(Opened { backend: Box::new(cpu), reason })
 }
@@ -60,8 +74,8 @@ fn asked(options: &EngineOptions) -> Result<Opened> {
 
 #[cfg(feature = "wgpu")]
 fn gpu_options(options: &EngineOptions) -> gpu::Options {
-    let EngineOptions { checked, exact, tuning, trusted, wrong, .. } = options.clone();
-    gpu::Options { checked, exact, tuning, trusted, wrong, ..gpu::Options::default() }
+    let EngineOptions { checked, exact, tuning, trusted, wrong, patience, .. } = options.clone();
+    gpu::Options { checked, exact, tuning, trusted, wrong, patience, ..gpu::Options::default() }
 }
 
 #[cfg(not(feature = "wgpu"))]

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::model::Core;
 
 /// A piece of news from a session.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// Tokens of the prompt that have been computed.
     Prefill {
@@ -21,6 +22,17 @@ pub enum Event {
     },
     /// Whole characters of the answer; never part of a stop string.
     Text(String),
+    /// The device was lost, and another took its place: the answer goes on with the tokens that it would have had.
+    Recovered {
+        /// What befell the device.
+        why: Error,
+        /// Where the answer goes on.
+        device: String,
+    },
+    /// The engine stands still, as [`super::Engine::suspend`] wanted it; the answer waits.
+    Suspended,
+    /// The answer goes on.
+    Resumed,
     /// The last event.
     Finished(Finish),
 }
@@ -128,7 +140,7 @@ impl Stream {
                 return Ok(finish);
             }
         }
-        Err(crate::error::Error::internal("a stream ended without its last event"))
+        Err(Error::internal("a stream ended without its last event"))
     }
 }
 

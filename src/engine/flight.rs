@@ -6,6 +6,8 @@
 //! they left in its pages lies beyond what is computed. Submissions are computed in order: whatever is written later, by
 //! whomever, to pages, rows or page table, comes after them.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::backend::Ticket;
@@ -16,16 +18,30 @@ use crate::model::Phase;
 use crate::plan::Inputs;
 use crate::sample::Sees;
 
+use super::pace::Pace;
 use super::runner::{Runner, SessionId};
 
-/// A submission under way.
+/// A submission under way, whole or slice by slice.
 #[derive(Clone)]
 pub(super) struct Flight {
-    ticket: Ticket,
     parts: Vec<Part>,
+    inputs: Inputs,
+    /// The slice that the device has, if it has one.
+    slice: Option<Slice>,
+    /// Steps that it does not have yet.
+    rest: Range<usize>,
+    /// What the slices before took.
+    spent: Duration,
+}
+
+/// Steps that a device computes without a stop.
+#[derive(Clone)]
+struct Slice {
+    ticket: Ticket,
+    steps: Range<usize>,
     begun: Instant,
-    /// The slice in which it was submitted.
-    slice: u64,
+    /// In which [`Runner::clock`].
+    clock: u64,
 }
 
 /// Rows of one session in a flight.
@@ -60,7 +76,6 @@ pub(super) struct Landed {
 impl Runner {
     /// Starts on the next rows of the sessions.
     pub(super) fn launch(&mut self, slices: &[(SessionId, u32)]) -> Result<()> {
-        let begun = Instant::now();
         let mut parts = Vec::with_capacity(slices.len());
         let (mut outputs, mut row) = (Vec::new(), 0);
         for &(id, rows) in slices {
@@ -75,21 +90,49 @@ impl Runner {
         let picks: Vec<Pick> = parts.iter().filter_map(|part| part.pick).collect();
         let draws = picks.iter().any(|pick| matches!(pick, Pick::Draw(_)));
         let chains: Vec<Stages> = if draws { picks.iter().map(Pick::stages).collect() } else { Vec::new() };
-        let to = |phase: &Phase| picks.iter().map(|pick| pick.end(phase)).max().unwrap_or(phase.body);
-        let ticket = self.submit_rows(slices, &outputs, &chains, to)?;
+        let inputs = self.write_rows(slices, &outputs, &chains)?;
+        let phase = self.phase(inputs).1;
+        let end = picks.iter().map(|pick| pick.end(phase)).max().unwrap_or(phase.body);
+        self.push(parts.clone(), inputs, end)?;
         // Each row is now the one that follows, in the same place.
         let is_fed = |part: &Part| part.rows == 1 && matches!(part.pick, Some(Pick::Best | Pick::Draw(_)));
         if parts.iter().all(is_fed) {
             self.fed = parts.iter().filter_map(|part| part.id.zip(part.pick)).collect();
         }
-        self.flights.push_back(Flight { ticket, parts, begun, slice: self.clock });
+        Ok(())
+    }
+
+    /// A flight whose first slice, or all of it, is on its way.
+    fn push(&mut self, parts: Vec<Part>, inputs: Inputs, end: usize) -> Result<()> {
+        let mut flight = Flight { parts, inputs, slice: None, rest: 0..end, spent: Duration::ZERO };
+        self.send(&mut flight)?;
+        self.flights.push_back(flight);
+        Ok(())
+    }
+
+    /// Gives the device the next slice of a flight.
+    fn send(&mut self, flight: &mut Flight) -> Result<()> {
+        let begun = Instant::now();
+        let Flight { inputs, rest, .. } = flight.clone();
+        let end = match self.longest_slice(inputs.rows) {
+            None => rest.end,
+            Some(most) => {
+                let steps = &self.phase(inputs).0.plan.steps;
+                self.step_costs.cut(steps, rest.clone(), inputs, most)
+            }
+        };
+        let steps = rest.start..end;
+        let ticket = self.submit(inputs, steps.clone())?;
+        flight.rest = end..rest.end;
+        flight.slice = Some(Slice { ticket, steps, begun, clock: self.clock });
         Ok(())
     }
 
     /// Starts on the rows that the device has fed back, as far ahead as is worthwhile, if they are those of `waiting`.
     pub(super) fn go_on(&mut self, waiting: &[SessionId], left: Option<Duration>) -> Result<()> {
-        while self.flights.len() < self.backend.caps().ahead && self.may_go_on(waiting, left) {
-            let begun = Instant::now();
+        // What follows a flight comes after all of it.
+        let is_whole = |flights: &VecDeque<Flight>| flights.iter().all(|flight| flight.rest.is_empty());
+        while is_whole(&self.flights) && self.flights.len() < self.ahead() && self.may_go_on(waiting, left) {
             let fed = self.fed.clone();
             let mut kv_len = 0;
             for &(id, _) in &fed {
@@ -97,28 +140,48 @@ impl Runner {
                 kv_len = kv_len.max(self.next_position(id) + 1);
             }
             let rows = fed.len() as u32;
-            let to = |phase: &Phase| fed.iter().map(|(_, pick)| pick.end(phase)).max().unwrap_or(phase.body);
-            let ticket = self.submit(Inputs { rows, outputs: rows, kv_len }, to)?;
+            let inputs = Inputs { rows, outputs: rows, kv_len };
+            let phase = self.phase(inputs).1;
+            let end = fed.iter().map(|(_, pick)| pick.end(phase)).max().unwrap_or(phase.body);
             let parts = fed.iter().map(|&(id, pick)| Part { id: Some(id), rows: 1, pick: Some(pick) });
-            self.flights.push_back(Flight { ticket, parts: parts.collect(), begun, slice: self.clock });
+            self.push(parts.collect(), inputs, end)?;
         }
         Ok(())
     }
 
-    /// Waits for the oldest flight: what it brings to those who still wait for it.
+    /// Waits for the oldest flight: what it brings to those who still wait for it, nothing before its last slice.
     pub(super) fn land(&mut self) -> Result<Vec<Landed>> {
-        let Some(&Flight { ticket, begun, slice, .. }) = self.flights.front() else { return Ok(Vec::new()) };
+        let Some(mut flight) = self.flights.pop_front() else { return Ok(Vec::new()) };
+        if flight.slice.is_none() {
+            self.send(&mut flight)?;
+        }
+        let Some(slice) = flight.slice.take() else { return Ok(Vec::new()) };
         let asked = Instant::now();
-        let result = self.wait(ticket)?;
-        let Some(Flight { parts, .. }) = self.flights.pop_front() else { return Ok(Vec::new()) };
+        let Some(result) = self.wait(slice.ticket)? else {
+            // Abandoned: the engine stands still before anything else is done.
+            return Ok(Vec::new());
+        };
         let now = Instant::now();
         // Where it had landed long before it was asked for, nobody knows what it took.
-        let is_timed = slice == self.clock || asked.elapsed() > Duration::from_micros(100);
+        let is_timed = slice.clock == self.clock || asked.elapsed() > Duration::from_micros(100);
         if is_timed {
-            let begun = self.landed.map_or(begun, |landed| begun.max(landed));
-            self.learn(parts.iter().map(|part| part.rows).sum(), now - begun);
+            let took = now - self.landed.map_or(slice.begun, |landed| slice.begun.max(landed));
+            flight.spent += took;
+            self.slices.push(took);
+            if self.longest_slice(flight.inputs.rows).is_some() {
+                let steps = &self.phase(flight.inputs).0.plan.clone().steps[slice.steps];
+                self.step_costs.learn(steps, flight.inputs, took);
+            }
         }
         self.landed = Some(now);
+        if !flight.rest.is_empty() {
+            self.flights.push_front(flight);
+            return Ok(Vec::new());
+        }
+        let Flight { parts, inputs, spent, .. } = flight;
+        if is_timed {
+            self.learn(inputs.rows, spent);
+        }
         let mut all = Vec::with_capacity(parts.len());
         let mut outputs = 0;
         for part in parts {
@@ -148,6 +211,13 @@ impl Runner {
             self.fed.clear();
         }
         self.flights.retain(|flight| flight.parts.iter().any(|part| part.id.is_some()));
+    }
+
+    /// How many submissions are worth having under way: one where the device is to have room for others.
+    fn ahead(&self) -> usize {
+        let wishes = *self.control.wishes();
+        let shares = wishes.pace != Pace::Full || wishes.sustain.is_some();
+        if shares { 1 } else { self.backend.caps().ahead }
     }
 
     /// Whether the next tokens of `waiting` can be asked for without a look at the last ones.

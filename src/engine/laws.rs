@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::answer::Answer;
 use super::event::{Event, Finish, FinishReason, Queue};
 use super::flight::Pick;
+use super::recover::Made;
 use super::runner::{Request, Runner, SessionId};
 use crate::backend::cpu::{Cpu, CpuOptions};
 use crate::backend::{Backend, Caps, Program, Progress, Status, Ticket};
@@ -108,7 +109,8 @@ fn runner(ahead: usize, fault: Fault, sequences: u32, pages: u32) -> Runner {
     let caps = Caps { ahead, ..cpu.caps().clone() };
     let (rows, handed_out) = (lowered.ports.rows, Vec::new());
     let backend = Ahead { cpu, caps, fault, rows, handed_out, written: vec![0; 4 * ROW_WORDS] };
-    Runner::new(Box::new(backend), lowered, decode, prefill)
+    let made = Made { backend: Box::new(backend), reason: String::new(), lowered, decode, prefill };
+    Runner::new(made, None, Arc::default(), None)
 }
 
 fn greedy() -> Chain {

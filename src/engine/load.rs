@@ -1,5 +1,6 @@
 //! From a path to a model that answers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,16 +8,18 @@ use std::time::Instant;
 
 use crate::backend::Caps;
 use crate::base::Bytes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::{Checkpoint, Dialect};
 use crate::kernel::{KvType, PAGE};
 use crate::model::{Blueprint, LowerOptions, Lowered, Weights, lower, open_adapter};
 use crate::plan::Item;
 use crate::text::{ChatTemplate, Tokenizer};
 
-use super::device;
+use super::device::{self, Opened};
 use super::model::{Model, ModelInfo};
-use super::options::{EngineOptions, LoadOptions, Sampling};
+use super::options::{Device, EngineOptions, LoadOptions, Sampling};
+use super::pace::Control;
+use super::recover::{Made, Place, Rebuild, befell_device};
 use super::runner::Runner;
 use super::worker::Signal;
 
@@ -53,7 +56,7 @@ pub(super) fn load(
     checkpoint: impl FnOnce() -> Result<Checkpoint>,
     engine: &EngineOptions,
     options: &LoadOptions,
-    signal: Arc<Signal>,
+    (signal, control): (Arc<Signal>, Arc<Control>),
     progress: &mut dyn FnMut(LoadProgress) -> Result<()>,
 ) -> Result<Model> {
     let begun = Instant::now();
@@ -69,47 +72,110 @@ pub(super) fn load(
     if let Some(tokenizer) = &tokenizer {
         fits(tokenizer, &blueprint).map_err(in_file)?;
     }
-    tell(LoadStage::Opening, 0.0)?;
-    let opened = device::open(engine)?;
-    let mut backend = opened.backend;
-    let Caps { max_matrix_bytes, fuses: fused, .. } = *backend.caps();
-    let chosen = LowerOptions { max_matrix_bytes, fused, ..choose(&blueprint, engine, options)? };
-    let lowered = lower(&blueprint, &weights, chosen)?;
-
-    tell(LoadStage::Uploading, 0.0)?;
-    backend.expect(&[lowered.decode.plan.clone(), lowered.prefill.plan.clone()]);
-    backend.load(&lowered.store, &mut |done, total| {
-        tell(LoadStage::Uploading, done as f32 / total.max(1) as f32)
-    })?;
-    tell(LoadStage::Compiling, 0.0)?;
-    let decode = backend.prepare(lowered.decode.plan.clone())?;
-    tell(LoadStage::Compiling, 0.5)?;
-    let prefill = backend.prepare(lowered.prefill.plan.clone())?;
-    tell(LoadStage::Compiling, 1.0)?;
-    // What was read of the files is elsewhere now, or is read again when it is used.
+    let chosen = choose(&blueprint, engine, options)?;
     let all = adapters.iter().chain([&checkpoint]).flat_map(|checkpoint| checkpoint.tensors.values());
-    let files: BTreeMap<&Path, &Bytes> = all.map(|tensor| (&*tensor.file, &tensor.bytes)).collect();
-    files.values().for_each(|bytes| bytes.release_file());
+    let files: BTreeMap<&Path, Bytes> = all.map(|tensor| (&*tensor.file, tensor.bytes.clone())).collect();
+    let (vocab, trained_context) = (blueprint.vocab, blueprint.context);
+    let (name, arch) = (blueprint.name.clone(), blueprint.arch.into());
+    let files = files.into_values().collect();
+    let origin = Origin { blueprint, weights, chosen, engine: engine.clone(), files };
+    let made = origin.make_somewhere(&mut tell)?;
 
+    let lowered = &made.lowered;
     let matrices = || {
         lowered.store.items().filter_map(|(_, item)| if let Item::Matrix(m) = item { Some(m) } else { None })
     };
     let info = ModelInfo {
         path: path.to_owned(),
-        name: blueprint.name.clone(),
-        arch: blueprint.arch.into(),
-        vocab: blueprint.vocab,
+        name,
+        arch,
+        vocab,
         context: chosen.context,
-        trained_context: blueprint.context,
+        trained_context,
         parameters: matrices().map(|matrix| matrix.rows() as u64 * matrix.cols() as u64).sum(),
         weight_bytes: matrices().map(|matrix| matrix.bytes()).sum(),
-        device: backend.caps().clone(),
-        reason: opened.reason,
+        device: made.backend.caps().clone(),
+        reason: made.reason.clone(),
         load_time: begun.elapsed(),
     };
-    let mut runner = Runner::new(backend, lowered, decode, prefill);
+    let rebuild: Rebuild = Box::new(move |place| origin.make(place, &mut |_, _| Ok(())));
+    let mut runner = Runner::new(made, Some(rebuild), control, engine.patience);
     runner.weigh(&options.adapters.iter().map(|adapter| adapter.weight).collect::<Vec<_>>())?;
     Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), runner, signal))
+}
+
+/// What is known of a model before a device is chosen, kept so that it can be made again on another. Weights are in the
+/// bytes of the files still, whose pages come and go.
+struct Origin {
+    blueprint: Blueprint,
+    weights: Weights,
+    chosen: LowerOptions,
+    engine: EngineOptions,
+    files: Vec<Bytes>,
+}
+
+/// Hears of stages; an error from it stops the load.
+type Tell<'a> = &'a mut dyn FnMut(LoadStage, f32) -> Result<()>;
+
+/// Times that a device is tried which fails while a model is loaded.
+const TRIES: u32 = 2;
+
+impl Origin {
+    /// The model where the options want it; where a device fails that was there, on the CPU.
+    fn make_somewhere(&self, tell: Tell<'_>) -> Result<Made> {
+        let stopped = Cell::new(false);
+        let mut tell = |stage, fraction| tell(stage, fraction).inspect_err(|_| stopped.set(true));
+        for attempt in 1.. {
+            let error = match self.make(Place::Chosen, &mut tell) {
+                Err(error) if !stopped.get() => error,
+                outcome => return outcome,
+            };
+            // A device that was never there is the caller's affair.
+            let is_absent = error.kind() == Kind::DeviceUnavailable;
+            if is_absent || !(befell_device(&error) || error.kind() == Kind::WrongNumbers) {
+                return Err(error);
+            }
+            if attempt < TRIES && error.kind() != Kind::WrongNumbers {
+                log::warn!("{error}; trying again");
+                continue;
+            }
+            if self.engine.pinned || self.engine.device == Device::Cpu {
+                return Err(error);
+            }
+            log::warn!("{error}; taking the CPU");
+            let made = self.make(Place::Cpu, &mut tell)?;
+            return Ok(Made { reason: format!("the device that was chosen failed: {error}"), ..made });
+        }
+        Err(Error::internal("no attempt was made"))
+    }
+
+    fn make(&self, place: Place, tell: Tell<'_>) -> Result<Made> {
+        tell(LoadStage::Opening, 0.0)?;
+        let Opened { mut backend, reason } = match place {
+            Place::Chosen => device::open(&self.engine)?,
+            Place::Cpu if self.engine.pinned => {
+                return Err(Error::new(Kind::DeviceUnavailable, "no other device is allowed"));
+            }
+            Place::Cpu => device::cpu(&self.engine, "the device that was chosen was lost".into())?,
+        };
+        let Caps { max_matrix_bytes, fuses: fused, .. } = *backend.caps();
+        let options = LowerOptions { max_matrix_bytes, fused, ..self.chosen };
+        let lowered = lower(&self.blueprint, &self.weights, options)?;
+
+        tell(LoadStage::Uploading, 0.0)?;
+        backend.expect(&[lowered.decode.plan.clone(), lowered.prefill.plan.clone()]);
+        backend.load(&lowered.store, &mut |done, total| {
+            tell(LoadStage::Uploading, done as f32 / total.max(1) as f32)
+        })?;
+        tell(LoadStage::Compiling, 0.0)?;
+        let decode = backend.prepare(lowered.decode.plan.clone())?;
+        tell(LoadStage::Compiling, 0.5)?;
+        let prefill = backend.prepare(lowered.prefill.plan.clone())?;
+        tell(LoadStage::Compiling, 1.0)?;
+        // What was read of the files is elsewhere now, or is read again when it is used.
+        self.files.iter().for_each(Bytes::release_file);
+        Ok(Made { backend, reason, lowered, decode, prefill })
+    }
 }
 
 /// The plans of a checkpoint as a GPU without limits would get them. Reads no weights.

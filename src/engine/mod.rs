@@ -10,6 +10,7 @@
 mod answer;
 mod calibrate;
 mod compute;
+mod costs;
 mod device;
 mod event;
 mod flight;
@@ -17,26 +18,31 @@ mod kv;
 #[cfg(test)]
 mod laws;
 mod load;
+mod logits;
 mod model;
 mod options;
+mod pace;
 mod prompt;
+mod recover;
 mod runner;
 mod schedule;
 mod session;
 mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::Bytes;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 
 pub use calibrate::calibrate;
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
+pub use costs::Slices;
 pub use load::{LoadProgress, LoadStage, plans, tokenizer};
-pub use model::{Model, ModelInfo};
+pub use model::{Health, Model, ModelInfo};
 pub use options::{Adapter, Device, EngineOptions, GenerateOptions, LoadOptions, Sampling};
+pub use pace::{Pace, Suspend};
 pub use prompt::{Message, Prompt};
 pub use runner::Progress;
 pub use schedule::{Demand, Slice, schedule};
@@ -44,6 +50,7 @@ pub use session::Session;
 pub use worker::Worker;
 
 use model::Core;
+use pace::Control;
 use worker::Signal;
 
 /// A choice of device, and the models loaded on it.
@@ -52,12 +59,13 @@ pub struct Engine {
     options: EngineOptions,
     models: Arc<Mutex<Vec<Weak<Core>>>>,
     signal: Arc<Signal>,
+    control: Arc<Control>,
 }
 
 impl Engine {
     /// An engine with these options. Touches no device before a model is loaded.
     pub fn new(options: EngineOptions) -> Self {
-        Self { options, models: Arc::default(), signal: Arc::default() }
+        Self { options, models: Arc::default(), signal: Arc::default(), control: Arc::default() }
     }
 
     /// Loads a model from a file or a folder. `progress` hears of each stage and stops the load with an error of
@@ -99,13 +107,48 @@ impl Engine {
         self.compute(budget, false)
     }
 
+    /// Shares the device from now on as `pace` says.
+    pub fn set_pace(&self, pace: Pace) {
+        self.control.wishes().pace = pace;
+        self.signal.raise();
+    }
+
+    /// Generates no more than so many tokens a second for each answer, to spare heat and battery; `None` as many as it can.
+    /// Prompts are read as fast as ever.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where that is not a number above 0.
+    pub fn sustain(&self, tokens_per_second: Option<f64>) -> Result<()> {
+        if let Some(rate) = tokens_per_second.filter(|rate| !(1e-3..=1e6).contains(rate)) {
+            return Err(Error::invalid(format!("{rate} tokens a second cannot be sustained"))
+                .hint("give a number from 0.001 to 1000000"));
+        }
+        self.control.wishes().sustain = tokens_per_second;
+        self.signal.raise();
+        Ok(())
+    }
+
+    /// Stops submitting: no new slice begins, and what is under way is finished or abandoned as `how` says. Answers wait,
+    /// with [`Event::Suspended`], until [`Self::resume`]. Returns after `how.within` at the latest; whether all stands
+    /// still by then: a slice that the CPU computes ends first, which takes some 25 ms.
+    pub fn suspend(&self, how: Suspend) -> bool {
+        let begun = Instant::now();
+        self.control.wishes().suspended = Some((begun, how));
+        self.signal.raise();
+        // A moment more than a slice has: what it leaves has to be put away.
+        let end = begun + how.within + Duration::from_millis(5);
+        self.cores().iter().all(|core| core.stand_still(end))
+    }
+
+    /// Goes on after [`Self::suspend`].
+    pub fn resume(&self) {
+        self.control.wishes().suspended = None;
+        self.signal.raise();
+    }
+
     /// As [`Self::tick`]; where it `goes_on`, another follows at once, and the device is left with work to do.
     fn compute(&self, budget: Duration, goes_on: bool) -> Result<Progress> {
-        let cores: Vec<Arc<Core>> = {
-            let mut models = self.models();
-            models.retain(|core| core.strong_count() > 0);
-            models.iter().filter_map(Weak::upgrade).collect()
-        };
+        let cores = self.cores();
         let share = budget / u32::try_from(cores.len().max(1)).unwrap_or(u32::MAX);
         let mut progress = Progress::default();
         for core in cores {
@@ -120,9 +163,15 @@ impl Engine {
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress) -> Result<()>,
     ) -> Result<Model> {
-        let model = load::load(checkpoint, &self.options, options, self.signal.clone(), progress)?;
+        let model = load::load(checkpoint, &self.options, options, (self.signal.clone(), self.control.clone()), progress)?;
         self.models().push(Arc::downgrade(model.core()));
         Ok(model)
+    }
+
+    fn cores(&self) -> Vec<Arc<Core>> {
+        let mut models = self.models();
+        models.retain(|core| core.strong_count() > 0);
+        models.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn models(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Core>>> {

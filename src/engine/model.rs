@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::backend::Caps;
 use crate::error::{Error, Kind, Result};
@@ -11,6 +12,7 @@ use crate::model::Lowered;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use super::answer::Answer;
+use super::costs::Slices;
 use super::event::Queue;
 use super::options::{GenerateOptions, Sampling};
 use super::runner::{Progress, Request, Runner, SessionId};
@@ -51,6 +53,19 @@ pub struct ModelInfo {
     pub load_time: Duration,
 }
 
+/// How a model has fared on its device.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The device that computes now.
+    pub device: Caps,
+    /// Why this one.
+    pub reason: String,
+    /// Devices that took the place of a lost one.
+    pub recoveries: u32,
+    /// What the device was given at a time.
+    pub slices: Slices,
+}
+
 /// What sessions and streams share.
 pub(super) struct Core {
     pub(super) info: ModelInfo,
@@ -83,6 +98,17 @@ impl Model {
     /// What is known of it.
     pub fn info(&self) -> &ModelInfo {
         &self.core.info
+    }
+
+    /// How it has fared: where it computes now, what befell it, how long its slices were.
+    pub fn health(&self) -> Health {
+        let runner = self.core.runner();
+        Health {
+            device: runner.backend.caps().clone(),
+            reason: runner.record.reason.clone(),
+            recoveries: runner.record.recoveries,
+            slices: runner.slices.clone(),
+        }
     }
 
     /// A new session without a history.
@@ -181,13 +207,37 @@ impl Core {
         if !queue.is_empty() {
             return Ok(());
         }
+        let seen = self.signal.raised();
         // An error that befell this answer is in its queue.
         match runner.tick(None, true) {
             Err(error) if queue.is_empty() => Err(error),
-            Ok(progress) if progress.rows == 0 && queue.is_empty() => {
+            Ok(Progress { rest: Some(rest), .. }) if queue.is_empty() => {
+                drop(runner);
+                self.signal.wait(seen, rest);
+                Ok(())
+            }
+            Ok(progress) if progress.under_way == 0 && queue.is_empty() => {
                 Err(Error::internal("an answer waits and nothing can be computed"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Takes what is under way from the device, where the tick lets go of it by `end`: whether it did.
+    pub(super) fn stand_still(&self, end: Instant) -> bool {
+        loop {
+            match self.runner.try_lock() {
+                Ok(mut runner) => {
+                    runner.stand_still();
+                    return true;
+                }
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    poisoned.into_inner().stand_still();
+                    return true;
+                }
+                Err(TryLockError::WouldBlock) if Instant::now() >= end => return false,
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            }
         }
     }
 

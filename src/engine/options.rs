@@ -1,7 +1,12 @@
 //! What a caller may choose. Plain data; everything has a default that works.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::backend::fault::Faults;
+#[cfg(feature = "wgpu")]
+use crate::backend::wgpu::SharedDevice;
 use crate::error::{Error, Result};
 use crate::kernel::KernelId;
 use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
@@ -25,6 +30,9 @@ pub enum Device {
 pub struct EngineOptions {
     /// Where to compute.
     pub device: Device,
+    /// The host's own device, in place of one that is opened for `device`.
+    #[cfg(feature = "wgpu")]
+    pub shared: Option<SharedDevice>,
     /// Threads of the CPU backend; `None` takes as many as there are processors.
     pub threads: Option<usize>,
     /// f32 activations and f32 keys and values everywhere: slower, and the same tokens on every device.
@@ -45,6 +53,14 @@ pub struct EngineOptions {
     /// On a GPU: variants of kernels that compute half of what they should. For tests.
     #[doc(hidden)]
     pub wrong: Vec<(KernelId, &'static str)>,
+    /// Stays on the device: one that is lost and does not come back ends what computes on it with an error, where otherwise
+    /// the CPU goes on.
+    pub pinned: bool,
+    /// A device that has not answered for so long is lost; `None` waits a minute, ten for one in software.
+    pub patience: Option<Duration>,
+    /// What is to go wrong, for tests.
+    #[doc(hidden)]
+    pub faults: Option<Arc<Faults>>,
 }
 
 /// A LoRA adapter beside a model.

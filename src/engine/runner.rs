@@ -13,6 +13,9 @@ use super::answer::Answer;
 use super::event::{Event, Finish, FinishReason, Queue, Timings};
 use super::flight::{Flight, Landed, Pick};
 use super::kv::{Pool, Seat};
+use super::costs::{Costs, Slices};
+use super::pace::{Control, Pace};
+use super::recover::{Made, Rebuild, Record};
 use super::schedule::{Demand, Slice, schedule};
 
 /// What a tick did.
@@ -20,16 +23,28 @@ use super::schedule::{Demand, Slice, schedule};
 pub struct Progress {
     /// Rows computed.
     pub rows: u32,
+    /// Slices that the device has finished.
+    pub slices: u32,
     /// Answers still under way.
     pub under_way: u32,
+    /// How long nothing is to be done, where the pace wants a rest or the engine is suspended.
+    pub rest: Option<Duration>,
 }
 
 impl std::ops::AddAssign for Progress {
     fn add_assign(&mut self, other: Self) {
         self.rows += other.rows;
+        self.slices += other.slices;
         self.under_way += other.under_way;
+        self.rest = self.rest.into_iter().chain(other.rest).min();
     }
 }
+
+/// No submission takes this long on any device, and on one in software not this, however busy the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE_WITH_SOFTWARE: Duration = Duration::from_secs(600);
+/// How long who finds an engine suspended looks away.
+const STANDSTILL: Duration = Duration::from_millis(100);
 
 /// Names a session of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,12 +56,23 @@ pub(super) struct Runner {
     pub(super) lowered: Lowered,
     pub(super) decode: Program,
     pub(super) prefill: Program,
-    sessions: BTreeMap<SessionId, State>,
-    pool: Pool,
+    pub(super) sessions: BTreeMap<SessionId, State>,
+    pub(super) pool: Pool,
     /// Counts slices; orders sessions by how recently they computed, and gives each its turn.
     pub(super) clock: u64,
     /// Seconds a row took lately, by phase: decode, prefill.
     pub(super) costs: [f64; 2],
+    /// What steps take.
+    pub(super) step_costs: Costs,
+    pub(super) slices: Slices,
+    pub(super) control: Arc<Control>,
+    pub(super) record: Record,
+    /// A submission without an answer for so long is lost.
+    pub(super) patience: Duration,
+    /// When the next token of each answer is due, where they come no faster than is wanted.
+    pub(super) due: Option<Instant>,
+    /// Whether the answers know that the engine stands still.
+    pub(super) stands: bool,
     /// Submissions under way, the oldest first.
     pub(super) flights: VecDeque<Flight>,
     /// Whose next rows the device has written, in order, and how the tokens after them are picked.
@@ -54,7 +80,7 @@ pub(super) struct Runner {
     /// When the last flight landed.
     pub(super) landed: Option<Instant>,
     /// By adapter.
-    weights: Vec<f32>,
+    pub(super) weights: Vec<f32>,
 }
 
 /// What is known of a session. The history is the truth; the rest can be made again.
@@ -93,14 +119,24 @@ pub(super) struct Request {
 }
 
 impl Runner {
+    /// Sessions on a device; `rebuild` makes it again where it is lost, after `patience` without an answer too.
     pub(super) fn new(
-        backend: Box<dyn Backend>,
-        lowered: Lowered,
-        decode: Program,
-        prefill: Program,
+        made: Made,
+        rebuild: Option<Rebuild>,
+        control: Arc<Control>,
+        patience: Option<Duration>,
     ) -> Self {
+        let Made { backend, reason, lowered, decode, prefill } = made;
         let pool = Pool::new(lowered.options.sequences, lowered.options.pages);
+        let usual = if backend.caps().software { PATIENCE_WITH_SOFTWARE } else { PATIENCE };
         Self {
+            step_costs: Costs::default(),
+            slices: Slices::default(),
+            control,
+            record: Record::new(reason, rebuild),
+            patience: patience.unwrap_or(usual),
+            due: None,
+            stands: false,
             backend,
             lowered,
             decode,
@@ -134,13 +170,16 @@ impl Runner {
                 state.computed = 0;
             }
         }
-        // Until all are written, no weights are known to be there.
-        self.weights.clear();
+        self.weights = weights.to_vec();
+        // Another device begins with the weights as they are known.
+        self.write_weights(weights).or_else(|error| self.recover(error))
+    }
+
+    pub(super) fn write_weights(&mut self, weights: &[f32]) -> Result<()> {
         for dial in &self.lowered.ports.dials {
             let words = vec![weights[dial.adapter] * dial.scale; dial.rank as usize];
             self.backend.write(dial.item, 0, bytemuck::cast_slice(&words))?;
         }
-        self.weights = weights.to_vec();
         Ok(())
     }
 
@@ -199,43 +238,71 @@ impl Runner {
     /// no budget. The device is left with work to do after it only without a budget, or where `goes_on`.
     pub(super) fn tick(&mut self, budget: Option<Duration>, goes_on: bool) -> Result<Progress> {
         let begun = Instant::now();
-        let mut rows = 0;
+        let mut progress = Progress::default();
         loop {
             self.cancel();
-            let left = budget.map(|budget| budget.saturating_sub(begun.elapsed()));
-            let computed = self.slice(left, goes_on)?;
-            rows += computed;
+            if self.control.wishes().suspended.is_some() {
+                self.stand_still();
+                progress.rest = Some(STANDSTILL);
+            } else {
+                let left = budget.map(|budget| budget.saturating_sub(begun.elapsed()));
+                progress.rest = None;
+                progress += self.slice(left, goes_on)?;
+            }
             let over = budget.is_none_or(|budget| begun.elapsed() >= budget);
-            if computed == 0 || over {
-                let under_way = self.sessions.values().filter(|state| state.job.is_some()).count() as u32;
-                return Ok(Progress { rows, under_way });
+            if progress.rest.is_some() || over || !self.is_at_work() {
+                progress.under_way = self.under_way().count() as u32;
+                return Ok(progress);
             }
         }
     }
 
-    /// One submission landed: its rows, 0 where nothing waits.
-    fn slice(&mut self, left: Option<Duration>, goes_on: bool) -> Result<u32> {
+    /// The sessions with an answer under way.
+    fn under_way(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().filter(|(_, state)| state.job.is_some()).map(|(&id, _)| id)
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.under_way().next().is_some()
+    }
+
+    /// One slice landed; nothing where nobody waits, or a rest is due.
+    fn slice(&mut self, left: Option<Duration>, goes_on: bool) -> Result<Progress> {
         self.clock += 1;
-        let waiting: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, state)| state.job.is_some()).map(|(&id, _)| id).collect();
+        let waiting: Vec<SessionId> = self.under_way().collect();
         let seated: Vec<SessionId> = waiting.into_iter().filter(|&id| self.seat(id)).collect();
         if seated.is_empty() {
-            return Ok(0);
+            return Ok(Progress::default());
         }
-        match self.fly(&seated, left, goes_on) {
+        if let Some(rest) = self.rest_due(&seated) {
+            return Ok(Progress { rest: Some(rest), ..Progress::default() });
+        }
+        let begun = Instant::now();
+        match self.go_forth().and_then(|()| self.fly(&seated, left, goes_on)) {
             Ok(landed) => {
                 let rows = landed.iter().map(|landed| landed.rows).sum();
                 landed.into_iter().for_each(|landed| self.advance(landed));
-                Ok(rows)
+                let rests = self.control.wishes().pace == Pace::Background && self.is_at_work();
+                Ok(Progress { rows, slices: 1, under_way: 0, rest: rests.then(|| begun.elapsed()) })
             }
-            Err(error) => {
-                // What befell the device befell all who compute on it.
-                for id in seated {
-                    self.fail(id, error.clone());
+            Err(error) => match self.recover(error) {
+                Ok(()) => Ok(Progress::default()),
+                Err(error) => {
+                    // What befell the device befell all who compute on it.
+                    self.ground();
+                    for id in seated {
+                        self.fail(id, error.clone());
+                    }
+                    Err(error)
                 }
-                Err(error)
-            }
+            },
         }
+    }
+
+    /// Tells every answer under way.
+    pub(super) fn tell_all(&self, event: &Event) {
+        let jobs = self.sessions.values().filter_map(|state| state.job.as_ref());
+        jobs.for_each(|job| job.queue.push(Ok(event.clone())));
     }
 
     /// Keeps the device busy and waits for what comes first.
@@ -256,7 +323,7 @@ impl Runner {
 
     /// Slices whose positions have pages. A session that finds none takes those of idle sessions, then of the
     /// younger answers, which compute again later.
-    fn with_pages(&mut self, seated: &[SessionId], slices: &[Slice]) -> Vec<(SessionId, u32)> {
+    pub(super) fn with_pages(&mut self, seated: &[SessionId], slices: &[Slice]) -> Vec<(SessionId, u32)> {
         let mut granted: Vec<(SessionId, u32)> = Vec::new();
         for slice in slices {
             let id = seated[slice.demand];
@@ -278,7 +345,7 @@ impl Runner {
     }
 
     /// Whether `id` has a seat, after taking one from an idle session where none is free.
-    fn seat(&mut self, id: SessionId) -> bool {
+    pub(super) fn seat(&mut self, id: SessionId) -> bool {
         loop {
             let Some(state) = self.sessions.get_mut(&id) else { return false };
             if state.seat.is_some() {
@@ -321,28 +388,6 @@ impl Runner {
         position + 1 < self.lowered.options.context && state.job.as_ref().is_some_and(is_wanted)
     }
 
-    /// Rows that take about as long as is left, by what rows cost lately.
-    fn rows_within(&self, left: Option<Duration>) -> u32 {
-        let most = self.lowered.options.prefill_rows;
-        let cost = self.costs[1].max(f64::MIN_POSITIVE);
-        match left {
-            Some(left) if self.costs[1] > 0.0 => ((left.as_secs_f64() / cost) as u32).clamp(1, most),
-            // The first slice under a budget is a small one: it learns the cost.
-            Some(_) => most.min(16),
-            None => most,
-        }
-    }
-
-    pub(super) fn learn(&mut self, rows: u32, time: Duration) {
-        let phase = usize::from(rows > self.decode.plan.max_rows);
-        let now = time.as_secs_f64() / f64::from(rows);
-        let cost = &mut self.costs[phase];
-        *cost = if *cost == 0.0 { now } else { 0.7 * *cost + 0.3 * now };
-        if self.costs[1] == 0.0 {
-            self.costs[1] = now;
-        }
-    }
-
     /// Rows of a session are computed, and perhaps the token that follows its history.
     fn advance(&mut self, landed: Landed) {
         let Landed { id, rows, token } = landed;
@@ -360,6 +405,7 @@ impl Runner {
             Some(Ok(token)) => token,
             Some(Err(error)) => return self.fail(id, error),
         };
+        self.record.progress();
         state.history.push(token);
         job.first_token.get_or_insert_with(|| job.begun.elapsed());
         let ended = job.ends.contains(&token);
@@ -452,71 +498,11 @@ impl Runner {
         Some(self.sessions.get(&id)?.job.as_ref()?.prompt_tokens)
     }
 
-    /// The logits of every position of `tokens` from `from` on, in order: `visit(position, logits)`.
-    pub(super) fn logits(
-        &mut self,
-        tokens: &[u32],
-        from: usize,
-        visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let options = self.lowered.options;
-        if tokens.is_empty() || tokens.len() > options.context as usize {
-            let what =
-                format!("{} tokens were given and the context holds {}", tokens.len(), options.context);
-            return Err(
-                Error::new(Kind::ContextOverflow, what).hint("give fewer, or load with a larger context")
-            );
-        }
-        let id = self.open();
-        let outcome = self.logits_of(id, tokens, from, visit);
-        self.close(id);
-        outcome
-    }
-
-    fn logits_of(
-        &mut self,
-        id: SessionId,
-        tokens: &[u32],
-        from: usize,
-        visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let busy = || Error::new(Kind::SessionBusy, "every place of the KV cache is generating");
-        if let Some(state) = self.sessions.get_mut(&id) {
-            state.history = tokens.to_vec();
-        }
-        if !self.seat(id) {
-            return Err(busy());
-        }
-        let options = self.lowered.options;
-        let mut at = 0;
-        while at < tokens.len() {
-            let silent = from.saturating_sub(at).min(options.prefill_rows as usize);
-            let rows = match silent {
-                0 => (tokens.len() - at).min(options.outputs.min(options.prefill_rows) as usize),
-                silent => silent.min(tokens.len() - at),
-            };
-            let slice = [Slice { demand: 0, rows: rows as u32 }];
-            if self.with_pages(&[id], &slice).is_empty() {
-                return Err(busy());
-            }
-            let wanted = if silent == 0 { rows } else { 0 };
-            let logits = self.compute_logits(id, rows as u32, wanted as u32)?;
-            let vocab = logits.len() / wanted.max(1);
-            for (i, logits) in logits.chunks_exact(vocab.max(1)).enumerate() {
-                visit(at + i, logits)?;
-            }
-            at += rows;
-            if let Some(state) = self.sessions.get_mut(&id) {
-                state.computed = at as u32;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl State {
     /// Tokens that are not computed yet.
-    fn pending(&self) -> u32 {
+    pub(super) fn pending(&self) -> u32 {
         self.history.len() as u32 - self.computed
     }
 

@@ -90,7 +90,7 @@ impl Session {
                     answer += &text;
                 }
                 Event::Finished(finish) => reason = finish.reason,
-                Event::Prefill { .. } => {}
+                Event::Prefill { .. } | Event::Recovered { .. } | Event::Suspended | Event::Resumed => {}
             }
         }
         self.answered(answer);

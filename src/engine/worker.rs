@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-use super::Engine;
+use super::{Engine, Progress};
 
 /// How long a worker computes before it looks whether it should stop.
 const SHARE: Duration = Duration::from_millis(20);
@@ -34,7 +34,8 @@ impl Worker {
             while !worker_stop.load(Ordering::SeqCst) {
                 let seen = worker_engine.signal.raised();
                 match worker_engine.compute(SHARE, true) {
-                    Ok(progress) if progress.rows > 0 => {}
+                    Ok(Progress { rest: Some(rest), .. }) => worker_engine.signal.wait(seen, rest),
+                    Ok(progress) if progress.under_way > 0 => {}
                     // The streams have been told of the error; there is nothing to do until something changes.
                     Ok(_) | Err(_) => worker_engine.signal.wait(seen, Duration::from_millis(500)),
                 }
@@ -83,11 +84,11 @@ impl Signal {
         self.workers.load(Ordering::SeqCst) > 0
     }
 
-    fn raised(&self) -> u64 {
+    pub(super) fn raised(&self) -> u64 {
         *self.raised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, seen: u64, patience: Duration) {
+    pub(super) fn wait(&self, seen: u64, patience: Duration) {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         // Why it woke does not matter: the worker looks again.
         let _woken = self.changed.wait_timeout_while(raised, patience, |raised| *raised == seen);

@@ -477,4 +477,6 @@ kernels! {
     TopK => top_k,
     /// The token that a chain draws from them.
     Draw => draw,
+    /// The end of a submission.
+    Seal => seal,
 }

@@ -31,6 +31,7 @@ mod quantize;
 mod quants;
 #[cfg(feature = "wgpu")]
 mod quarantine;
+mod recovery;
 mod shaders;
 #[cfg(feature = "wgpu")]
 mod spirv;

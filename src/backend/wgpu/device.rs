@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::kernel::{IMMEDIATES, KernelId, Needs, Variant};
 use crate::plan::Step;
 
-/// A device that is silent for longer is taken for lost. Drivers give up after seconds; software needs longer.
+/// Drivers give up after seconds; software needs longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A device that the system offers.
@@ -79,6 +79,8 @@ pub struct Options {
     pub exact: bool,
     /// Use the variant of this name in kernels that have it.
     pub variant: Option<String>,
+    /// A device that is silent for longer is taken for lost; `None` waits ten minutes.
+    pub patience: Option<Duration>,
     /// The folder that keeps which variants are fastest, and what the driver compiled where it hands that out; variants
     /// that are not known there are measured when a plan is made ready.
     pub tuning: Option<PathBuf>,
@@ -88,6 +90,39 @@ pub struct Options {
     /// Variants that compute half of what they should, for tests of what notices.
     #[doc(hidden)]
     pub wrong: Vec<(KernelId, &'static str)>,
+}
+
+/// A device that the host has opened for its own drawing or computing, and lets the engine use as well: both submit to one
+/// queue, in the order in which they come. The host's callbacks stay its own.
+#[derive(Clone, Debug)]
+pub struct SharedDevice {
+    /// What the device was opened from.
+    pub adapter: wgpu::Adapter,
+    /// The device, with [`Self::features`] and [`Self::limits`].
+    pub device: wgpu::Device,
+    /// Its queue.
+    pub queue: wgpu::Queue,
+}
+
+impl SharedDevice {
+    /// The features that the engine makes use of, of those that `adapter` has. It needs [`wgpu::Features::IMMEDIATES`]; each
+    /// other makes something faster.
+    pub fn features(adapter: &wgpu::Adapter) -> Features {
+        let wanted =
+            Features::IMMEDIATES | Features::TIMESTAMP_QUERY | Features::SUBGROUP | Features::SHADER_F16;
+        adapter.features() & wanted
+    }
+
+    /// `limits` raised to what the engine needs, and to what `adapter` has for the sizes of buffers.
+    pub fn limits(limits: wgpu::Limits, adapter: &wgpu::Adapter) -> wgpu::Limits {
+        let has = adapter.limits();
+        wgpu::Limits {
+            max_immediate_size: limits.max_immediate_size.max(IMMEDIATES as u32),
+            max_storage_buffer_binding_size: has.max_storage_buffer_binding_size,
+            max_buffer_size: has.max_buffer_size,
+            ..limits.or_better_values_from(&wgpu::Limits::defaults())
+        }
+    }
 }
 
 /// Every device of the system. Starts the drivers.
@@ -190,6 +225,34 @@ impl Device {
         Ok(Self { raw, queue, info, options, meter: Arc::default(), quarantine, health })
     }
 
+    /// The host's own device.
+    pub(super) fn share(host: &SharedDevice, options: Options) -> Result<Self> {
+        let SharedDevice { adapter, device: raw, queue } = host.clone();
+        let (features, limits) = (raw.features(), raw.limits());
+        let mut info = describe(0, &adapter);
+        if !features.contains(Features::IMMEDIATES) || limits.max_immediate_size < IMMEDIATES as u32 {
+            let what = format!("the shared device takes less than {IMMEDIATES} bytes of immediates");
+            return Err(Error::new(Kind::DeviceUnavailable, what)
+                .at(&info.name)
+                .hint("open it with the features and limits that SharedDevice names"));
+        }
+        info.has.f16 &= features.contains(Features::SHADER_F16);
+        if !features.contains(Features::SUBGROUP) {
+            info.has.subgroup = 0;
+        }
+        if options.exact || !features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            info.has.matrix = 0;
+        }
+        info.has.rounding &= !options.exact;
+        info.timestamps &= features.contains(Features::TIMESTAMP_QUERY);
+        info.spirv &= features.contains(Features::PASSTHROUGH_SHADERS)
+            && !(options.plain_wgsl || options.checked || options.floor);
+        info.max_binding_bytes = limits.max_storage_buffer_binding_size;
+        info.max_buffer_bytes = limits.max_buffer_size;
+        info.workgroup_bytes = limits.max_compute_workgroup_storage_size;
+        Ok(Self { raw, queue, info, options, meter: Arc::default(), health: Arc::default() })
+    }
+
     /// Fails where the device is gone or an error came from nowhere.
     pub(super) fn check(&self) -> Result<()> {
         // wgpu says that a device is gone while it is polled.
@@ -215,13 +278,14 @@ impl Device {
     /// Waits for a submission, but not for ever.
     pub(super) fn wait(&self, index: &SubmissionIndex) -> Result<()> {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            let timeout = Some(Duration::from_secs(1));
+        let patience = self.options.patience.unwrap_or(PATIENCE);
+        while begun.elapsed() < patience {
+            let timeout = Some(Duration::from_secs(1).min(patience));
             if self.poll(PollType::Wait { submission_index: Some(index.clone()), timeout })? {
                 return Ok(());
             }
         }
-        Err(Error::new(Kind::DeviceLost, format!("no answer from the device within {PATIENCE:?}")))
+        Err(Error::new(Kind::DeviceLost, format!("no answer from the device within {patience:?}")))
     }
 
     /// Does `work` and fails where the device objects to it.
@@ -256,6 +320,12 @@ impl Device {
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         self.scoped(label, || self.raw.create_buffer(&descriptor))
+    }
+
+    /// The device says that it finished what it did not compute: it is not believed any more.
+    pub(super) fn forsaken(&self) -> Error {
+        self.health.lose("a submission was called finished and did not come to its end");
+        self.health.check().err().unwrap_or_else(|| Error::internal("a lost device is well"))
     }
 
     /// Gives the device up, as if it had been pulled out.

@@ -17,6 +17,7 @@ mod prove;
 mod quarantine;
 mod readback;
 mod ring;
+mod seal;
 pub mod spirv;
 mod submit;
 mod tune;
@@ -37,13 +38,16 @@ use self::pipelines::{Excluded, Pipelines};
 use self::program::{Choices, Ready};
 use self::readback::Readback;
 use self::ring::{Flight, Ring};
+use self::seal::Seal;
+use self::submit::End;
 use self::upload::{Resident, Sender};
+use super::fault::Harm;
 use super::{Backend, Caps, Meter, Program, Progress, RESULTS, Status, Ticket};
 use crate::error::{Error, Result};
 use crate::kernel::KernelId;
 use crate::plan::{Inputs, ItemId, Plan, Store};
 
-pub use self::device::{Choice, DeviceInfo, Options, devices};
+pub use self::device::{Choice, DeviceInfo, Options, SharedDevice, devices};
 pub use self::quarantine::Quarantined;
 pub use self::tune::{Pick, Picks};
 
@@ -66,6 +70,10 @@ pub struct Gpu {
     /// Under way, or finished with a result that nobody has asked for; one more than fit waits for the oldest.
     in_flight: VecDeque<Flight>,
     ring: Ring,
+    /// Made with the first program.
+    seal: Option<Seal>,
+    /// The next submission is to be dropped, for a test.
+    drops: bool,
     held: Held,
     /// Whether variants are used that nobody has checked.
     trusts: bool,
@@ -110,7 +118,18 @@ impl Gpu {
     /// # Errors
     /// [`crate::Kind::DeviceUnavailable`] where there is none for `choice`, or the driver refuses.
     pub fn open(choice: Choice, options: Options) -> Result<Self> {
-        let device = Device::open(choice, options)?;
+        Self::on(Device::open(choice, options)?)
+    }
+
+    /// Uses a device that the host has opened, together with the host.
+    ///
+    /// # Errors
+    /// [`crate::Kind::DeviceUnavailable`] where it lacks what [`SharedDevice`] asks for.
+    pub fn shared(host: &SharedDevice, options: Options) -> Result<Self> {
+        Self::on(Device::share(host, options)?)
+    }
+
+    fn on(device: Device) -> Result<Self> {
         log::info!("{} over {}, driver {}", device.info.name, device.info.backend, device.info.driver);
         // A variant that was asked for is not up for choice.
         let folder = device.options.tuning.clone().filter(|_| device.options.variant.is_none());
@@ -207,6 +226,8 @@ impl Gpu {
             last_ticket: 0,
             in_flight: VecDeque::new(),
             ring: Ring::default(),
+            seal: None,
+            drops: false,
             held,
             trusts,
         }
@@ -261,6 +282,9 @@ impl Backend for Gpu {
             .ready(&self.excluded, plan.clone())
             .map_err(|error| error.at(format!("plan {}", plan.name)))?;
         self.held.take(ready.bytes);
+        if self.seal.is_none() {
+            self.seal = Some(Seal::new(&self.device, &self.pipelines)?);
+        }
         if self.tuning.folder.is_some()
             && let Err(error) = self.pipelines.keep()
         {
@@ -284,19 +308,21 @@ impl Backend for Gpu {
             return Err(Error::internal(format!("steps {steps:?} of {}", ready.ops.len())));
         }
         let result = ready.plan.result_of(&ready.plan.steps[steps.clone()]).filter(|_| inputs.outputs > 0);
-        let copied = match result {
-            Some(state) => {
-                let bytes = 4 * inputs.outputs as usize;
-                let from = upload::state(&self.items, state.index(), 0, bytes)?;
-                Some((from, self.ring.slot(&self.device, bytes as u64)?))
-            }
-            None => None,
+        let bytes = if result.is_some() { 4 * inputs.outputs as usize } else { 0 };
+        let result = result.map(|state| upload::state(&self.items, state.index(), 0, bytes)).transpose()?;
+        let seal = self.seal.as_ref().ok_or_else(|| Error::internal("a program without a seal"))?;
+        let slot = self.ring.slot(&self.device, seal::BYTES + bytes as u64)?;
+        let ticket = Ticket(self.last_ticket + 1);
+        // Not 0, which a new slot holds.
+        let nonce = (ticket.0 % u64::from(u32::MAX)) as u32 + 1;
+        let end = End { seal, nonce, result, slot: &slot };
+        let index = match take(&mut self.drops) {
+            false => submit::steps(&self.device, ready, steps, inputs, Some(&end))?,
+            true => submit::writes(&self.device)?,
         };
-        let index = submit::steps(&self.device, ready, steps, inputs, copied.as_ref())?;
-        let result = copied.map(|(_, slot)| slot.mapped(&self.device)).transpose()?;
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
-        self.in_flight.push_back(Flight { ticket, index, result });
+        self.last_ticket = ticket.0;
+        let result = slot.mapped(&self.device)?;
+        self.in_flight.push_back(Flight { ticket, index, nonce, result });
         Ok(ticket)
     }
 
@@ -315,11 +341,10 @@ impl Backend for Gpu {
         if at + 1 == self.in_flight.len() {
             self.device.meter.drained();
         }
-        let result = self.in_flight.remove(at).and_then(|flight| flight.result);
-        // Those before it have finished as well; some have results.
-        self.in_flight.retain(|flight| flight.ticket > ticket || flight.result.is_some());
-        let words = result.map(|mapped| self.ring.words(&self.device, mapped)).transpose()?;
-        Ok(Status::Finished(words.unwrap_or_default()))
+        let Some(Flight { nonce, result, .. }) = self.in_flight.remove(at) else {
+            return Err(Error::internal(format!("{ticket:?} is not in flight")));
+        };
+        self.ring.words(&self.device, result, nonce).map(Status::Finished)
     }
 
     fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {
@@ -340,6 +365,15 @@ impl Backend for Gpu {
         self.readback.read(&self.device, buffer, at - before, &mut words)?;
         words[before..before + bytes.len()].copy_from_slice(bytes);
         Sender::new(&self.device).send(buffer, (at - before) as u64, &words)
+    }
+
+    fn harm(&mut self, harm: Harm) -> bool {
+        match harm {
+            Harm::Lost => self.lose(),
+            Harm::Dropped => self.drops = true,
+            _ => return false,
+        }
+        true
     }
 }
 

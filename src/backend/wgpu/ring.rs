@@ -1,5 +1,5 @@
-//! Results on their way to the host: each submission copies its own to a slot that the host maps once it is finished,
-//! so that nobody waits for what was submitted after it.
+//! Results on their way to the host: each submission copies its [seal](super::seal) and its own result to a slot that the
+//! host maps once it is finished, so that nobody waits for what was submitted after it.
 
 use std::sync::mpsc;
 
@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 pub(super) struct Flight {
     pub(super) ticket: Ticket,
     pub(super) index: SubmissionIndex,
-    pub(super) result: Option<Mapped>,
+    pub(super) nonce: u32,
+    pub(super) result: Mapped,
 }
 
 /// Slots that nobody uses.
@@ -50,8 +51,8 @@ impl Ring {
         Ok(Slot { buffer, bytes })
     }
 
-    /// The words of a slot whose submission has finished.
-    pub(super) fn words(&mut self, device: &Device, mapped: Mapped) -> Result<Vec<u32>> {
+    /// The words of a slot whose submission has finished, behind its seal, which is to be `nonce`.
+    pub(super) fn words(&mut self, device: &Device, mapped: Mapped, nonce: u32) -> Result<Vec<u32>> {
         let failed = || Error::internal("the result cannot be mapped").at("ring");
         let Mapped { slot: Slot { buffer, bytes }, outcome } = mapped;
         match outcome.try_recv() {
@@ -60,11 +61,14 @@ impl Ring {
         }
         let view = buffer.get_mapped_range(..bytes).map_err(|error| failed().caused_by(error))?;
         let words = view.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        let words = words.collect();
+        let mut words: Vec<u32> = words.collect();
         drop(view);
         buffer.unmap();
         self.free.push(buffer);
-        Ok(words)
+        match words.is_empty() || words.remove(0) != nonce {
+            true => Err(device.forsaken()),
+            false => Ok(words),
+        }
     }
 }
 

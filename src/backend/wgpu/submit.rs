@@ -7,6 +7,7 @@ use wgpu::{ComputePass, SubmissionIndex};
 use super::device::Device;
 use super::program::{Op, Ready};
 use super::ring::Slot;
+use super::seal::{self, Seal};
 use crate::error::{Error, Result};
 use crate::kernel::{Call, IMMEDIATES};
 use crate::plan::{Inputs, Step};
@@ -14,14 +15,22 @@ use crate::plan::{Inputs, Step};
 /// Workgroups that every device starts in one dimension.
 const MAX_GROUPS: u32 = 65535;
 
-/// Starts steps of a program in one pass; wgpu puts barriers between those that share a buffer. The beginning of the
-/// buffer `result.0` is copied to the slot after them.
+/// How a submission ends that is waited for by its ticket.
+pub(super) struct End<'a> {
+    pub(super) seal: &'a Seal,
+    pub(super) nonce: u32,
+    /// The beginning of it goes to the slot, behind the seal.
+    pub(super) result: Option<&'a wgpu::Buffer>,
+    pub(super) slot: &'a Slot,
+}
+
+/// Starts steps of a program in one pass; wgpu puts barriers between those that share a buffer.
 pub(super) fn steps(
     device: &Device,
     ready: &Ready,
     steps: Range<usize>,
     inputs: Inputs,
-    result: Option<&(&wgpu::Buffer, Slot)>,
+    end: Option<&End<'_>>,
 ) -> Result<SubmissionIndex> {
     device.scoped(&ready.plan.name, || {
         let mut encoder = device.raw.create_command_encoder(&Default::default());
@@ -33,9 +42,20 @@ pub(super) fn steps(
                 dispatches += encode(&mut pass, op, step, call, &mut bound)?;
             }
         }
+        if let Some(End { seal, nonce, .. }) = end {
+            pass.set_pipeline(&seal.pipeline);
+            pass.set_bind_group(0, &seal.bindings, &[]);
+            pass.set_immediates(0, bytemuck::cast_slice(&[1, 1, *nonce]));
+            pass.dispatch_workgroups(1, 1, 1);
+            dispatches += 1;
+        }
         drop(pass);
-        if let Some((from, slot)) = result {
-            encoder.copy_buffer_to_buffer(from, 0, &slot.buffer, 0, slot.bytes);
+        if let Some(End { seal, result, slot, .. }) = end {
+            encoder.copy_buffer_to_buffer(&seal.buffer, 0, &slot.buffer, 0, seal::BYTES);
+            if let Some(from) = result {
+                let bytes = slot.bytes - seal::BYTES;
+                encoder.copy_buffer_to_buffer(from, 0, &slot.buffer, seal::BYTES, bytes);
+            }
         }
         device.meter.submitted(dispatches);
         Ok(device.queue.submit([encoder.finish()]))

@@ -3,12 +3,14 @@
 use std::num::{NonZero, ParseIntError};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 use std::{fs, io};
 
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome,
+    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Pace, Prompt,
+    Result as Outcome,
     Sampling,
 };
 
@@ -76,6 +78,27 @@ pub(crate) struct DeviceArgs {
     /// Do not measure which kernels are fastest on a GPU, and do not use what was measured; `doctor` shows it
     #[arg(long, env = "POCKETLM_NO_TUNE", hide_env_values = true)]
     pub(crate) no_tune: bool,
+    /// Stay on the device: where it is lost for good, end with an error instead of going on on the CPU
+    #[arg(long)]
+    pub(crate) pinned: bool,
+    /// Leave room for others on the device: `full`; `background`, slices of 2 ms and a rest after each; or the milliseconds
+    /// that a slice may take, such as 4
+    #[arg(long, value_name = "PACE", default_value = "full", value_parser = pace)]
+    pub(crate) pace: Pace,
+    /// Generate no more than so many tokens a second, to spare heat and battery
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) sustain: Option<f64>,
+}
+
+fn pace(text: &str) -> Result<Pace, &'static str> {
+    match text {
+        "full" => Ok(Pace::Full),
+        "background" => Ok(Pace::Background),
+        text => match text.parse() {
+            Ok(ms) if (0.01..=1e4).contains(&ms) => Ok(Pace::Frame(Duration::from_secs_f64(ms / 1e3))),
+            _ => Err("full, background or a number of milliseconds would work"),
+        },
+    }
 }
 
 /// What `--device` asks for.
@@ -92,15 +115,21 @@ pub(crate) enum DeviceChoice {
 
 impl DeviceArgs {
     pub(crate) fn options(&self) -> EngineOptions {
-        let device = match self.device {
-            DeviceChoice::Auto => Device::Auto,
-            DeviceChoice::Gpu => Device::Gpu,
-            DeviceChoice::Cpu => Device::Cpu,
-            DeviceChoice::Number(index) => Device::Index(index),
-        };
+        let device = self.device.into();
         let threads = self.threads.map(NonZero::get);
-        let Self { exact, int8_activations, .. } = *self;
-        EngineOptions { device, threads, exact, int8_activations, ..EngineOptions::default() }
+        let Self { exact, int8_activations, pinned, .. } = *self;
+        EngineOptions { device, threads, exact, int8_activations, pinned, ..EngineOptions::default() }
+    }
+}
+
+impl From<DeviceChoice> for Device {
+    fn from(choice: DeviceChoice) -> Self {
+        match choice {
+            DeviceChoice::Auto => Self::Auto,
+            DeviceChoice::Gpu => Self::Gpu,
+            DeviceChoice::Cpu => Self::Cpu,
+            DeviceChoice::Number(index) => Self::Index(index),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions
     let path = models::resolve(model.model.as_deref())?;
     let tuning = if device.no_tune { None } else { Some(models::cache_folder()?) };
     let engine = Engine::new(EngineOptions { tuning, ..device.options() });
+    engine.set_pace(device.pace);
+    engine.sustain(device.sustain)?;
     let bar = output::load_bar();
     let work = Work::begin();
     let mut stages: Vec<(LoadStage, Instant)> = Vec::new();

@@ -8,6 +8,7 @@ mod interrupt;
 mod load;
 mod models;
 mod output;
+mod soak;
 
 use std::process::ExitCode;
 

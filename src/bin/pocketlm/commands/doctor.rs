@@ -4,6 +4,7 @@
 //! each; with --full everything in all), and is compared with its twin; a variant that is wrong is put aside and the next one tried. Then the device talks: a model of 260,000
 //! weights continues a story, and all devices must tell the same.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
 use pocketlm::backend::cpu::{Cpu, CpuOptions};
@@ -19,9 +20,9 @@ use serde_json::{Value, json};
 #[cfg(feature = "wgpu")]
 use pocketlm::backend::wgpu::Picks;
 
-use crate::args::JsonArgs;
+use crate::args::{DeviceChoice, JsonArgs};
 use crate::interrupt::Work;
-use crate::{models, output};
+use crate::{models, output, soak};
 
 /// The model that talks: stories260K (MIT), see tests/fixtures/stories260k.
 const STORIES: &[u8] = include_bytes!("../../../../tests/fixtures/stories260k/stories260K-f32.gguf");
@@ -33,6 +34,16 @@ pub(crate) struct Args {
     /// Run all cases of each kernel in every weight format, not the smallest in a few: minutes on a slow device
     #[arg(long)]
     full: bool,
+    /// Let sessions run into faults of every kind for so many seconds, on the CPU and on each GPU in turn, and check that
+    /// every answer is the one that was due
+    #[arg(long, value_name = "SECONDS")]
+    soak: Option<u64>,
+    /// What the faults of --soak come from; the same number gives the same ones [default: a new one]
+    #[arg(long, requires = "soak")]
+    seed: Option<u64>,
+    /// Soak these devices alone: cpu, gpu, or a row of `pocketlm devices`
+    #[arg(long, requires = "soak", value_delimiter = ',', value_name = "NAME,…")]
+    on: Vec<DeviceChoice>,
     /// Forget which kernels were measured to be fastest; the next start measures again
     #[arg(long)]
     forget_tuning: bool,
@@ -70,6 +81,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.forget_tuning {
         Picks::forget(&models::cache_folder()?)?;
     }
+    if let Some(seconds) = args.soak {
+        return soak(args, seconds);
+    }
     let work = Work::begin();
     let mut findings = Vec::new();
     let mut show = |finding: Finding| -> anyhow::Result<()> {
@@ -94,6 +108,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         output::line(&format!("all is well on {} devices: right numbers, one story", findings.len()))?;
     }
     Ok(())
+}
+
+fn soak(args: &Args, seconds: u64) -> anyhow::Result<()> {
+    let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one("soak"));
+    output::note(&format!("soaking for {seconds} s with --seed {seed}"));
+    let mut devices: Vec<Device> = args.on.iter().map(|&choice| choice.into()).collect();
+    if devices.is_empty() {
+        devices = vec![Device::Cpu];
+        #[cfg(feature = "wgpu")]
+        devices.extend(pocketlm::devices().iter().map(|device| Device::Index(device.index)));
+    }
+    let report = soak::soak(seconds, seed, &devices, STORIES, args.json.json)?;
+    if args.json.json {
+        return output::json(&report);
+    }
+    for (what, count) in report.as_object().into_iter().flatten() {
+        output::line(&format!("{what:16} {count}"))?;
+    }
+    output::line("all is well: every answer was the one that was due, or ended with what befell it")
 }
 
 /// The cases of a kernel: the first and smallest of each form in the formats that stand for all, or all.
@@ -209,7 +242,7 @@ fn talk(mut finding: Finding, device: Device) -> Finding {
 
 fn story(device: Device) -> Outcome<(String, f64)> {
     // Exact: only then must two devices agree to the letter.
-    let engine = Engine::new(EngineOptions { device, exact: true, ..EngineOptions::default() });
+    let engine = Engine::new(EngineOptions { device, exact: true, pinned: true, ..EngineOptions::default() });
     let options = LoadOptions { sessions: 1, ..LoadOptions::default() };
     let model = engine.load_bytes("stories260K", STORIES, &options, |_| Ok(()))?;
     let options = GenerateOptions {

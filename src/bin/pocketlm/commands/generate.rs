@@ -1,6 +1,8 @@
 //! `generate`: continues a text, or answers it.
 
-use pocketlm::{Event, Finish, FinishReason, ModelInfo, Sampling, Stream, Timings};
+use std::time::Duration;
+
+use pocketlm::{Event, Finish, FinishReason, Model, Sampling, Stream, Timings};
 use serde_json::{Value, json};
 
 use crate::args::{
@@ -45,7 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         false => print(stream)?,
     };
     if args.json.json {
-        output::json(&report(&finish, model.info()))?;
+        output::json(&report(&finish, &model))?;
     }
     match finish.reason {
         FinishReason::Cancelled => Err(interrupt::interrupted().into()),
@@ -68,10 +70,12 @@ fn follow(stream: Stream, mut listen: impl FnMut(&str) -> anyhow::Result<()>) ->
         match event? {
             Event::Text(text) => listen(&text)?,
             Event::Prefill { done, total } => log::debug!("{done} of {total} tokens of the prompt are read"),
+            Event::Recovered { why, device } => output::note(&format!("{why}; going on with {device}")),
             Event::Finished(finish) => {
                 log::info!("{}: {}", finish.reason.name(), timings(&finish.timings));
                 return Ok(finish);
             }
+            _ => {}
         }
     }
     Err(pocketlm::Error::new(pocketlm::Kind::Internal, "an answer without an end").into())
@@ -89,8 +93,9 @@ pub(super) fn timings(timings: &Timings) -> String {
     )
 }
 
-fn report(finish: &Finish, info: &ModelInfo) -> Value {
-    let timings = &finish.timings;
+fn report(finish: &Finish, model: &Model) -> Value {
+    let (timings, info, health) = (&finish.timings, model.info(), model.health());
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     json!({
         "text": finish.text,
         "tokens": finish.tokens,
@@ -102,6 +107,13 @@ fn report(finish: &Finish, info: &ModelInfo) -> Value {
             "prefill_tok_s": timings.prefill_rate(),
             "decode_tok_s": timings.decode_rate(),
         },
+        "slices": {
+            "count": health.slices.count,
+            "p50_ms": ms(health.slices.quantile(0.5)),
+            "p95_ms": ms(health.slices.quantile(0.95)),
+            "max_ms": ms(health.slices.max()),
+        },
+        "recoveries": health.recoveries,
         "device": load::device_json(info),
     })
 }

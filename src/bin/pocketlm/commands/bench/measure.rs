@@ -9,7 +9,7 @@ use pocketlm::kernel::KernelId;
 use pocketlm::model::Lowered;
 use pocketlm::plan::{Inputs, Item, Operand};
 use pocketlm::{
-    Error, Event, Finish, GenerateOptions, LoadOptions, Model, Prompt, Result as Outcome, Sampling, Session,
+    Error, Event, Finish, GenerateOptions, LoadOptions, Model, Pace, Prompt, Result as Outcome, Sampling, Session,
 };
 
 use super::bandwidth::Bandwidth;
@@ -64,6 +64,10 @@ impl Config {
             exact: self.exact,
             int8_activations: false,
             no_tune: self.no_tune,
+            // A row is of the device that it names.
+            pinned: true,
+            pace: Pace::Full,
+            sustain: None,
         }
     }
 
