@@ -146,7 +146,7 @@ mod tests {
 
     impl Simulated {
         fn seconds(&mut self, guess: &Costs, step: &Step, inputs: Inputs) -> f64 {
-            let slow = [0.3, 4.0, 25.0][step.kernel as usize % 3];
+            let slow = [2.0, 6.0, 25.0][step.kernel as usize % 3];
             slow * guess.of(step, inputs) * (1.0 + 0.2 * f64::from(self.seed.signed().abs()))
         }
 

@@ -6,7 +6,6 @@
 //! they left in its pages lies beyond what is computed. Submissions are computed in order: whatever is written later, by
 //! whomever, to pages, rows or page table, comes after them.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -131,8 +130,7 @@ impl Runner {
     /// Starts on the rows that the device has fed back, as far ahead as is worthwhile, if they are those of `waiting`.
     pub(super) fn go_on(&mut self, waiting: &[SessionId], left: Option<Duration>) -> Result<()> {
         // What follows a flight comes after all of it.
-        let is_whole = |flights: &VecDeque<Flight>| flights.iter().all(|flight| flight.rest.is_empty());
-        while is_whole(&self.flights) && self.flights.len() < self.ahead() && self.may_go_on(waiting, left) {
+        while self.flights.iter().all(Flight::is_whole) && self.flights.len() < self.ahead() && self.may_go_on(waiting, left) {
             let fed = self.fed.clone();
             let mut kv_len = 0;
             for &(id, _) in &fed {
@@ -174,7 +172,7 @@ impl Runner {
             }
         }
         self.landed = Some(now);
-        if !flight.rest.is_empty() {
+        if !flight.is_whole() {
             self.flights.push_front(flight);
             return Ok(Vec::new());
         }
@@ -256,6 +254,13 @@ impl Runner {
             }
             Sees::Top(_) | Sees::All => Pick::Host,
         }
+    }
+}
+
+impl Flight {
+    /// Whether the device has all of it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rest.is_empty()
     }
 }
 

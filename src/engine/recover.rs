@@ -129,7 +129,7 @@ impl Runner {
         if self.record.rebuild.is_none() || !befell_device(&cause) {
             return Err(cause);
         }
-        log::warn!("{}: {cause}", self.backend.caps().name);
+        log::info!("{}: {cause}", self.backend.caps().name);
         self.record.strikes += 1;
         self.record.tokens = 0;
         self.put_away(&cause);
@@ -140,11 +140,11 @@ impl Runner {
                 Ok(()) => {
                     self.record.recoveries += 1;
                     let device = self.backend.caps().name.clone();
-                    log::warn!("computing goes on: {device}, {}", self.record.reason);
+                    log::info!("computing goes on: {device}, {}", self.record.reason);
                     self.tell_all(&Event::Recovered { why: cause, device });
                     return Ok(());
                 }
-                Err(error) => log::warn!("it does not come back ({place:?}): {error}"),
+                Err(error) => log::info!("it does not come back ({place:?}): {error}"),
             }
             if attempt + 1 < tries {
                 thread::sleep(PAUSE * 4u32.pow(attempt));

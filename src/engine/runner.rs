@@ -270,6 +270,7 @@ impl Runner {
     fn slice(&mut self, left: Option<Duration>, goes_on: bool) -> Result<Progress> {
         self.clock += 1;
         let waiting: Vec<SessionId> = self.under_way().collect();
+        self.go_forth().or_else(|error| self.fail_all(&waiting, error))?;
         let seated: Vec<SessionId> = waiting.into_iter().filter(|&id| self.seat(id)).collect();
         if seated.is_empty() {
             return Ok(Progress::default());
@@ -278,7 +279,7 @@ impl Runner {
             return Ok(Progress { rest: Some(rest), ..Progress::default() });
         }
         let begun = Instant::now();
-        match self.go_forth().and_then(|()| self.fly(&seated, left, goes_on)) {
+        match self.fly(&seated, left, goes_on) {
             Ok(landed) => {
                 let rows = landed.iter().map(|landed| landed.rows).sum();
                 landed.into_iter().for_each(|landed| self.advance(landed));
@@ -287,16 +288,18 @@ impl Runner {
             }
             Err(error) => match self.recover(error) {
                 Ok(()) => Ok(Progress::default()),
-                Err(error) => {
-                    // What befell the device befell all who compute on it.
-                    self.ground();
-                    for id in seated {
-                        self.fail(id, error.clone());
-                    }
-                    Err(error)
-                }
+                Err(error) => self.fail_all(&seated, error),
             },
         }
+    }
+
+    /// What befell the device befell all who compute on it.
+    fn fail_all<T>(&mut self, ids: &[SessionId], error: Error) -> Result<T> {
+        self.ground();
+        for &id in ids {
+            self.fail(id, error.clone());
+        }
+        Err(error)
     }
 
     /// Tells every answer under way.

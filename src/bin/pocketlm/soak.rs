@@ -274,7 +274,11 @@ impl Tally {
         let most = |of: &[u64]| of.iter().copied().max().unwrap_or(0);
         let (before, after) = (most(&self.memory[..middle]), most(&self.memory[middle..]));
         match middle > 4 && after > before + SLACK {
-            true => Err(Error::internal(format!("memory grew from {before} to {after} bytes"))),
+            true => {
+                let step = self.memory.len().div_ceil(12);
+                let mib: Vec<u64> = self.memory.iter().step_by(step).map(|bytes| bytes >> 20).collect();
+                Err(Error::internal(format!("memory grew from {before} to {after} bytes: {mib:?} MiB")))
+            }
             false => Ok(()),
         }
     }
