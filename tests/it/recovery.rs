@@ -343,3 +343,72 @@ fn devices() -> Vec<Device> {
     }
     vec![Device::Cpu]
 }
+
+/// The host draws (here: computes) with the device that it lends, before, between and after.
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_device_of_the_hosts_own_is_shared() {
+    use pocketlm::{SharedDevice, wgpu};
+    if crate::gpu::gpu().is_none() {
+        return;
+    }
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("an adapter");
+    let open = |features, limits| {
+        let descriptor = wgpu::DeviceDescriptor {
+            required_features: features,
+            required_limits: limits,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
+        SharedDevice { adapter: adapter.clone(), device, queue }
+    };
+    let engine = |shared: &SharedDevice| {
+        Engine::new(EngineOptions { shared: Some(shared.clone()), ..options(Device::Auto, None) })
+    };
+    let plain = open(wgpu::Features::empty(), wgpu::Limits::default());
+    let refused = load(&engine(&plain)).unwrap_err();
+    assert_eq!(refused.kind(), Kind::DeviceUnavailable);
+    assert!(refused.to_string().contains("SharedDevice"), "{refused}");
+
+    let limits = SharedDevice::limits(wgpu::Limits::default(), &adapter);
+    let host = open(SharedDevice::features(&adapter), limits);
+    let frames = |count: usize| {
+        for _ in 0..count {
+            let descriptor = wgpu::BufferDescriptor {
+                label: None,
+                size: 1 << 12,
+                usage: wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            };
+            let buffer = host.device.create_buffer(&descriptor);
+            let mut encoder = host.device.create_command_encoder(&Default::default());
+            encoder.clear_buffer(&buffer, 0, None);
+            host.queue.submit([encoder.finish()]);
+        }
+    };
+    frames(3);
+    let engine = engine(&host);
+    let model = load(&engine).unwrap();
+    assert!(model.info().reason.contains("host"), "{}", model.info().reason);
+    engine.set_pace(Pace::Frame(Duration::from_millis(4)));
+    let [greedy, ..] = requests();
+    let mut session = model.session();
+    let mut stream = session.generate(&Prompt::Raw(STORY.into()), &greedy).unwrap();
+    let finish = loop {
+        frames(1);
+        engine.tick(Duration::from_millis(4)).unwrap();
+        match stream.try_next() {
+            Some(Ok(Event::Finished(finish))) => break finish,
+            Some(event) => drop(event.unwrap()),
+            None => {}
+        }
+    };
+    assert_eq!(finish.tokens, reference()[0]);
+    // The host closes it: the answers go on elsewhere, and the host hears of it as it asked to.
+    host.device.destroy();
+    let (told, devices) = tell(&model);
+    let told: Vec<_> = told.into_iter().map(|told| told.unwrap()).collect();
+    assert_eq!((told, devices.len()), (reference(), 1));
+    assert_eq!(model.health().device.backend, "cpu");
+}

@@ -250,7 +250,8 @@ impl Device {
         info.max_binding_bytes = limits.max_storage_buffer_binding_size;
         info.max_buffer_bytes = limits.max_buffer_size;
         info.workgroup_bytes = limits.max_compute_workgroup_storage_size;
-        Ok(Self { raw, queue, info, options, meter: Arc::default(), health: Arc::default() })
+        let quarantine = Quarantine::open(&info, &options);
+        Ok(Self { raw, queue, info, options, meter: Arc::default(), quarantine, health: Arc::default() })
     }
 
     /// Fails where the device is gone or an error came from nowhere.
