@@ -29,8 +29,8 @@ pub use backend::wgpu::{DeviceInfo, SharedDevice, devices};
 pub use base::Bytes;
 pub use engine::{
     Adapter, Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Health,
-    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Pace, Progress, Prompt, Sampling, Session,
-    Slices, Stream, Suspend, Timings, Worker,
+    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Pace, Progress, Prompt, Sampling,
+    SaveOptions, Session, Slices, Stream, Suspend, Timings, Worker,
 };
 pub use error::{Error, Kind, Result};
 pub use quant::Format;

@@ -1,13 +1,15 @@
-//! Floor 0: what every room stands on. Bytes that may be a mapped file, arithmetic that may not wrap, checksums, and
-//! chance.
+//! Floor 0: what every room stands on. Bytes that may be a mapped file, arithmetic that may not wrap, checksums,
+//! chance, and files that are replaced at once.
 
 mod bytes;
 pub mod chance;
 mod checksum;
+mod replace;
 mod seed;
 mod shape;
 
 pub use bytes::Bytes;
 pub use checksum::checksum;
+pub use replace::replace;
 pub use seed::Seed;
 pub use shape::product;

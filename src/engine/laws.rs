@@ -31,6 +31,10 @@ enum Fault {
     StaleRows,
     /// It is lost at this submission.
     Lost(u64),
+    /// It hands out no state.
+    Unreadable,
+    /// It takes no state but rows, page table, outputs.
+    Unwritable,
 }
 
 /// A device that is asked for so many submissions ahead.
@@ -72,9 +76,15 @@ impl Backend for Ahead {
         Ok(status)
     }
     fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {
-        self.cpu.read(state, at, out)
+        match self.fault {
+            Fault::Unreadable => Err(Error::new(Kind::DeviceLost, "planted")),
+            _ => self.cpu.read(state, at, out),
+        }
     }
     fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()> {
+        if self.fault == Fault::Unwritable && bytes.len() > 4 * ROW_WORDS * 16 {
+            return Err(Error::new(Kind::DeviceLost, "planted"));
+        }
         if state == self.rows {
             self.written = bytes.to_vec();
         }
@@ -129,7 +139,8 @@ fn seeded(seed: u64) -> Chain {
 
 fn request(tokens: &[u32], chain: Chain, max_tokens: u32, ends: &[u32]) -> Request {
     let answer = Answer::new(None, Vec::new());
-    Request { tokens: tokens.to_vec(), chain, answer, max_tokens: Some(max_tokens), ends: ends.to_vec() }
+    let (tokens, ends) = (tokens.to_vec(), ends.to_vec());
+    Request { tokens, prompt_tokens: None, chain, answer, max_tokens: Some(max_tokens), ends }
 }
 
 /// The end of an answer, where it is there.
@@ -330,6 +341,28 @@ fn any_order_of_events_tells_the_same_stories() {
         }
         assert_eq!((together, deepest), (3, ahead - 1), "as many as have seats, as deep as can be");
     }
+}
+
+#[test]
+fn a_lost_device_costs_a_save_keys_and_values_and_no_history() {
+    let identity = [[1; 32]];
+    let told = |saves: Fault, restores: Fault| {
+        let mut from = runner(3, saves, 1, 4);
+        let id = from.open();
+        let whole = tell(&mut from, id, STORY, greedy(), 40, &[]);
+        let kept = from.keep(id, true, &identity).unwrap();
+        assert_eq!(kept.history, [STORY, &whole].concat());
+        let has_kv = kept.kv.is_some();
+        let mut to = runner(3, restores, 1, 4);
+        let id = to.put_back(kept, &identity);
+        let computed = to.session(id).unwrap().computed;
+        let past = to.session(id).unwrap().history.clone();
+        (has_kv, computed, tell(&mut to, id, &past, greedy(), 20, &[]))
+    };
+    let (has_kv, computed, tokens) = told(Fault::None, Fault::None);
+    assert_eq!((has_kv, computed), (true, 32));
+    assert_eq!(told(Fault::Unreadable, Fault::None), (false, 0, tokens.clone()));
+    assert_eq!(told(Fault::None, Fault::Unwritable), (true, 0, tokens));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::plan::Item;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use super::device::{self, Opened};
+use super::identity::identity;
 use super::model::{Model, ModelInfo};
 use super::options::{Device, EngineOptions, LoadOptions, Sampling};
 use super::pace::Control;
@@ -67,6 +68,7 @@ pub(super) fn load(
     let in_file = |error: Error| error.in_file(path);
     let blueprint = Blueprint::read(&checkpoint)?;
     let (weights, adapters) = weights(&checkpoint, &blueprint, options)?;
+    let identity = [&checkpoint].into_iter().chain(&adapters).map(identity).collect();
     let tokenizer = tokenizer(&checkpoint)?;
     let template = template(&checkpoint.dialect, tokenizer.as_ref()).map_err(in_file)?;
     if let Some(tokenizer) = &tokenizer {
@@ -101,7 +103,7 @@ pub(super) fn load(
     let rebuild: Rebuild = Box::new(move |place| origin.make(place, &mut |_, _| Ok(())));
     let mut runner = Runner::new(made, Some(rebuild), control, engine.patience);
     runner.weigh(&options.adapters.iter().map(|adapter| adapter.weight).collect::<Vec<_>>())?;
-    Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), runner, signal))
+    Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), identity, runner, signal))
 }
 
 /// What is known of a model before a device is chosen, kept so that it can be made again on another. Weights are in the

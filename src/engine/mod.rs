@@ -14,6 +14,8 @@ mod costs;
 mod device;
 mod event;
 mod flight;
+mod identity;
+mod keep;
 mod kv;
 #[cfg(test)]
 mod laws;
@@ -25,6 +27,8 @@ mod pace;
 mod prompt;
 mod recover;
 mod runner;
+#[doc(hidden)]
+pub mod saved;
 mod schedule;
 mod session;
 mod worker;
@@ -37,11 +41,11 @@ use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 
 pub use calibrate::calibrate;
-pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
 pub use costs::Slices;
+pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
 pub use load::{LoadProgress, LoadStage, plans, tokenizer};
 pub use model::{Health, Model, ModelInfo};
-pub use options::{Adapter, Device, EngineOptions, GenerateOptions, LoadOptions, Sampling};
+pub use options::{Adapter, Device, EngineOptions, GenerateOptions, LoadOptions, Sampling, SaveOptions};
 pub use pace::{Pace, Suspend};
 pub use prompt::{Message, Prompt};
 pub use runner::Progress;
@@ -163,7 +167,13 @@ impl Engine {
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress) -> Result<()>,
     ) -> Result<Model> {
-        let model = load::load(checkpoint, &self.options, options, (self.signal.clone(), self.control.clone()), progress)?;
+        let model = load::load(
+            checkpoint,
+            &self.options,
+            options,
+            (self.signal.clone(), self.control.clone()),
+            progress,
+        )?;
         self.models().push(Arc::downgrade(model.core()));
         Ok(model)
     }

@@ -1,21 +1,25 @@
 //! A loaded model: what is immutable about it, and the runner behind a lock.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::backend::Caps;
+use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::model::Lowered;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use super::answer::Answer;
 use super::costs::Slices;
-use super::event::Queue;
+use super::event::{Event, Queue};
+use super::identity::Hash;
+use super::keep::Kept;
 use super::options::{GenerateOptions, Sampling};
 use super::runner::{Progress, Request, Runner, SessionId};
+use super::saved::{Saved, Unfinished};
 use super::session::Session;
 use super::worker::Signal;
 
@@ -73,6 +77,8 @@ pub(super) struct Core {
     pub(super) signal: Arc<Signal>,
     tokenizer: Option<Tokenizer>,
     defaults: Sampling,
+    /// The model, then its adapters.
+    identity: Vec<Hash>,
     runner: Mutex<Runner>,
     /// Sessions that were dropped and not yet closed: dropping must not wait for the runner.
     left: Mutex<Vec<SessionId>>,
@@ -84,11 +90,12 @@ impl Model {
         tokenizer: Option<Tokenizer>,
         template: Option<ChatTemplate>,
         defaults: Sampling,
+        identity: Vec<Hash>,
         runner: Runner,
         signal: Arc<Signal>,
     ) -> Self {
         let (runner, left) = (Mutex::new(runner), Mutex::default());
-        Self { core: Arc::new(Core { info, template, signal, tokenizer, defaults, runner, left }) }
+        Self { core: Arc::new(Core { info, template, signal, tokenizer, defaults, identity, runner, left }) }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -115,6 +122,29 @@ impl Model {
     pub fn session(&self) -> Session {
         let id = self.core.runner().open();
         Session::new(self.core.clone(), id)
+    }
+
+    /// The session that [`Session::save`] wrote to a file, on whatever device it was.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `BadFile` where it is not to the last bit what was written; `Unsupported` where a newer program
+    /// or a session of another model wrote it; `ContextOverflow` where it is longer than the context.
+    pub fn restore(&self, path: impl AsRef<Path>) -> Result<Session> {
+        let path = path.as_ref();
+        self.restore_bytes(Bytes::map(path)?).map_err(|error| error.in_file(path))
+    }
+
+    /// The session that [`Session::to_bytes`] gave, [`Self::restore`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn restore_bytes(&self, bytes: impl Into<Bytes>) -> Result<Session> {
+        let saved = Saved::read(&bytes.into())?;
+        self.core.check(&saved)?;
+        let Saved { history, transcript, answer, kv, .. } = saved;
+        let kept = Kept { history, answer, kv };
+        let id = self.core.runner().put_back(kept, &self.core.identity);
+        Ok(Session::restored(self.core.clone(), id, transcript, answer))
     }
 
     /// The tokenizer.
@@ -183,18 +213,80 @@ impl Core {
         &self,
         id: SessionId,
         tokens: Vec<u32>,
+        answer: Option<Unfinished>,
         options: &GenerateOptions,
     ) -> Result<Arc<Queue>> {
         options.check()?;
-        let chain = options.sampling.or(&self.defaults).chain()?;
+        let mut sampling = options.sampling.or(&self.defaults);
+        sampling.seed = sampling.seed.or(answer.and_then(|answer| answer.seed));
+        let chain = sampling.chain()?;
         let tokenizer = self.tokenizer.as_ref();
-        let decoder = tokenizer.map(|tokenizer| tokenizer.decoder(tokens.last().copied(), false));
+        let prompt_tokens = answer.map(|answer| answer.prompt_tokens);
+        let prompt = prompt_tokens.map_or(tokens.len(), |tokens| tokens as usize);
+        let decoder = tokenizer.map(|tokenizer| tokenizer.decoder(tokens[..prompt].last().copied(), false));
         let ends = tokenizer.filter(|_| !options.ignore_end).map(Tokenizer::ends).unwrap_or_default();
-        let answer = Answer::new(decoder, options.stop.clone());
-        let request = Request { tokens, chain, answer, max_tokens: options.max_tokens, ends };
-        let queue = self.runner().begin(id, request);
+        let mut answer = Answer::new(decoder, options.stop.clone());
+        let mut said = String::new();
+        for &token in &tokens[prompt..] {
+            let added = answer.push(token);
+            said += &added.text;
+            if added.stopped || ends.contains(&token) {
+                return Err(Error::invalid("the answer under way has ended, by these stops"));
+            }
+        }
+        let generated = (tokens.len() - prompt) as u32;
+        if generated > 0 && options.max_tokens.is_some_and(|most| most <= generated) {
+            let what = format!("the answer under way has {generated} tokens already");
+            return Err(Error::invalid(what).hint("ask for more than that"));
+        }
+        let request = Request { tokens, prompt_tokens, chain, answer, max_tokens: options.max_tokens, ends };
+        // Held until the first event is there: a worker may compute the next at once.
+        let mut runner = self.runner();
+        let queue = runner.begin(id, request)?;
+        if !said.is_empty() {
+            queue.push(Ok(Event::Text(said)));
+        }
+        drop(runner);
         self.signal.raise();
-        queue
+        Ok(queue)
+    }
+
+    /// Goes on with an answer that was under way.
+    pub(super) fn proceed(
+        &self,
+        id: SessionId,
+        answer: Unfinished,
+        options: &GenerateOptions,
+    ) -> Result<Arc<Queue>> {
+        let tokens = self.runner().session(id).map(|state| state.history.clone()).unwrap_or_default();
+        self.begin(id, tokens, Some(answer), options)
+    }
+
+    /// What of a session is not in its handle.
+    pub(super) fn keep(&self, id: SessionId, kv: bool) -> Result<(Hash, Kept)> {
+        let kept = self.runner().keep(id, kv, &self.identity);
+        let kept = kept.ok_or_else(|| Error::internal("the session is not there"))?;
+        Ok((self.identity[0], kept))
+    }
+
+    /// Whether a saved session is one of this model, and fits.
+    fn check(&self, saved: &Saved) -> Result<()> {
+        let ModelInfo { vocab, context, name, .. } = &self.info;
+        if saved.model != self.identity[0] {
+            return Err(Error::unsupported(format!("the session is of another model than {name}"))
+                .hint("load the model that it was saved with"));
+        }
+        if let Some(token) = saved.history.iter().find(|&token| token >= vocab) {
+            return Err(Error::bad_file(format!(
+                "token {token} of the session is not in the vocabulary of {vocab}"
+            )));
+        }
+        if saved.history.len() > *context as usize {
+            let what =
+                format!("the session has {} tokens and the context holds {context}", saved.history.len());
+            return Err(Error::new(Kind::ContextOverflow, what).hint("load with a larger context"));
+        }
+        Ok(())
     }
 
     /// One slice, or a short wait where a worker computes or another thread just has.
@@ -250,7 +342,7 @@ impl Core {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).push(id);
     }
 
-    fn runner(&self) -> MutexGuard<'_, Runner> {
+    pub(super) fn runner(&self) -> MutexGuard<'_, Runner> {
         let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
         for id in self.left.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             runner.close(id);

@@ -94,6 +94,14 @@ impl Default for LoadOptions {
     }
 }
 
+/// What is kept of a session beside its history and its conversation.
+#[derive(Clone, Debug, Default)]
+pub struct SaveOptions {
+    /// Keys and values of the history, by whole pages of 32 tokens. Large (two numbers for each element of a key, of
+    /// each block, of each token), and only for the next start to be quick: without them the history is computed again.
+    pub kv: bool,
+}
+
 /// How the next token is chosen. A field that is `None` is taken from the model's own generation config, if it has
 /// one; see [`Sampling::chain`] for what is left unsaid then.
 #[derive(Clone, Debug, Default, PartialEq)]

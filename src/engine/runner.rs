@@ -10,10 +10,10 @@ use crate::model::Lowered;
 use crate::sample::Chain;
 
 use super::answer::Answer;
+use super::costs::{Costs, Slices};
 use super::event::{Event, Finish, FinishReason, Queue, Timings};
 use super::flight::{Flight, Landed, Pick};
 use super::kv::{Pool, Seat};
-use super::costs::{Costs, Slices};
 use super::pace::{Control, Pace};
 use super::recover::{Made, Rebuild, Record};
 use super::schedule::{Demand, Slice, schedule};
@@ -112,6 +112,8 @@ struct Job {
 /// What a job is begun with.
 pub(super) struct Request {
     pub(super) tokens: Vec<u32>,
+    /// Where an answer goes on: how many of the tokens are its prompt.
+    pub(super) prompt_tokens: Option<u32>,
     pub(super) chain: Chain,
     pub(super) answer: Answer,
     pub(super) max_tokens: Option<u32>,
@@ -210,22 +212,23 @@ impl Runner {
             return Err(Error::new(Kind::SessionBusy, "the session is generating already")
                 .hint("wait for the end of the answer, or cancel it"));
         }
-        let Request { tokens, chain, answer, max_tokens, ends } = request;
-        let prompt_tokens = tokens.len() as u32;
-        if prompt_tokens >= context {
-            let what = format!("the prompt has {prompt_tokens} tokens and the context holds {context}");
+        let Request { tokens, prompt_tokens, chain, answer, max_tokens, ends } = request;
+        let known = tokens.len() as u32;
+        if known >= context {
+            let what = format!("the prompt has {known} tokens and the context holds {context}");
             return Err(
                 Error::new(Kind::ContextOverflow, what).hint("shorten it, or load with a larger context")
             );
         }
         state.rewrite(tokens);
+        let prompt_tokens = prompt_tokens.unwrap_or(known);
         let queue = Arc::new(Queue::default());
         state.job = Some(Job {
             queue: queue.clone(),
             chain,
             answer,
             prompt_tokens,
-            cached_tokens: state.computed,
+            cached_tokens: state.computed.min(prompt_tokens),
             max_tokens: max_tokens.unwrap_or(u32::MAX),
             ends,
             begun: Instant::now(),
@@ -363,7 +366,7 @@ impl Runner {
 
     /// Takes the seat of the session that computed longest ago; only with `busy` that of one with an answer under
     /// way, the youngest then. Whether there was one.
-    fn evict(&mut self, keeps: &[SessionId], busy: bool) -> bool {
+    pub(super) fn evict(&mut self, keeps: &[SessionId], busy: bool) -> bool {
         let others =
             || self.sessions.iter().filter(|(id, state)| state.seat.is_some() && !keeps.contains(id));
         let idle = others().filter(|(_, state)| state.job.is_none()).min_by_key(|(_, state)| state.used);
@@ -424,7 +427,7 @@ impl Runner {
         }
     }
 
-    fn cancel(&mut self) {
+    pub(super) fn cancel(&mut self) {
         let cancelled = |state: &State| state.job.as_ref().is_some_and(|job| job.queue.is_cancelled());
         let ids: Vec<SessionId> =
             self.sessions.iter().filter(|(_, state)| cancelled(state)).map(|(&id, _)| id).collect();
@@ -479,6 +482,10 @@ impl Runner {
         self.sessions.get(&id)
     }
 
+    pub(super) fn session_mut(&mut self, id: SessionId) -> Option<&mut State> {
+        self.sessions.get_mut(&id)
+    }
+
     /// A session and its seat.
     pub(super) fn seated(&self, id: SessionId) -> Result<(&State, &Seat)> {
         let state = self.sessions.get(&id);
@@ -500,7 +507,6 @@ impl Runner {
     pub(super) fn prompt_tokens(&self, id: SessionId) -> Option<u32> {
         Some(self.sessions.get(&id)?.job.as_ref()?.prompt_tokens)
     }
-
 }
 
 impl State {

@@ -1,14 +1,17 @@
 //! A session: one sequence of tokens that can be continued, again and again.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::base::replace;
+use crate::error::{Error, Result};
 
 use super::event::{Event, FinishReason, Stream};
 use super::model::Core;
-use super::options::GenerateOptions;
+use super::options::{GenerateOptions, SaveOptions};
 use super::prompt::{Message, Prompt};
 use super::runner::SessionId;
+use super::saved::{Saved, Unfinished};
 
 /// A conversation with a model, or any other sequence of tokens. What two prompts of a session have in common at
 /// their beginning is computed once. One answer at a time.
@@ -18,11 +21,22 @@ pub struct Session {
     id: SessionId,
     /// The conversation of [`Self::say`].
     transcript: Vec<Message>,
+    /// The answer that was under way when it was saved.
+    unfinished: Option<Unfinished>,
 }
 
 impl Session {
     pub(super) fn new(core: Arc<Core>, id: SessionId) -> Self {
-        Self { core, id, transcript: Vec::new() }
+        Self::restored(core, id, Vec::new(), None)
+    }
+
+    pub(super) fn restored(
+        core: Arc<Core>,
+        id: SessionId,
+        transcript: Vec<Message>,
+        unfinished: Option<Unfinished>,
+    ) -> Self {
+        Self { core, id, transcript, unfinished }
     }
 
     /// Starts an answer to `prompt`.
@@ -32,8 +46,48 @@ impl Session {
     /// way, `Template`, `InvalidArgument`.
     pub fn generate(&mut self, prompt: &Prompt, options: &GenerateOptions) -> Result<Stream> {
         let tokens = self.core.tokens(prompt)?;
-        let queue = self.core.begin(self.id, tokens, options)?;
+        let queue = self.core.begin(self.id, tokens, None, options)?;
+        self.unfinished = None;
         Ok(Stream::new(self.core.clone(), queue))
+    }
+
+    /// Whether an answer was under way when the session was saved, and has not gone on since.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
+    /// Goes on with the answer that was under way when the session was saved: with the same options, its tokens are those
+    /// that it would have had. A seed that nobody gave is the one of then. The stream begins with the text of the answer
+    /// so far.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where none was under way, or where it has ended by these options; [`Self::generate`] otherwise.
+    pub fn proceed(&mut self, options: &GenerateOptions) -> Result<Stream> {
+        let none = || Error::invalid("no answer was under way when the session was saved");
+        let queue = self.core.proceed(self.id, self.unfinished.ok_or_else(none)?, options)?;
+        self.unfinished = None;
+        Ok(Stream::new(self.core.clone(), queue))
+    }
+
+    /// Saves the session to a file, for [`super::Model::restore`]. Whatever happens on the way, be it that the process is
+    /// killed, the file is whole: as it was before, or new. While an answer is under way its tokens so far are saved,
+    /// and [`Self::proceed`] goes on with it.
+    ///
+    /// # Errors
+    /// `Io`, `NotFound` with the path. A device that is lost costs keys and values, and is no error.
+    pub fn save(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
+        let saved = self.saved(options)?;
+        replace(path.as_ref(), |out| saved.write(out))
+    }
+
+    /// The session in bytes, [`Self::save`] otherwise.
+    ///
+    /// # Errors
+    /// None but `Internal`.
+    pub fn to_bytes(&self, options: &SaveOptions) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.saved(options)?.write(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Adds what the user says to the conversation and starts the answer; hand the whole of it to
@@ -68,6 +122,12 @@ impl Session {
     /// The conversation so far.
     pub fn transcript(&self) -> &[Message] {
         &self.transcript
+    }
+
+    fn saved(&self, options: &SaveOptions) -> Result<Saved> {
+        let (model, kept) = self.core.keep(self.id, options.kv)?;
+        let answer = kept.answer.or(self.unfinished);
+        Ok(Saved { model, history: kept.history, transcript: self.transcript.clone(), answer, kv: kept.kv })
     }
 
     /// Says `text`, hands each piece of the answer to `listen`, and keeps the conversation.

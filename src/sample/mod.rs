@@ -106,6 +106,11 @@ impl Chain {
         Ok(Self { filters, greedy, seed })
     }
 
+    /// What its draws are a function of, where it draws.
+    pub fn seed(&self) -> Option<u64> {
+        (!self.greedy).then_some(self.seed)
+    }
+
     /// How much of the logits the chain has to see to give the same answer as with all of them.
     pub fn sees(&self) -> Sees {
         match self.filters.first() {

@@ -32,6 +32,8 @@ mod quants;
 #[cfg(feature = "wgpu")]
 mod quarantine;
 mod recovery;
+mod sessions;
+mod sessions_killed;
 mod shaders;
 #[cfg(feature = "wgpu")]
 mod spirv;

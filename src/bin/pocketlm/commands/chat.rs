@@ -1,8 +1,9 @@
 //! `chat`: one answer, or a conversation.
 
 use std::io::{self, BufRead, IsTerminal};
+use std::path::PathBuf;
 
-use pocketlm::{Error, FinishReason, GenerateOptions, Kind, Model, Session, Timings};
+use pocketlm::{Error, FinishReason, GenerateOptions, Kind, Model, Result, SaveOptions, Session, Timings};
 
 use super::generate;
 use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, ModelArgs, SamplingArgs};
@@ -19,6 +20,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     #[command(flatten)]
+    file: SessionArgs,
+    #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     adapters: AdapterArgs,
@@ -28,6 +31,45 @@ pub(crate) struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+}
+
+/// Where the conversation is kept.
+#[derive(clap::Args)]
+struct SessionArgs {
+    /// Go on with the conversation in this file, if it is there, and save it there after each answer
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
+    /// Save keys and values too: a larger file, and the next start computes nothing again
+    #[arg(long, requires = "session")]
+    session_kv: bool,
+}
+
+impl SessionArgs {
+    /// The conversation of before, or a new one that begins with `system`.
+    fn open(&self, model: &Model, system: Option<&String>) -> Result<Session> {
+        let restored = match &self.session {
+            Some(path) => match model.restore(path) {
+                Err(error) if error.kind() == Kind::NotFound => None,
+                restored => Some(restored?),
+            },
+            None => None,
+        };
+        let is_new = restored.is_none();
+        let mut session = restored.unwrap_or_else(|| model.session());
+        match system {
+            Some(system) if is_new => session.instruct(system),
+            Some(_) => {
+                output::note("the conversation goes on with the instructions that it has, not --system")
+            }
+            None => {}
+        }
+        Ok(session)
+    }
+
+    fn save(&self, session: &Session) -> Result<()> {
+        let Some(path) = &self.session else { return Ok(()) };
+        session.save(path, &SaveOptions { kv: self.session_kv })
+    }
 }
 
 const HELP: &str = "/help   this
@@ -43,20 +85,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let error = Error::new(Kind::Template, "the model has no chat template");
         return Err(error.hint("`pocketlm generate` continues text with it").into());
     }
-    let mut session = model.session();
-    if let Some(system) = &args.system {
-        session.instruct(system);
-    }
+    let mut session = args.file.open(&model, args.system.as_ref())?;
     match &args.prompt {
-        Some(prompt) => match answer(&mut session, prompt, &options)? {
+        Some(prompt) => match answer(&mut session, prompt, &options, &args.file)? {
             (FinishReason::Cancelled, _) => Err(interrupt::interrupted().into()),
             _ => Ok(()),
         },
-        None => talk(&model, &mut session, &options),
+        None => talk(&model, &mut session, &options, &args.file),
     }
 }
 
-fn talk(model: &Model, session: &mut Session, options: &GenerateOptions) -> anyhow::Result<()> {
+fn talk(
+    model: &Model,
+    session: &mut Session,
+    options: &GenerateOptions,
+    file: &SessionArgs,
+) -> anyhow::Result<()> {
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if is_terminal {
         output::note(&format!("{} listens; /help lists the commands", model.info().name));
@@ -78,13 +122,14 @@ fn talk(model: &Model, session: &mut Session, options: &GenerateOptions) -> anyh
             "/help" | "/?" => output::line(HELP)?,
             "/reset" | "/clear" => {
                 session.reset();
+                file.save(session)?;
                 output::note("the conversation begins anew");
             }
             "/stats" => output::line(&stats(last.as_ref(), model.info().context))?,
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
                 output::note(&format!("{command} is no command; /help lists them"));
             }
-            question => match answer(session, question, options) {
+            question => match answer(session, question, options, file) {
                 Ok((reason, timings)) => {
                     last = Some(timings);
                     if reason == FinishReason::Length {
@@ -100,15 +145,17 @@ fn talk(model: &Model, session: &mut Session, options: &GenerateOptions) -> anyh
     }
 }
 
-/// Streams the answer to `question` and keeps both in the conversation.
+/// Streams the answer to `question`, keeps both in the conversation, and saves it.
 fn answer(
     session: &mut Session,
     question: &str,
     options: &GenerateOptions,
+    file: &SessionArgs,
 ) -> anyhow::Result<(FinishReason, Timings)> {
     let stream = session.say(question, options)?;
     let finish = generate::print(stream)?;
     session.answered(finish.text);
+    file.save(session)?;
     Ok((finish.reason, finish.timings))
 }
 

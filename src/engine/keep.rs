@@ -1,0 +1,139 @@
+//! What of a session leaves the runner to be saved, and comes back. The history is enough; keys and values are taken along
+//! by whole pages where they are wanted, and used only by whom they fit.
+
+use crate::base::Bytes;
+use crate::error::Result;
+use crate::kernel::{KvType, PAGE};
+use crate::plan::ItemId;
+
+use super::identity::{Hash, joined};
+use super::runner::{Runner, SessionId};
+use super::saved::{SavedKv, Unfinished};
+
+/// What of a session is the runner's.
+pub(super) struct Kept {
+    pub(super) history: Vec<u32>,
+    pub(super) answer: Option<Unfinished>,
+    pub(super) kv: Option<SavedKv>,
+}
+
+impl Runner {
+    /// What is known of a session now: of an answer under way the tokens that have landed. With `kv` its keys and values
+    /// too, by whole pages; a device that cannot hand them out costs them, and not the history.
+    pub(super) fn keep(&mut self, id: SessionId, kv: bool, identity: &[Hash]) -> Option<Kept> {
+        // What was cancelled is not under way.
+        self.cancel();
+        let prompt_tokens = self.prompt_tokens(id);
+        let seed = self.chain(id).and_then(|(chain, _)| chain.seed());
+        let history = self.session(id)?.history.clone();
+        let answer = prompt_tokens.map(|prompt_tokens| Unfinished { prompt_tokens, seed });
+        let kv = if kv { self.read_kv(id, identity) } else { Ok(None) };
+        let kv = kv.unwrap_or_else(|error| {
+            log::warn!("the session is saved without keys and values: {error}");
+            None
+        });
+        Some(Kept { history, answer, kv })
+    }
+
+    /// A session with this history. Keys and values spare computing it again, where they fit and there is room.
+    pub(super) fn put_back(&mut self, kept: Kept, identity: &[Hash]) -> SessionId {
+        let id = self.open();
+        let Kept { history, kv, .. } = kept;
+        let positions = kv.as_ref().map_or(0, |kv| kv.positions.min(history.len() as u32));
+        if let Some(state) = self.session_mut(id) {
+            state.history = history;
+        }
+        let Some(kv) = kv else { return id };
+        match self.write_kv(id, &kv, identity) {
+            Ok(true) => {
+                if let Some(state) = self.session_mut(id) {
+                    state.computed = positions;
+                }
+            }
+            Ok(false) => log::info!("keys and values of another layout: the history is computed again"),
+            Err(error) => {
+                log::warn!("keys and values were not taken, the history is computed again: {error}")
+            }
+        }
+        id
+    }
+
+    /// Who can use keys and values of this runner: the model, its adapters and their weights, and the layout.
+    fn kv_key(&self, identity: &[Hash]) -> Hash {
+        let options = &self.lowered.options;
+        let kind = match options.kv {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+        };
+        let pages: Vec<u32> = self.caches().map(|item| self.page_bytes(item) as u32).collect();
+        let mut parts: Vec<&[u8]> = identity.iter().map(|hash| &hash[..]).collect();
+        let rounded = [u8::from(options.int8_activations)];
+        let page = PAGE.to_le_bytes();
+        parts.extend([bytemuck::cast_slice(&self.weights), kind.as_bytes(), &rounded, &page]);
+        parts.push(bytemuck::cast_slice(&pages));
+        joined(&parts)
+    }
+
+    /// The states of keys and values, in the order in which they are saved.
+    fn caches(&self) -> impl Iterator<Item = ItemId> {
+        let ports = &self.lowered.ports;
+        ports.keys.iter().zip(&ports.values).flat_map(|(&keys, &values)| [keys, values])
+    }
+
+    fn page_bytes(&self, item: ItemId) -> usize {
+        4 * self.lowered.store.item(item).words() / self.lowered.options.pages as usize
+    }
+
+    /// Where the pages lie: byte and length of each run in each state.
+    fn places(&self, pages: &[u32]) -> Vec<(ItemId, usize, usize)> {
+        let runs: Vec<&[u32]> = pages.chunk_by(|a, b| a + 1 == *b).collect();
+        let of = |item| {
+            let bytes = self.page_bytes(item);
+            runs.iter().map(move |run| (item, run[0] as usize * bytes, run.len() * bytes)).collect::<Vec<_>>()
+        };
+        self.caches().flat_map(of).collect()
+    }
+
+    fn read_kv(&mut self, id: SessionId, identity: &[Hash]) -> Result<Option<SavedKv>> {
+        let Ok((state, seat)) = self.seated(id) else { return Ok(None) };
+        let count = (state.computed / PAGE) as usize;
+        if count == 0 {
+            return Ok(None);
+        }
+        let places = self.places(&seat.pages[..count]);
+        let mut bytes = vec![0; places.iter().map(|(.., len)| len).sum()];
+        let mut at = 0;
+        for (item, from, len) in places {
+            self.backend.read(item, from, &mut bytes[at..at + len])?;
+            at += len;
+        }
+        let positions = count as u32 * PAGE;
+        Ok(Some(SavedKv { key: self.kv_key(identity), positions, bytes: Bytes::from(bytes) }))
+    }
+
+    /// Whether they fit and there was room.
+    fn write_kv(&mut self, id: SessionId, kv: &SavedKv, identity: &[Hash]) -> Result<bool> {
+        let count = (kv.positions / PAGE) as usize;
+        let due: usize = self.caches().map(|item| count * self.page_bytes(item)).sum();
+        let fits = kv.positions.is_multiple_of(PAGE)
+            && kv.bytes.len() == due
+            && kv.positions <= self.lowered.options.context
+            && kv.key == self.kv_key(identity);
+        if !fits || !self.seat(id) {
+            return Ok(false);
+        }
+        while !self.give_pages(id, kv.positions) {
+            if !self.evict(&[id], false) {
+                return Ok(false);
+            }
+        }
+        let (_, seat) = self.seated(id)?;
+        let places = self.places(&seat.pages[..count]);
+        let mut at = 0;
+        for (item, to, len) in places {
+            self.backend.write(item, to, &kv.bytes[at..at + len])?;
+            at += len;
+        }
+        Ok(true)
+    }
+}
