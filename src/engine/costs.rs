@@ -151,7 +151,7 @@ mod tests {
         }
 
         /// Slices of a prompt read again and again, and the longest step among them.
-        fn run(&mut self, most: Duration) -> (Slices, Duration, usize) {
+        fn run(&mut self, most: Duration) -> (Slices, Duration) {
             let path =
                 concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stories260k/stories260K-f32.gguf");
             let lowered =
@@ -160,7 +160,7 @@ mod tests {
             let steps = &lowered.prefill.plan.steps;
             let inputs = Inputs { rows: 256, outputs: 1, kv_len: 256 };
             let (guess, mut costs) = (Costs::default(), Costs::default());
-            let (mut slices, mut longest, mut warm) = (Slices::default(), 0.0f64, 0);
+            let (mut slices, mut longest) = (Slices::default(), 0.0f64);
             for round in 0..40 {
                 let mut at = 0;
                 while at < steps.len() {
@@ -179,23 +179,23 @@ mod tests {
                     // What is learned is learned in the first rounds.
                     if round >= 5 {
                         slices.push(took);
-                        warm += 1;
                     }
                     at = end;
                 }
             }
-            (slices, Duration::from_secs_f64(longest), warm / 35)
+            (slices, Duration::from_secs_f64(longest))
         }
     }
 
     #[test]
     fn slices_keep_to_their_time_and_fill_it() {
-        let most = Duration::from_millis(20);
-        let (slices, longest, count) = Simulated { seed: Seed::new(1), learns: true }.run(most);
+        let most = Duration::from_millis(2);
+        let (slices, longest) = Simulated { seed: Seed::new(1), learns: true }.run(most);
         assert!(slices.quantile(0.95) <= most + longest, "{:?}, a step {longest:?}", slices.quantile(0.95));
-        assert!(slices.quantile(0.5) >= most / 4, "{:?} in {count} slices", slices.quantile(0.5));
+        let mean = slices.times.iter().sum::<Duration>() / slices.count as u32;
+        assert!(mean >= most / 4, "{mean:?} in {} slices", slices.count);
         // Without learning they do not: the guess is too low for some.
-        let (slices, longest, _) = Simulated { seed: Seed::new(1), learns: false }.run(most);
+        let (slices, longest) = Simulated { seed: Seed::new(1), learns: false }.run(most);
         assert!(slices.quantile(0.95) > most + longest, "{:?}, a step {longest:?}", slices.quantile(0.95));
     }
 

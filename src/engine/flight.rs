@@ -6,6 +6,7 @@
 //! they left in its pages lies beyond what is computed. Submissions are computed in order: whatever is written later, by
 //! whomever, to pages, rows or page table, comes after them.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,8 @@ use super::runner::{Runner, SessionId};
 pub(super) struct Flight {
     parts: Vec<Part>,
     inputs: Inputs,
-    /// The slice that the device has, if it has one.
-    slice: Option<Slice>,
+    /// Those that the device has.
+    slices: VecDeque<Slice>,
     /// Steps that it does not have yet.
     rest: Range<usize>,
     /// What the slices before took.
@@ -103,7 +104,7 @@ impl Runner {
 
     /// A flight whose first slice, or all of it, is on its way.
     fn push(&mut self, parts: Vec<Part>, inputs: Inputs, end: usize) -> Result<()> {
-        let mut flight = Flight { parts, inputs, slice: None, rest: 0..end, spent: Duration::ZERO };
+        let mut flight = Flight { parts, inputs, slices: VecDeque::new(), rest: 0..end, spent: Duration::ZERO };
         self.send(&mut flight)?;
         self.flights.push_back(flight);
         Ok(())
@@ -123,7 +124,7 @@ impl Runner {
         let steps = rest.start..end;
         let ticket = self.submit(inputs, steps.clone())?;
         flight.rest = end..rest.end;
-        flight.slice = Some(Slice { ticket, steps, begun, clock: self.clock });
+        flight.slices.push_back(Slice { ticket, steps, begun, clock: self.clock });
         Ok(())
     }
 
@@ -148,12 +149,18 @@ impl Runner {
     }
 
     /// Waits for the oldest flight: what it brings to those who still wait for it, nothing before its last slice.
-    pub(super) fn land(&mut self) -> Result<Vec<Landed>> {
+    pub(super) fn land(&mut self, left: Option<Duration>) -> Result<Vec<Landed>> {
         let Some(mut flight) = self.flights.pop_front() else { return Ok(Vec::new()) };
-        if flight.slice.is_none() {
+        if flight.slices.is_empty() {
             self.send(&mut flight)?;
         }
-        let Some(slice) = flight.slice.take() else { return Ok(Vec::new()) };
+        // Another slice behind it, where the time is there, and the device does not wait for the host.
+        let fits = |slice: Duration| left.is_none_or(|left| left >= 2 * slice);
+        let is_behind = self.backend.caps().ahead > 1 && flight.slices.len() < 2 && !flight.is_whole();
+        if is_behind && self.longest_slice(flight.inputs.rows).is_some_and(fits) {
+            self.send(&mut flight)?;
+        }
+        let Some(slice) = flight.slices.pop_front() else { return Ok(Vec::new()) };
         let asked = Instant::now();
         let Some(result) = self.wait(slice.ticket)? else {
             // Abandoned: the engine stands still before anything else is done.
@@ -172,7 +179,7 @@ impl Runner {
             }
         }
         self.landed = Some(now);
-        if !flight.is_whole() {
+        if !flight.is_whole() || !flight.slices.is_empty() {
             self.flights.push_front(flight);
             return Ok(Vec::new());
         }

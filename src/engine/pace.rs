@@ -17,7 +17,8 @@ pub enum Pace {
     /// As fast as it goes.
     #[default]
     Full,
-    /// No slice is longer, so that a frame waits no longer for its turn: 4 ms leave an app its 60 frames a second.
+    /// A frame waits no longer for its turn: slices take half of it, one behind the other. 4 ms leave an app its 60 frames a
+    /// second.
     Frame(Duration),
     /// Slices of 2 ms, and as long a rest after each.
     Background,
@@ -36,7 +37,8 @@ impl Pace {
     pub(super) fn slice(self) -> Option<Duration> {
         match self {
             Self::Full => None,
-            Self::Frame(most) => Some(most),
+            // Two are under way at a time: a frame that comes waits for both.
+            Self::Frame(most) => Some(most / 2),
             Self::Background => Some(BACKGROUND),
         }
     }
@@ -85,8 +87,9 @@ impl Wishes {
     }
 }
 
-/// The fewest rows of a prompt that are computed at a time, however short a slice is to be.
-const LEAST_ROWS: u32 = 16;
+/// The fewest rows of a prompt that are computed at a time, however short a slice is to be: a product in
+/// tiles takes as long for fewer.
+const LEAST_ROWS: u32 = 64;
 
 impl Runner {
     /// How long the next tokens are not due yet, where answers are not to come faster than is wanted. Prompts do not wait.

@@ -324,7 +324,7 @@ impl Runner {
             self.launch(&slices)?;
             self.go_on(seated, ahead)?;
         }
-        self.land()
+        self.land(ahead)
     }
 
     /// Slices whose positions have pages. A session that finds none takes those of idle sessions, then of the
