@@ -41,6 +41,8 @@ pub struct Meter {
     dispatches: AtomicU64,
     drains: AtomicU64,
     bytes: AtomicU64,
+    /// Nanoseconds, 0 where nobody knows.
+    took: AtomicU64,
 }
 
 impl Meter {
@@ -62,6 +64,17 @@ impl Meter {
     /// Bytes of device memory in weights, states and temps now; 0 for a CPU, whose memory is the host's.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the submission took that was found finished last, by the device's own clock, where it has one.
+    pub fn took(&self) -> Option<Duration> {
+        Some(self.took.load(Ordering::Relaxed)).filter(|&nanos| nanos > 0).map(Duration::from_nanos)
+    }
+
+    #[cfg(feature = "wgpu")]
+    fn timed(&self, took: Option<Duration>) {
+        let nanos = took.map_or(0, |took| took.as_nanos() as u64);
+        self.took.store(nanos, Ordering::Relaxed);
     }
 
     #[cfg(feature = "wgpu")]

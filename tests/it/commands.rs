@@ -289,3 +289,13 @@ fn ctrl_c_stops_an_answer_in_order() {
         .collect();
     assert_eq!((status.code(), errors), (Some(130), vec!["error: interrupted".to_owned()]));
 }
+
+#[test]
+fn a_short_soak_ends_well() {
+    let end = run(&["doctor", "--soak", "4", "--on", "cpu", "--seed", "1", "--json"]);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let report: serde_json::Value = serde_json::from_str(&end.stdout).expect("JSON");
+    for what in ["engines", "sessions", "tokens", "faults", "recoveries"] {
+        assert!(report[what].as_u64() > Some(0), "{what}: {report}");
+    }
+}

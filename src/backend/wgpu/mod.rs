@@ -308,10 +308,11 @@ impl Backend for Gpu {
             return Err(Error::internal(format!("steps {steps:?} of {}", ready.ops.len())));
         }
         let result = ready.plan.result_of(&ready.plan.steps[steps.clone()]).filter(|_| inputs.outputs > 0);
-        let bytes = if result.is_some() { 4 * inputs.outputs as usize } else { 0 };
-        let result = result.map(|state| upload::state(&self.items, state.index(), 0, bytes)).transpose()?;
+        let bytes = if result.is_some() { 4 * u64::from(inputs.outputs) } else { 0 };
+        let buffer = |state: ItemId| upload::state(&self.items, state.index(), 0, bytes as usize);
+        let result = result.map(buffer).transpose()?.map(|buffer| (buffer, bytes));
         let seal = self.seal.as_ref().ok_or_else(|| Error::internal("a program without a seal"))?;
-        let slot = self.ring.slot(&self.device, seal::BYTES + bytes as u64)?;
+        let slot = self.ring.slot(&self.device, seal.slot_bytes(bytes))?;
         let ticket = Ticket(self.last_ticket + 1);
         // Not 0, which a new slot holds.
         let nonce = (ticket.0 % u64::from(u32::MAX)) as u32 + 1;
@@ -344,7 +345,13 @@ impl Backend for Gpu {
         let Some(Flight { nonce, result, .. }) = self.in_flight.remove(at) else {
             return Err(Error::internal(format!("{ticket:?} is not in flight")));
         };
-        self.ring.words(&self.device, result, nonce).map(Status::Finished)
+        let seal = self.seal.as_ref().ok_or_else(|| Error::internal("a submission without a seal"))?;
+        let opened = seal.open(self.ring.words(&self.device, result)?);
+        if opened.nonce != nonce {
+            return Err(self.device.forsaken());
+        }
+        self.device.meter.timed(opened.took);
+        Ok(Status::Finished(opened.words))
     }
 
     fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {

@@ -51,8 +51,8 @@ impl Ring {
         Ok(Slot { buffer, bytes })
     }
 
-    /// The words of a slot whose submission has finished, behind its seal, which is to be `nonce`.
-    pub(super) fn words(&mut self, device: &Device, mapped: Mapped, nonce: u32) -> Result<Vec<u32>> {
+    /// The words of a slot whose submission has finished.
+    pub(super) fn words(&mut self, device: &Device, mapped: Mapped) -> Result<Vec<u32>> {
         let failed = || Error::internal("the result cannot be mapped").at("ring");
         let Mapped { slot: Slot { buffer, bytes }, outcome } = mapped;
         match outcome.try_recv() {
@@ -61,14 +61,11 @@ impl Ring {
         }
         let view = buffer.get_mapped_range(..bytes).map_err(|error| failed().caused_by(error))?;
         let words = view.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        let mut words: Vec<u32> = words.collect();
+        let words = words.collect();
         drop(view);
         buffer.unmap();
         self.free.push(buffer);
-        match words.is_empty() || words.remove(0) != nonce {
-            true => Err(device.forsaken()),
-            false => Ok(words),
-        }
+        Ok(words)
     }
 }
 

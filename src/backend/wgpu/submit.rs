@@ -19,8 +19,8 @@ const MAX_GROUPS: u32 = 65535;
 pub(super) struct End<'a> {
     pub(super) seal: &'a Seal,
     pub(super) nonce: u32,
-    /// The beginning of it goes to the slot, behind the seal.
-    pub(super) result: Option<&'a wgpu::Buffer>,
+    /// The first bytes of it go to the slot, behind the seal.
+    pub(super) result: Option<(&'a wgpu::Buffer, u64)>,
     pub(super) slot: &'a Slot,
 }
 
@@ -34,7 +34,14 @@ pub(super) fn steps(
 ) -> Result<SubmissionIndex> {
     device.scoped(&ready.plan.name, || {
         let mut encoder = device.raw.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let clock = end.and_then(|end| end.seal.clock.as_ref());
+        let timestamp_writes = clock.map(|clock| wgpu::ComputePassTimestampWrites {
+            query_set: &clock.stamps,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        });
+        let mut pass =
+            encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
         let mut bound = None;
         let mut dispatches = 0;
         for (op, step) in ready.ops[steps.clone()].iter().zip(&ready.plan.steps[steps]) {
@@ -52,9 +59,14 @@ pub(super) fn steps(
         drop(pass);
         if let Some(End { seal, result, slot, .. }) = end {
             encoder.copy_buffer_to_buffer(&seal.buffer, 0, &slot.buffer, 0, seal::BYTES);
-            if let Some(from) = result {
-                let bytes = slot.bytes - seal::BYTES;
-                encoder.copy_buffer_to_buffer(from, 0, &slot.buffer, seal::BYTES, bytes);
+            let mut at = seal::BYTES;
+            if let &Some((from, bytes)) = result {
+                encoder.copy_buffer_to_buffer(from, 0, &slot.buffer, at, bytes);
+                at += bytes;
+            }
+            if let Some(clock) = clock {
+                encoder.resolve_query_set(&clock.stamps, 0..2, &clock.ticks, 0);
+                encoder.copy_buffer_to_buffer(&clock.ticks, 0, &slot.buffer, at, seal::TICKS);
             }
         }
         device.meter.submitted(dispatches);

@@ -1,5 +1,5 @@
-//! `doctor --soak`: hours of bad luck. Sessions begin, stream, are cancelled, suspended and paced, while faults befall the
-//! device by chance from a seed that is printed. Whatever happens, an answer is the one that was due, or ends with an error
+//! `doctor --soak`: hours of bad luck. Sessions begin, stream, are cancelled, saved, suspended and paced, while faults befall
+//! the device by chance from a seed that is printed. Whatever happens, an answer is the one that was due, or ends with an error
 //! that says what befell; nothing leaks, nothing hangs, no thread stays behind.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use pocketlm::backend::fault::{Fault, Faults, Harm};
 use pocketlm::base::Seed;
 use pocketlm::{
     Device, Engine, EngineOptions, Error, Event, GenerateOptions, Kind, LoadOptions, Model, Pace, Prompt,
-    Result, Sampling, Session, Stream, Suspend, Worker,
+    Result, Sampling, SaveOptions, Session, Stream, Suspend, Worker,
 };
 use serde_json::{Value, json};
 
@@ -48,6 +48,7 @@ struct Tally {
     recoveries: u64,
     cancelled: u64,
     suspended: u64,
+    saved: u64,
     typed: u64,
     faults: BTreeMap<Fault, u64>,
     memory: Vec<u64>,
@@ -55,10 +56,9 @@ struct Tally {
 
 /// An answer under way.
 struct Told {
-    _session: Session,
+    session: Session,
     stream: Stream,
     which: usize,
-    tokens: u32,
 }
 
 /// Soaks `devices` for so many seconds with `model`, a file in memory.
@@ -152,7 +152,7 @@ fn converse(
             let mut session = model.session();
             let (prompt, request) = due.request(which);
             let stream = session.generate(prompt, request)?;
-            told.push(Told { _session: session, stream, which, tokens: 0 });
+            told.push(Told { session, stream, which });
             begun += 1;
         }
         match chance.below(60) {
@@ -175,6 +175,10 @@ fn converse(
                 told.swap_remove(chance.below(told.len() as u64) as usize);
                 tally.cancelled += 1;
             }
+            4 => {
+                let at = chance.below(told.len() as u64) as usize;
+                saved_and_restored(model, &mut told[at], due, chance, tally)?;
+            }
             _ => {}
         }
         match &worker {
@@ -196,6 +200,33 @@ fn converse(
     Ok(())
 }
 
+/// The session goes through bytes and on as another, if its answer has not ended; damaged bytes are refused.
+fn saved_and_restored(
+    model: &Model,
+    told: &mut Told,
+    due: &Due,
+    chance: &mut Seed,
+    tally: &mut Tally,
+) -> Result<()> {
+    let bytes = told.session.to_bytes(&SaveOptions { kv: chance.below(2) == 0 })?;
+    let mut damaged = bytes.clone();
+    damaged[chance.below(bytes.len() as u64) as usize] ^= 1 << chance.below(8);
+    if model.restore_bytes(damaged).is_ok() {
+        return Err(Error::internal("a damaged session was restored"));
+    }
+    let mut session = model.restore_bytes(bytes)?;
+    if session.is_unfinished() {
+        match session.proceed(due.request(told.which).1) {
+            Ok(stream) => (told.session, told.stream) = (session, stream),
+            // Its last token was there already.
+            Err(error) if error.kind() == Kind::InvalidArgument => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        tally.saved += 1;
+    }
+    Ok(())
+}
+
 /// Hears what there is of an answer: whether it has ended as it should.
 fn step(told: &mut Told, due: &Due, tally: &mut Tally, faults: &Faults, watch: &Watch) -> Result<bool> {
     while let Some(event) = told.stream.try_next() {
@@ -213,7 +244,6 @@ fn step(told: &mut Told, due: &Due, tally: &mut Tally, faults: &Faults, watch: &
                 }
                 return Ok(true);
             }
-            Ok(Event::Text(_)) => told.tokens += 1,
             Ok(_) => {}
             Err(error) => {
                 tally.sessions += 1;
@@ -299,6 +329,7 @@ impl Tally {
             "by_fault": faults.collect::<serde_json::Map<_, _>>(),
             "recoveries": self.recoveries,
             "suspended": self.suspended,
+            "saved": self.saved,
             "cancelled": self.cancelled,
             "typed_errors": self.typed,
             "never_met": Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault))
