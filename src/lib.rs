@@ -33,6 +33,7 @@ pub use engine::{
     SaveOptions, Session, Slices, Stream, Suspend, Timings, Worker,
 };
 pub use error::{Error, Kind, Result};
+pub use format::Manifest;
 pub use quant::Format;
 /// The version that a [`SharedDevice`] is of.
 #[cfg(feature = "wgpu")]

@@ -104,7 +104,8 @@ impl Runner {
 
     /// A flight whose first slice, or all of it, is on its way.
     fn push(&mut self, parts: Vec<Part>, inputs: Inputs, end: usize) -> Result<()> {
-        let mut flight = Flight { parts, inputs, slices: VecDeque::new(), rest: 0..end, spent: Duration::ZERO };
+        let mut flight =
+            Flight { parts, inputs, slices: VecDeque::new(), rest: 0..end, spent: Duration::ZERO };
         self.send(&mut flight)?;
         self.flights.push_back(flight);
         Ok(())
@@ -131,7 +132,10 @@ impl Runner {
     /// Starts on the rows that the device has fed back, as far ahead as is worthwhile, if they are those of `waiting`.
     pub(super) fn go_on(&mut self, waiting: &[SessionId], left: Option<Duration>) -> Result<()> {
         // What follows a flight comes after all of it.
-        while self.flights.iter().all(Flight::is_whole) && self.flights.len() < self.ahead() && self.may_go_on(waiting, left) {
+        while self.flights.iter().all(Flight::is_whole)
+            && self.flights.len() < self.ahead()
+            && self.may_go_on(waiting, left)
+        {
             let fed = self.fed.clone();
             let mut kv_len = 0;
             for &(id, _) in &fed {

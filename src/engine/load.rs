@@ -4,12 +4,12 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::Caps;
 use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
-use crate::format::{Checkpoint, Dialect};
+use crate::format::{Checkpoint, Chunk, Dialect, Files};
 use crate::kernel::{KvType, PAGE};
 use crate::model::{Blueprint, LowerOptions, Lowered, Weights, lower, open_adapter};
 use crate::plan::Item;
@@ -22,6 +22,7 @@ use super::options::{Device, EngineOptions, LoadOptions, Sampling};
 use super::pace::Control;
 use super::recover::{Made, Place, Rebuild, befell_device};
 use super::runner::Runner;
+use super::verify;
 use super::worker::Signal;
 
 /// The context that is taken where nobody asks for one, if the model was trained for as much.
@@ -51,37 +52,67 @@ pub enum LoadStage {
     Uploading,
     /// Making what is left of the device's programs.
     Compiling,
+    /// Waiting for what is not yet held against the manifest, where there is one.
+    Verifying,
 }
 
+/// Loads what `checkpoint` opens. A manifest of the options names files from `root`.
 pub(super) fn load(
-    checkpoint: impl FnOnce() -> Result<Checkpoint>,
+    (root, checkpoint): (&Path, impl FnOnce(&Files) -> Result<Checkpoint>),
     engine: &EngineOptions,
     options: &LoadOptions,
-    (signal, control): (Arc<Signal>, Arc<Control>),
+    waker: (Arc<Signal>, Arc<Control>),
     progress: &mut dyn FnMut(LoadProgress) -> Result<()>,
 ) -> Result<Model> {
     let begun = Instant::now();
     let mut tell = |stage, fraction| progress(LoadProgress { stage, fraction });
     tell(LoadStage::Reading, 0.0)?;
-    let checkpoint = checkpoint()?;
+    let files = Files::default();
+    let opened = checkpoint(&files).and_then(|checkpoint| Ok((checkpoint, open_adapters(&files, options)?)));
+    let ((checkpoint, adapters), chunks) = match (&options.verify, opened) {
+        (None, opened) => (opened?, Vec::new()),
+        (Some(manifest), Ok(opened)) => (opened, manifest.chunks(root, &files.all())?),
+        (Some(manifest), Err(error)) => {
+            // What cannot be read may not be what it should be; then that is the reason.
+            let chunks = manifest.chunks(root, &manifest.present(root))?;
+            return chunks.iter().try_for_each(Chunk::check).and(Err(error));
+        }
+    };
+    let model = verify::checked(&chunks, |checking| {
+        let mut careful = |stage, fraction| checking.verdict().and_then(|()| tell(stage, fraction));
+        let model = build(&checkpoint, &adapters, engine, options, (waker, &chunks), &mut careful)?;
+        checking.run(|fraction| tell(LoadStage::Verifying, fraction))?;
+        Ok(model)
+    })?;
+    Ok(model.loaded_in(begun.elapsed()))
+}
+
+fn build(
+    checkpoint: &Checkpoint,
+    adapters: &[Checkpoint],
+    engine: &EngineOptions,
+    options: &LoadOptions,
+    ((signal, control), chunks): ((Arc<Signal>, Arc<Control>), &[Chunk]),
+    tell: Tell<'_>,
+) -> Result<Model> {
     let path = &checkpoint.path;
     let in_file = |error: Error| error.in_file(path);
-    let blueprint = Blueprint::read(&checkpoint)?;
-    let (weights, adapters) = weights(&checkpoint, &blueprint, options)?;
-    let identity = [&checkpoint].into_iter().chain(&adapters).map(identity).collect();
-    let tokenizer = tokenizer(&checkpoint)?;
+    let blueprint = Blueprint::read(checkpoint)?;
+    let weights = weights(checkpoint, &blueprint, adapters)?;
+    let identity = [checkpoint].into_iter().chain(adapters).map(identity).collect();
+    let tokenizer = tokenizer(checkpoint)?;
     let template = template(&checkpoint.dialect, tokenizer.as_ref()).map_err(in_file)?;
     if let Some(tokenizer) = &tokenizer {
         fits(tokenizer, &blueprint).map_err(in_file)?;
     }
     let chosen = choose(&blueprint, engine, options)?;
-    let all = adapters.iter().chain([&checkpoint]).flat_map(|checkpoint| checkpoint.tensors.values());
+    let all = adapters.iter().chain([checkpoint]).flat_map(|checkpoint| checkpoint.tensors.values());
     let files: BTreeMap<&Path, Bytes> = all.map(|tensor| (&*tensor.file, tensor.bytes.clone())).collect();
     let (vocab, trained_context) = (blueprint.vocab, blueprint.context);
     let (name, arch) = (blueprint.name.clone(), blueprint.arch.into());
     let files = files.into_values().collect();
     let origin = Origin { blueprint, weights, chosen, engine: engine.clone(), files };
-    let made = origin.make_somewhere(&mut tell)?;
+    let made = origin.make_somewhere(tell)?;
 
     let lowered = &made.lowered;
     let matrices = || {
@@ -98,9 +129,13 @@ pub(super) fn load(
         weight_bytes: matrices().map(|matrix| matrix.bytes()).sum(),
         device: made.backend.caps().clone(),
         reason: made.reason.clone(),
-        load_time: begun.elapsed(),
+        load_time: Duration::ZERO,
     };
-    let rebuild: Rebuild = Box::new(move |place| origin.make(place, &mut |_, _| Ok(())));
+    let chunks = chunks.to_vec();
+    // The weights are read again, so they are held against the manifest again.
+    let rebuild: Rebuild = Box::new(move |place| {
+        verify::checked(&chunks, |checking| origin.make(place, &mut |_, _| checking.verdict()))
+    });
     let mut runner = Runner::new(made, Some(rebuild), control, engine.patience);
     runner.weigh(&options.adapters.iter().map(|adapter| adapter.weight).collect::<Vec<_>>())?;
     Ok(Model::new(info, tokenizer, template, defaults(&checkpoint.dialect), identity, runner, signal))
@@ -186,23 +221,21 @@ impl Origin {
 /// As [`super::Engine::load`] for the file and the options.
 pub fn plans(checkpoint: &Checkpoint, engine: &EngineOptions, options: &LoadOptions) -> Result<Lowered> {
     let blueprint = Blueprint::read(checkpoint)?;
-    let (weights, _) = weights(checkpoint, &blueprint, options)?;
+    let weights = weights(checkpoint, &blueprint, &open_adapters(&Files::default(), options)?)?;
     lower(&blueprint, &weights, choose(&blueprint, engine, options)?)
 }
 
-/// The weights of a checkpoint with the adapters beside them, and their files.
-fn weights(
-    checkpoint: &Checkpoint,
-    blueprint: &Blueprint,
-    options: &LoadOptions,
-) -> Result<(Weights, Vec<Checkpoint>)> {
+fn open_adapters(files: &Files, options: &LoadOptions) -> Result<Vec<Checkpoint>> {
+    options.adapters.iter().map(|adapter| open_adapter(files, &adapter.path)).collect()
+}
+
+/// The weights of a checkpoint with the adapters beside them.
+fn weights(checkpoint: &Checkpoint, blueprint: &Blueprint, adapters: &[Checkpoint]) -> Result<Weights> {
     let mut weights = Weights::gather(checkpoint, blueprint)?;
-    let adapters = options.adapters.iter().map(|adapter| open_adapter(&adapter.path));
-    let adapters: Vec<Checkpoint> = adapters.collect::<Result<_>>()?;
     for (index, adapter) in adapters.iter().enumerate() {
         weights.adapt(&checkpoint.dialect, blueprint, adapter, index)?;
     }
-    Ok((weights, adapters))
+    Ok(weights)
 }
 
 /// The choices for a GPU without limits.

@@ -31,14 +31,16 @@ mod runner;
 pub mod saved;
 mod schedule;
 mod session;
+mod verify;
 mod worker;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::base::Bytes;
 use crate::error::{Error, Result};
-use crate::format::Checkpoint;
+use crate::format::{Checkpoint, Files};
 
 pub use calibrate::calibrate;
 pub use costs::Slices;
@@ -80,11 +82,13 @@ impl Engine {
     /// `DeviceUnavailable`, `DeviceLost` and `OutOfMemory` for the device.
     pub fn load(
         &self,
-        path: impl AsRef<std::path::Path>,
+        path: impl AsRef<Path>,
         options: &LoadOptions,
         mut progress: impl FnMut(LoadProgress) -> Result<()>,
     ) -> Result<Model> {
-        self.load_checkpoint(|| Checkpoint::open(path), options, &mut progress)
+        let path = path.as_ref();
+        let root = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+        self.load_checkpoint(root, |files| Checkpoint::open_with(files, path), options, &mut progress)
     }
 
     /// Loads a model from the bytes of a file, [`Self::load`] otherwise; `name` stands for the path in errors.
@@ -99,7 +103,13 @@ impl Engine {
         mut progress: impl FnMut(LoadProgress) -> Result<()>,
     ) -> Result<Model> {
         let bytes = bytes.into();
-        self.load_checkpoint(|| Checkpoint::from_bytes(name, bytes), options, &mut progress)
+        let root = Path::new(name).parent().unwrap_or(Path::new(""));
+        self.load_checkpoint(
+            root,
+            |files| Checkpoint::from_bytes_with(files, name, bytes),
+            options,
+            &mut progress,
+        )
     }
 
     /// Moves the sessions of all models for about `budget`: at least one slice where there is work. By what tokens
@@ -163,12 +173,13 @@ impl Engine {
 
     fn load_checkpoint(
         &self,
-        checkpoint: impl FnOnce() -> Result<Checkpoint>,
+        root: &Path,
+        checkpoint: impl FnOnce(&Files) -> Result<Checkpoint>,
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress) -> Result<()>,
     ) -> Result<Model> {
         let model = load::load(
-            checkpoint,
+            (root, checkpoint),
             &self.options,
             options,
             (self.signal.clone(), self.control.clone()),

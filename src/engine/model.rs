@@ -102,6 +102,14 @@ impl Model {
         &self.core
     }
 
+    /// With the time that it took, before anybody else has it.
+    pub(super) fn loaded_in(mut self, time: Duration) -> Self {
+        if let Some(core) = Arc::get_mut(&mut self.core) {
+            core.info.load_time = time;
+        }
+        self
+    }
+
     /// What is known of it.
     pub fn info(&self) -> &ModelInfo {
         &self.core.info

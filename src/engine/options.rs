@@ -8,6 +8,7 @@ use crate::backend::fault::Faults;
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::SharedDevice;
 use crate::error::{Error, Result};
+use crate::format::Manifest;
 use crate::kernel::KernelId;
 use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
 
@@ -86,11 +87,14 @@ pub struct LoadOptions {
     pub outputs: u32,
     /// What is added to the model: all at the same time, each by its weight.
     pub adapters: Vec<Adapter>,
+    /// What every file that is read must hold, adapters included. A chunk that is not so stops the load, before the first
+    /// token, and so does a file that the manifest does not know.
+    pub verify: Option<Manifest>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context: None, sessions: 2, prefill: 256, outputs: 4, adapters: Vec::new() }
+        Self { context: None, sessions: 2, prefill: 256, outputs: 4, adapters: Vec::new(), verify: None }
     }
 }
 

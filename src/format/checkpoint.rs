@@ -8,7 +8,7 @@ use crate::base::Bytes;
 use crate::error::{Error, Result};
 use crate::quant::Format;
 
-use super::{Config, Metadata};
+use super::{Config, Files, Metadata};
 
 /// A model on disk: named tensors whose bytes stay there, and what the file says about them.
 #[derive(Debug)]
@@ -100,7 +100,15 @@ impl Checkpoint {
     /// [`crate::Kind::NotFound`], [`crate::Kind::Io`], [`crate::Kind::BadFile`] and
     /// [`crate::Kind::Unsupported`], with the file and the byte.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        super::open(path.as_ref())
+        Self::open_with(&Files::default(), path.as_ref())
+    }
+
+    /// As [`Self::open`]; `files` opens and remembers what is read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(files: &Files, path: &Path) -> Result<Self> {
+        super::open(files, path)
     }
 
     /// Reads a model from the bytes of its one file; `name` stands for the path in errors.
@@ -108,7 +116,16 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::open`].
     pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Self> {
-        super::read(Path::new(name), bytes)
+        Self::from_bytes_with(&Files::default(), name, bytes)
+    }
+
+    /// As [`Self::from_bytes`]; `files` remembers what is read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes_with(files: &Files, name: &str, bytes: Bytes) -> Result<Self> {
+        files.add(Path::new(name), &bytes);
+        super::read(files, Path::new(name), bytes)
     }
 
     /// The tensor `name`.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::base::Bytes;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+
+use super::Files;
 
 /// A JSON object. `null` is the same as absent.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +18,15 @@ impl Config {
     /// # Errors
     /// [`Kind::BadFile`] where it is not a JSON object; [`Kind::Io`].
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(bytes) = read_optional(path)? else { return Ok(None) };
+        Self::read_with(&Files::default(), path)
+    }
+
+    /// As [`Self::read`]; `files` opens and remembers it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_with(files: &Files, path: &Path) -> Result<Option<Self>> {
+        let Some(bytes) = files.optional(path)? else { return Ok(None) };
         Self::parse(&bytes).map(Some).map_err(|error| error.in_file(path))
     }
 
@@ -129,15 +138,6 @@ impl From<Map<String, Value>> for Config {
     }
 }
 
-/// Maps the file at `path`, or `None` where there is none.
-pub(super) fn read_optional(path: &Path) -> Result<Option<Bytes>> {
-    match Bytes::map(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -152,6 +152,7 @@ fn describe(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn types_are_checked_and_null_is_absent() {

@@ -9,27 +9,26 @@ use serde_json::Value;
 use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 
-use super::config::read_optional;
-use super::{Config, Dialect, HuggingFace, Meta, Tensor};
+use super::{Config, Dialect, Files, HuggingFace, Meta, Tensor};
 
 /// A tensor that every checkpoint with Meta's names has, and no other.
 const META_TENSOR: &str = "tok_embeddings.weight";
 
 /// The dialect of the `tensors`, by their names, with the files beside them.
-pub(super) fn dialect(folder: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<Dialect> {
+pub(super) fn dialect(files: &Files, folder: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<Dialect> {
     Ok(match tensors.contains_key(META_TENSOR) {
         true => Dialect::Meta(Box::new(Meta {
-            params: Config::read(&folder.join("params.json"))?,
-            tokenizer_model: read_optional(&folder.join("tokenizer.model"))?,
+            params: Config::read_with(files, &folder.join("params.json"))?,
+            tokenizer_model: files.optional(&folder.join("tokenizer.model"))?,
         })),
-        false => Dialect::HuggingFace(Box::new(hugging_face(folder)?)),
+        false => Dialect::HuggingFace(Box::new(hugging_face(files, folder)?)),
     })
 }
 
-fn hugging_face(folder: &Path) -> Result<HuggingFace> {
-    let tokenizer_config = Config::read(&folder.join("tokenizer_config.json"))?;
+fn hugging_face(files: &Files, folder: &Path) -> Result<HuggingFace> {
+    let tokenizer_config = Config::read_with(files, &folder.join("tokenizer_config.json"))?;
     let template_path = folder.join("chat_template.jinja");
-    let chat_template = match read_optional(&template_path)? {
+    let chat_template = match files.optional(&template_path)? {
         Some(bytes) => Some(String::from_utf8(bytes.to_vec()).map_err(|error| {
             Error::bad_file("the template is not UTF-8")
                 .at_offset(error.utf8_error().valid_up_to() as u64)
@@ -38,11 +37,11 @@ fn hugging_face(folder: &Path) -> Result<HuggingFace> {
         None => tokenizer_config.as_ref().and_then(Config::chat_template),
     };
     Ok(HuggingFace {
-        config: Config::read(&folder.join("config.json"))?,
-        generation_config: Config::read(&folder.join("generation_config.json"))?,
-        hf_quant_config: Config::read(&folder.join("hf_quant_config.json"))?,
-        tokenizer_json: read_optional(&folder.join("tokenizer.json"))?,
-        tokenizer_model: read_optional(&folder.join("tokenizer.model"))?,
+        config: Config::read_with(files, &folder.join("config.json"))?,
+        generation_config: Config::read_with(files, &folder.join("generation_config.json"))?,
+        hf_quant_config: Config::read_with(files, &folder.join("hf_quant_config.json"))?,
+        tokenizer_json: files.optional(&folder.join("tokenizer.json"))?,
+        tokenizer_model: files.optional(&folder.join("tokenizer.model"))?,
         tokenizer_config,
         chat_template,
     })
@@ -50,6 +49,7 @@ fn hugging_face(folder: &Path) -> Result<HuggingFace> {
 
 /// The tensors of all shards, each checked to be where the index says; `single` reads a shard.
 pub(super) fn sharded(
+    files: &Files,
     folder: &Path,
     index: &[u8],
     single: fn(&Path, &Bytes) -> Result<BTreeMap<String, Tensor>>,
@@ -68,7 +68,7 @@ pub(super) fn sharded(
     let mut tensors = BTreeMap::new();
     for (shard, names) in names_of {
         let path = folder.join(shard);
-        let bytes = Bytes::map(&path).map_err(|error| match error.kind() {
+        let bytes = files.map(&path).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "a shard of the model is missing")
                 .in_file(&path)
                 .hint("download all files of the model"),

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::quant::Format;
 
 use super::checkpoint::format_names;
-use super::{Array, Checkpoint, Container, Dialect, Dtype, Metadata, Tensor, Value, split};
+use super::{Array, Checkpoint, Container, Dialect, Dtype, Files, Metadata, Tensor, Value, split};
 
 pub(super) const CONTAINER: Container = Container {
     name: "GGUF",
@@ -84,9 +84,9 @@ const TYPE_NAMES: &[&str] = &[
     "Q2_0",
 ];
 
-fn open(path: &Path, bytes: Bytes) -> Result<Checkpoint> {
+fn open(files: &Files, path: &Path, bytes: Bytes) -> Result<Checkpoint> {
     let (metadata, mut tensors) = read(path, &bytes)?;
-    split::gather(path, &metadata, &mut tensors, read)?;
+    split::gather(files, path, &metadata, &mut tensors, read)?;
     Ok(Checkpoint { path: path.to_owned(), dialect: Dialect::Gguf(metadata), tensors })
 }
 

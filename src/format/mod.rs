@@ -4,7 +4,9 @@
 
 mod checkpoint;
 mod config;
+mod files;
 mod folder;
+mod manifest;
 mod metadata;
 mod split;
 mod writer;
@@ -16,6 +18,8 @@ use crate::error::{Error, Kind, Result};
 
 pub use checkpoint::{Checkpoint, Dialect, Dtype, HuggingFace, Meta, Tensor};
 pub use config::Config;
+pub use files::Files;
+pub use manifest::{Chunk, Manifest};
 pub use metadata::{Array, Metadata, Value};
 pub use writer::{Head, NewSection, NewTensor, Place, write_gguf};
 
@@ -30,7 +34,7 @@ struct Container {
     /// Whether a file of this name and content is one. The container may still refuse it.
     sniff: fn(&Path, &[u8]) -> bool,
     /// Reads names and shapes, and maps the rest.
-    open: fn(&Path, Bytes) -> Result<Checkpoint>,
+    open: fn(&Files, &Path, Bytes) -> Result<Checkpoint>,
 }
 
 macro_rules! containers {
@@ -66,7 +70,7 @@ const FOREIGN: &[(&[u8], &str, &str)] = &[
 ];
 
 /// Opens the model at `path`: a file, or a folder that holds one.
-pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+fn open(files: &Files, path: &Path) -> Result<Checkpoint> {
     let entry = if path.is_dir() {
         entry_of(path)?
     } else if path.file_name().is_some_and(|name| name == "config.json") {
@@ -74,14 +78,14 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     } else {
         path.to_owned()
     };
-    read(&entry, Bytes::map(&entry)?)
+    read(files, &entry, files.map(&entry)?)
 }
 
 /// Reads a model from the bytes of its entry.
-fn read(entry: &Path, bytes: Bytes) -> Result<Checkpoint> {
+fn read(files: &Files, entry: &Path, bytes: Bytes) -> Result<Checkpoint> {
     let container = CONTAINERS.iter().find(|container| (container.sniff)(entry, &bytes));
     let Some(container) = container else { return Err(foreign(&bytes).in_file(entry)) };
-    (container.open)(entry, bytes).map_err(|error| error.in_file(entry))
+    (container.open)(files, entry, bytes).map_err(|error| error.in_file(entry))
 }
 
 /// The file to open in a folder: a well-known name, or the only file with a known extension.

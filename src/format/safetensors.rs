@@ -14,7 +14,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use crate::base::Bytes;
 use crate::error::{Error, Result};
 
-use super::{Checkpoint, Container, Tensor, folder};
+use super::{Checkpoint, Container, Files, Tensor, folder};
 
 pub(super) const CONTAINER: Container = Container {
     name: "safetensors",
@@ -42,11 +42,11 @@ fn header_length(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().copied().map(u64::from_le_bytes)
 }
 
-fn open(path: &Path, bytes: Bytes) -> Result<Checkpoint> {
+fn open(files: &Files, path: &Path, bytes: Bytes) -> Result<Checkpoint> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let tensors =
-        if is_index(path) { folder::sharded(folder, &bytes, single)? } else { single(path, &bytes)? };
-    Ok(Checkpoint { path: path.to_owned(), dialect: folder::dialect(folder, &tensors)?, tensors })
+        if is_index(path) { folder::sharded(files, folder, &bytes, single)? } else { single(path, &bytes)? };
+    Ok(Checkpoint { path: path.to_owned(), dialect: folder::dialect(files, folder, &tensors)?, tensors })
 }
 
 /// The tensors of one file.

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 
-use super::{Metadata, Tensor};
+use super::{Files, Metadata, Tensor};
 
 const NUMBER: &str = "split.no";
 const COUNT: &str = "split.count";
@@ -36,6 +36,7 @@ impl Part {
 /// [`Kind::Unsupported`] where the file is another part than the first, or has no name by which the others are found;
 /// [`Kind::NotFound`] where one is missing; [`Kind::BadFile`] where parts contradict each other; those of `read`.
 pub(super) fn gather(
+    files: &Files,
     path: &Path,
     metadata: &Metadata,
     tensors: &mut BTreeMap<String, Tensor>,
@@ -60,7 +61,7 @@ pub(super) fn gather(
     };
     for number in 1..first.count {
         let part = path.with_file_name(name_of(stem, number + 1, first.count));
-        add(&part, &first, number, tensors, &read).map_err(|error| error.in_file(&part))?;
+        add(files, &part, &first, number, tensors, &read).map_err(|error| error.in_file(&part))?;
     }
     let found = tensors.len();
     match first.tensors {
@@ -74,13 +75,14 @@ pub(super) fn gather(
 
 /// Adds the tensors of the part at `path`, whose number is to be `number`.
 fn add(
+    files: &Files,
     path: &Path,
     first: &Part,
     number: u32,
     tensors: &mut BTreeMap<String, Tensor>,
     read: &impl Fn(&Path, &Bytes) -> Result<(Metadata, BTreeMap<String, Tensor>)>,
 ) -> Result<()> {
-    let bytes = Bytes::map(path).map_err(|error| match error.kind() {
+    let bytes = files.map(path).map_err(|error| match error.kind() {
         Kind::NotFound => error.hint(format!("the model has {} parts, which lie side by side", first.count)),
         _ => error,
     })?;

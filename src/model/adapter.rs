@@ -9,7 +9,7 @@ use std::path::Path;
 use regex::RegexBuilder;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::{Checkpoint, Config, Dialect, Metadata, Tensor};
+use crate::format::{Checkpoint, Config, Dialect, Files, Metadata, Tensor};
 use crate::quant::Matrix;
 
 use super::blueprint::{Blueprint, Pairing};
@@ -31,6 +31,8 @@ pub struct Adapted {
 
 /// Files of weights in a folder of PEFT.
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// Its settings beside them.
+const SETTINGS: &str = "adapter_config.json";
 /// Settings of PEFT that would change the numbers, and are not there.
 const REFUSED: &[&str] = &[
     "use_dora",
@@ -54,13 +56,16 @@ const REORDERED: &[&str] = &["llama", "smollm3"];
 /// Bytes that a pattern of the settings may take when compiled.
 const MOST_OF_A_PATTERN: usize = 1 << 20;
 
-/// Opens the adapter at `path`: a folder of PEFT, the weights in it, or a GGUF file.
+/// Opens the adapter at `path`: a folder of PEFT, the weights in it, or a GGUF file. `files` remembers what is read.
 ///
 /// # Errors
 /// As [`Checkpoint::open`].
-pub fn open(path: &Path) -> Result<Checkpoint> {
+pub fn open(files: &Files, path: &Path) -> Result<Checkpoint> {
     let weights = path.join(WEIGHTS);
-    Checkpoint::open(if weights.is_file() { &weights } else { path })
+    let adapter = Checkpoint::open_with(files, if weights.is_file() { &weights } else { path })?;
+    // Read when the adapter is put beside the weights.
+    files.optional(&adapter.path.with_file_name(SETTINGS))?;
+    Ok(adapter)
 }
 
 impl Weights {
@@ -141,7 +146,7 @@ impl<'a> Settings<'a> {
                 Ok(Self::Gguf(metadata, alpha as f32))
             }
             Dialect::HuggingFace(_) => {
-                let path = adapter.path.with_file_name("adapter_config.json");
+                let path = adapter.path.with_file_name(SETTINGS);
                 let Some(config) = Config::read(&path)? else {
                     return Err(
                         Error::new(Kind::NotFound, "the settings of the adapter are missing").in_file(path)

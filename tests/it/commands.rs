@@ -73,7 +73,10 @@ fn every_device_tells_the_same_story() {
 fn generate_reports_in_json_what_it_prints() {
     let words = ["generate", "-m", &stories(), "--device", "cpu", "-p", "Tim was", "-n", "20"];
     let report = object(&[&words[..], &["--json"]].concat());
-    assert_eq!(keys(&report), ["device", "finish_reason", "prompt_tokens", "recoveries", "slices", "text", "timings", "tokens"]);
+    assert_eq!(
+        keys(&report),
+        ["device", "finish_reason", "prompt_tokens", "recoveries", "slices", "text", "timings", "tokens"]
+    );
     assert_eq!(keys(&report["slices"]), ["count", "max_ms", "p50_ms", "p95_ms"]);
     assert_eq!(keys(&report["device"]), ["backend", "name"]);
     assert_eq!(keys(&report["timings"]), ["decode_tok_s", "load_ms", "prefill_tok_s", "ttft_ms"]);

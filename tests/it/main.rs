@@ -23,6 +23,7 @@ mod kernels;
 #[cfg(feature = "wgpu")]
 mod kernels_gpu;
 mod lora;
+mod manifest;
 #[cfg(feature = "cli")]
 mod program;
 mod pth;

@@ -9,10 +9,11 @@ use std::{fs, io};
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Pace, Prompt,
-    Result as Outcome,
-    Sampling,
+    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Manifest, Pace, Prompt,
+    Result as Outcome, Sampling,
 };
+
+use crate::output;
 
 /// How much to log; stands before or after the command.
 #[derive(Args)]
@@ -193,6 +194,35 @@ fn adapter(text: &str) -> Result<Adapter, &'static str> {
     }
 }
 
+/// What the model must be.
+#[derive(Args)]
+pub(crate) struct VerifyArgs {
+    /// Hold each file that is read against this manifest, which `pocketlm manifest` writes; what differs stops the load
+    #[arg(long, value_name = "MANIFEST")]
+    pub(crate) verify: Option<PathBuf>,
+    /// Who must have signed the manifest, in MANIFEST.minisig: minisign's public key, or the file that holds it
+    #[arg(long, value_name = "KEY", requires = "verify")]
+    pub(crate) key: Option<String>,
+}
+
+impl VerifyArgs {
+    /// `options` with the manifest; tells what its signer says.
+    pub(crate) fn on(&self, options: LoadOptions) -> Outcome<LoadOptions> {
+        let Some(path) = &self.verify else { return Ok(options) };
+        let manifest = match &self.key {
+            Some(key) => {
+                let text = fs::read_to_string(key);
+                Manifest::read_signed(path, text.as_deref().unwrap_or(key))?
+            }
+            None => Manifest::read(path)?,
+        };
+        if let Some(comment) = manifest.trusted_comment() {
+            output::note(&format!("the manifest is signed: {}", comment.escape_debug()));
+        }
+        Ok(LoadOptions { verify: Some(manifest), ..options })
+    }
+}
+
 /// Text from a file.
 #[derive(Args)]
 pub(crate) struct FileArgs {
@@ -355,6 +385,8 @@ mod tests {
         #[command(flatten)]
         adapters: AdapterArgs,
         #[command(flatten)]
+        verify: VerifyArgs,
+        #[command(flatten)]
         input: InputArgs,
         #[command(flatten)]
         form: FormArgs,
@@ -427,6 +459,7 @@ mod tests {
             "--ids a",
             "--ids 1 --chat",
             "-p a -n -2",
+            "-p a --key k",
             "-p a --lora =1",
             "-p a --lora a=inf",
         ] {

@@ -31,6 +31,7 @@ pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions
             LoadStage::Opening => "opening  ",
             LoadStage::Uploading => "loading  ",
             LoadStage::Compiling => "compiling",
+            LoadStage::Verifying => "verifying",
         });
         bar.set_position((progress.fraction * 1000.0) as u64);
         work.check()

@@ -15,7 +15,7 @@ use crate::base::{Bytes, product};
 use crate::error::{Error, Result};
 
 use self::value::{Built, Value, View};
-use super::{Checkpoint, Container, Tensor, folder};
+use super::{Checkpoint, Container, Files, Tensor, folder};
 
 pub(super) const CONTAINER: Container = Container {
     name: "torch",
@@ -32,12 +32,12 @@ fn is_index(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".bin.index.json"))
 }
 
-fn open(path: &Path, bytes: Bytes) -> Result<Checkpoint> {
+fn open(files: &Files, path: &Path, bytes: Bytes) -> Result<Checkpoint> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let tensors =
-        if is_index(path) { folder::sharded(folder, &bytes, single)? } else { single(path, &bytes)? };
+        if is_index(path) { folder::sharded(files, folder, &bytes, single)? } else { single(path, &bytes)? };
     refuse_parts(path)?;
-    Ok(Checkpoint { path: path.to_owned(), dialect: folder::dialect(folder, &tensors)?, tensors })
+    Ok(Checkpoint { path: path.to_owned(), dialect: folder::dialect(files, folder, &tensors)?, tensors })
 }
 
 /// Meta cuts the matrices of its large models into a file for each GPU.

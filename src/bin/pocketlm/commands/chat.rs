@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pocketlm::{Error, FinishReason, GenerateOptions, Kind, Model, Result, SaveOptions, Session, Timings};
 
 use super::generate;
-use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, ModelArgs, SamplingArgs};
+use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, ModelArgs, SamplingArgs, VerifyArgs};
 use crate::{failure, interrupt, load, models, output};
 
 /// Answers a question, or talks: without PROMPT each line is a question
@@ -25,6 +25,8 @@ pub(crate) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     adapters: AdapterArgs,
+    #[command(flatten)]
+    verify: VerifyArgs,
     #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
@@ -80,7 +82,11 @@ Ctrl-C  stops an answer; between two answers it ends the program";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let options = args.sampling.options(None, &models::recommended(args.model.model.as_deref()));
-    let model = load::load(&args.model, &args.device, &args.adapters.beside(args.context.options()))?;
+    let model = load::load(
+        &args.model,
+        &args.device,
+        &args.verify.on(args.adapters.beside(args.context.options()))?,
+    )?;
     if !model.can_chat() {
         let error = Error::new(Kind::Template, "the model has no chat template");
         return Err(error.hint("`pocketlm generate` continues text with it").into());

@@ -6,7 +6,7 @@ use pocketlm::{Event, Finish, FinishReason, Model, Sampling, Stream, Timings};
 use serde_json::{Value, json};
 
 use crate::args::{
-    AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs,
+    AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs, VerifyArgs,
 };
 use crate::{interrupt, load, output};
 
@@ -29,6 +29,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     adapters: AdapterArgs,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -39,7 +41,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let prompt = args.form.prompt(args.input.read()?);
     let options = args.sampling.options(Some(PREDICT), &Sampling::default());
-    let model = load::load(&args.model, &args.device, &args.adapters.beside(args.context.options()))?;
+    let model = load::load(
+        &args.model,
+        &args.device,
+        &args.verify.on(args.adapters.beside(args.context.options()))?,
+    )?;
     let mut session = model.session();
     let stream = session.generate(&prompt, &options)?;
     let finish = match args.json.json {

@@ -32,6 +32,7 @@ commands! {
     Bench => bench,
     Quantize => quantize,
     Synth => synth,
+    Manifest => manifest,
     Pull => pull,
     Models => models,
 }

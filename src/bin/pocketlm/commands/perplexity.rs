@@ -9,7 +9,7 @@ use pocketlm::{Error, LoadOptions, Model};
 use serde_json::json;
 
 use super::score::{OUTPUTS, log_sum_exp};
-use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, FileArgs, JsonArgs, ModelArgs};
+use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, FileArgs, JsonArgs, ModelArgs, VerifyArgs};
 use crate::interrupt::Work;
 use crate::{load, output};
 
@@ -31,6 +31,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     adapters: AdapterArgs,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let Some(text) = args.file.read()? else {
         return Err(Error::invalid("no text is given").hint("name its file with -f, or - for stdin").into());
     };
-    let options = args.adapters.beside(args.context.options());
+    let options = args.verify.on(args.adapters.beside(args.context.options()))?;
     let window = options.context.unwrap_or(WINDOW);
     if window < 4 {
         return Err(Error::invalid(format!("a window of {window} tokens has no half to score")).into());

@@ -5,7 +5,9 @@ use pocketlm::model::Blueprint;
 use pocketlm::{LoadOptions, Model, Result as Outcome};
 use serde::Serialize;
 
-use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, FormArgs, Input, InputArgs, JsonArgs, ModelArgs};
+use crate::args::{
+    AdapterArgs, ContextArgs, DeviceArgs, FormArgs, Input, InputArgs, JsonArgs, ModelArgs, VerifyArgs,
+};
 use crate::interrupt::Work;
 use crate::{load, models, output};
 
@@ -31,6 +33,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     adapters: AdapterArgs,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -51,7 +55,8 @@ struct Position {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let input = args.input.read()?;
-    let mut options = LoadOptions { outputs: OUTPUTS, ..args.adapters.beside(args.context.options()) };
+    let mut options =
+        LoadOptions { outputs: OUTPUTS, ..args.verify.on(args.adapters.beside(args.context.options()))? };
     if options.context.is_none() {
         options.context = Some(enough(args, &input)?);
     }
