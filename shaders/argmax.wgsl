@@ -38,7 +38,9 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     var best = Best(0u, 0u);
     for (var token = thread; token < p.width; token += 256u) {
         let bits = logits[group.x * p.width + token];
-        best = better(best, Best(order_of(bits), select(token, NOT_A_TOKEN, is_nan(bits))));
+        let order = order_of(bits);
+        let is_number = !is_nan(bits) && order <= LARGEST_FINITE;
+        best = better(best, Best(order, select(NOT_A_TOKEN, token, is_number)));
     }
     bests[thread] = best;
     workgroupBarrier();
@@ -53,8 +55,9 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         for (var i = 1u; i < 16u; i++) {
             best = better(best, bests[i]);
         }
-        found[group.x] = best.token;
+        let token = select(best.token, NOT_A_TOKEN, best.order < SMALLEST_FINITE);
+        found[group.x] = token;
         let row = rows[outputs[group.x]];
-        rows[outputs[group.x]] = vec4<u32>(best.token, row.y + 1u, row.zw);
+        rows[outputs[group.x]] = vec4<u32>(token, row.y + 1u, row.zw);
     }
 }

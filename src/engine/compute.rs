@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::kernel::ROW_WORDS;
 use crate::model::Phase;
 use crate::plan::Inputs;
+use crate::sample::check_logits;
 
 use super::runner::{Runner, SessionId};
 
@@ -29,10 +30,7 @@ impl Runner {
         let words = self.logits_width();
         let mut logits = vec![0.0f32; wanted as usize * words];
         self.backend.read(self.lowered.ports.logits, 0, bytemuck::cast_slice_mut(&mut logits))?;
-        if let Some(at) = logits.iter().position(|logit| logit.is_nan()) {
-            let what = format!("the logit of token {} is not a number", at % words);
-            return Err(Error::new(Kind::WrongNumbers, what));
-        }
+        logits.chunks_exact(words.max(1)).try_for_each(|row| check_logits((0..).zip(row.iter().copied())))?;
         Ok(logits)
     }
 
@@ -125,7 +123,7 @@ impl Runner {
         Ok(chain.pick(&logits, &state.history, step))
     }
 
-    fn logits_width(&self) -> usize {
+    pub(super) fn logits_width(&self) -> usize {
         match self.lowered.store.item(self.lowered.ports.logits) {
             crate::plan::Item::State { words, .. } => words / self.lowered.options.outputs as usize,
             _ => 0,

@@ -204,8 +204,8 @@ impl Runner {
                 None => None,
                 Some(Pick::Host) => Some(self.pick(id, output)?),
                 Some(Pick::Best | Pick::Draw(_)) => Some(match result.get(output) {
-                    Some(&NOT_A_TOKEN) => Err(Error::new(Kind::WrongNumbers, "the logits are not numbers")),
-                    Some(&token) => Ok(token),
+                    Some(&token) if (token as usize) < self.logits_width() => Ok(token),
+                    Some(&token) => Err(not_a_token(token)),
                     None => return Err(Error::internal("a submission without its result")),
                 }),
             };
@@ -269,6 +269,16 @@ impl Runner {
             Sees::Top(_) | Sees::All => Pick::Host,
         }
     }
+}
+
+fn not_a_token(token: u32) -> Error {
+    let what = match token {
+        NOT_A_TOKEN => {
+            "nothing can be picked from the logits: one is NaN or infinite, or none is finite".into()
+        }
+        _ => format!("the device picked {token}, which is no token"),
+    };
+    Error::new(Kind::WrongNumbers, what)
 }
 
 impl Flight {

@@ -1,5 +1,5 @@
-//! `token[o] = argmaxⱼ logits[o, j]`, the smallest j where several are equal; logits that hold NaN give
-//! [`NOT_A_TOKEN`], which no vocabulary reaches.
+//! `token[o] = argmaxⱼ logits[o, j]`, the smallest j where several are equal; logits that hold NaN, or whose largest is not
+//! finite, give [`NOT_A_TOKEN`], which no vocabulary reaches.
 //!
 //! The token is fed back: the row of the output becomes the next row of its sequence, so that decoding can go on before
 //! the host has seen the token.
@@ -50,11 +50,10 @@ impl Home for Argmax {
             logits.chunks_exact(p.width as usize).zip(tokens.iter_mut()).take(call.rows as usize)
         {
             let best = |best: u32, j: u32| if logits[j as usize] > logits[best as usize] { j } else { best };
-            *token = if logits.iter().any(|logit| logit.is_nan()) {
-                NOT_A_TOKEN
-            } else {
-                (0..p.width).fold(0, best)
-            };
+            let largest = (0..p.width).fold(0, best);
+            let is_number =
+                logits[largest as usize].is_finite() && !logits.iter().any(|logit| logit.is_nan());
+            *token = if is_number { largest } else { NOT_A_TOKEN };
         }
         feed(rows, &outputs[..call.rows as usize], tokens);
     }
@@ -89,6 +88,7 @@ impl Home for Argmax {
         ));
         let inf = f32::INFINITY;
         cases.push(case("infinities", &[vec![-inf; 300], with(300, &[(256, inf), (299, inf)], 3.0)]));
+        cases.push(case("masked", &[with(300, &[(299, -9.0)], -inf), with(300, &[(0, -inf)], f32::MAX)]));
         let nan = f32::NAN;
         cases.push(case(
             "NaN",
@@ -113,7 +113,7 @@ pub fn feed(rows: &mut [u32], outputs: &[u32], tokens: &[u32]) {
     }
 }
 
-/// What stands for a token where the logits are not numbers.
+/// What stands for a token where nothing can be picked from the logits.
 pub const NOT_A_TOKEN: u32 = u32::MAX;
 
 fn case(name: &str, rows: &[Vec<f32>]) -> Case {

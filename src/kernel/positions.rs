@@ -1,4 +1,5 @@
-//! `x[r, :] += P[position(r), :]`: adds learned vectors of positions `(context, width)` to the rows of the embedding.
+//! `x[r, :] += P[position(r), :]`: adds learned vectors of positions `(context, width)` to the rows of the embedding. A row
+//! at a position that has none stays as it is.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -41,7 +42,7 @@ impl Home for Positions {
         let width = p.width as usize;
         let rows = rows.chunks_exact(ROW_WORDS).take(call.rows as usize);
         for (row, x) in rows.zip(x.chunks_exact_mut(width)) {
-            let vector = &table[row[1] as usize * width..][..width];
+            let vector = table.chunks_exact(width).nth(row[1] as usize).unwrap_or_default();
             x.iter_mut().zip(vector).for_each(|(x, vector)| *x += vector);
         }
     }
@@ -52,7 +53,9 @@ impl Home for Positions {
     }
 
     fn cases() -> Vec<Case> {
-        [(3, vec![1]), (1, vec![4, 0]), (65, vec![2, 2, 0]), (768, vec![4, 1])].map(case).into()
+        [(3, vec![1]), (1, vec![4, 0]), (65, vec![2, 2, 0]), (768, vec![4, 1]), (65, vec![1 << 20, 3])]
+            .map(case)
+            .into()
     }
 }
 

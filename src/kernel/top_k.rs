@@ -24,6 +24,8 @@ pub struct Params {
     pub k: u32,
 }
 
+const ORDER: Fragment = Fragment::Text(include_str!("../../shaders/part/order.wgsl"));
+
 /// The home.
 #[derive(Debug)]
 pub struct TopK;
@@ -32,14 +34,19 @@ impl Home for TopK {
     type Params = Params;
     const ID: KernelId = KernelId::TopK;
     const ARGS: &'static [ArgKind] = &[ArgKind::F32, ArgKind::U32Mut];
-    const VARIANTS: &'static [Variant] = &[Variant {
-        name: "plain",
-        fragments: &[
-            Fragment::Text(include_str!("../../shaders/part/order.wgsl")),
-            Fragment::Text(include_str!("../../shaders/top_k.wgsl")),
-        ],
-        needs: Needs::NOTHING,
-    }];
+    const VARIANTS: &'static [Variant] = &[
+        Variant {
+            name: "select",
+            fragments: &[ORDER, Fragment::Text(include_str!("../../shaders/top_k.wgsl"))],
+            needs: Needs::NOTHING,
+        },
+        // For drivers whose atomics in workgroup memory are wrong.
+        Variant {
+            name: "plain",
+            fragments: &[ORDER, Fragment::Text(include_str!("../../shaders/top_k_rounds.wgsl"))],
+            needs: Needs::NOTHING,
+        },
+    ];
 
     fn grid(_p: &Params, call: Call, _variant: &Variant) -> [u32; 3] {
         [call.rows, 1, 1]

@@ -139,7 +139,7 @@ impl Chain {
     /// The token at step `step` of the answer, given all logits and the tokens so far.
     ///
     /// # Errors
-    /// [`crate::Kind::WrongNumbers`] where a logit is NaN or infinite upwards.
+    /// As [`check_logits`].
     pub fn pick(&self, logits: &[f32], history: &[u32], step: u64) -> Result<u32> {
         let entries = logits.iter().enumerate().map(|(token, &logit)| (token as u32, logit)).collect();
         self.pick_from(Candidates::new(entries), history, step)
@@ -148,14 +148,9 @@ impl Chain {
     /// The token at step `step`, given as many candidates as [`Self::sees`] asks for.
     ///
     /// # Errors
-    /// [`crate::Kind::WrongNumbers`] where a logit is NaN or infinite upwards, or where there is none.
+    /// As [`check_logits`].
     pub fn pick_from(&self, mut candidates: Candidates, history: &[u32], step: u64) -> Result<u32> {
-        if let Some((token, logit)) =
-            candidates.entries.iter().find(|(_, logit)| logit.is_nan() || *logit == f32::INFINITY)
-        {
-            let what = format!("the logit of token {token} is {logit}");
-            return Err(Error::new(Kind::WrongNumbers, what).at(format!("step {step}")));
-        }
+        check_logits(candidates.entries.iter().copied()).map_err(|error| error.at(format!("step {step}")))?;
         // Only the first filter of a chain without penalties may cut before sorting.
         match self.filters.first() {
             Some(Filter::TopK(top)) if !self.greedy => candidates.keep_largest(top.k as usize),
@@ -174,6 +169,25 @@ impl Chain {
             return Err(Error::new(Kind::WrongNumbers, "no token is left to pick from"));
         };
         Ok(if self.greedy { best } else { candidates.draw(counted(halves(self.seed), step)) })
+    }
+}
+
+/// Whether a token can be picked from these: tokens and their logits. Infinite downwards is a token that is impossible.
+///
+/// # Errors
+/// [`crate::Kind::WrongNumbers`] where a logit is NaN or infinite upwards, or where no token is possible.
+pub fn check_logits(entries: impl Iterator<Item = (u32, f32)>) -> Result<()> {
+    let mut is_possible = false;
+    for (token, logit) in entries {
+        if logit.is_nan() || logit == f32::INFINITY {
+            let what = format!("the logit of token {token} is {logit}");
+            return Err(Error::new(Kind::WrongNumbers, what));
+        }
+        is_possible |= logit.is_finite();
+    }
+    match is_possible {
+        true => Ok(()),
+        false => Err(Error::new(Kind::WrongNumbers, "no token is possible: no logit is finite")),
     }
 }
 
@@ -352,7 +366,15 @@ mod tests {
     fn not_a_number_is_refused() {
         let chain = Chain::new(Vec::new(), true, 0).unwrap();
         assert_eq!(chain.pick(&[1.0, f32::NAN], &[], 0).unwrap_err().kind(), Kind::WrongNumbers);
-        assert!(chain.pick(&[f32::NEG_INFINITY, 0.0], &[], 0).is_ok());
+        let inf = f32::INFINITY;
+        for logits in [&[1.0, inf][..], &[-inf, -inf], &[-inf, f32::NAN], &[]] {
+            assert_eq!(chain.pick(logits, &[], 0).unwrap_err().kind(), Kind::WrongNumbers, "{logits:?}");
+        }
+        // A token may be impossible.
+        assert_eq!(chain.pick(&[-inf, 0.0, -inf], &[], 0).unwrap(), 1);
+        let drawn = Chain::new(vec![Filter::TopK(TopK { k: 3 })], false, 5).unwrap();
+        assert!((0..50).all(|step| drawn.pick(&[-inf, 0.0, -inf], &[], step).unwrap() == 1));
+        assert!(drawn.pick(&[-inf; 3], &[], 0).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pocketlm::format::Checkpoint;
 use pocketlm::{
     Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Kind, LoadOptions, Model,
     Prompt, Sampling, Stream, Worker,
@@ -254,6 +255,46 @@ fn a_worker_ticks_and_stops() {
     drop(worker);
     assert!(begun.elapsed() < Duration::from_secs(5), "a worker stops when told");
     assert_eq!(tell(&model, STORY, 60).tokens, alone.tokens);
+}
+
+/// The stories model with one row of its head changed, and another to the opposite.
+fn with_logits(value: f32) -> Vec<u8> {
+    let path = fixture("stories260k/stories260K-f32.gguf");
+    let tensors = Checkpoint::open(&path).unwrap().tensors;
+    let head = tensors.get("output.weight").or_else(|| tensors.get("token_embd.weight")).expect("a head");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let row = 4 * head.dims[1] as usize;
+    for (token, value) in [(400, value), (401, -value)] {
+        let at = head.offset as usize + token * row;
+        bytes[at..at + row].copy_from_slice(&value.to_le_bytes().repeat(row / 4));
+    }
+    bytes
+}
+
+#[test]
+fn logits_that_are_no_numbers_end_an_answer_with_an_error() {
+    let greedy = Sampling { temperature: Some(0.0), ..Sampling::default() };
+    let on_device =
+        Sampling { temperature: Some(0.8), top_k: Some(40), seed: Some(3), ..Sampling::default() };
+    let on_host = Sampling { repeat_penalty: Some(1.1), ..on_device.clone() };
+    let gpu = cfg!(feature = "wgpu").then_some(Device::Gpu);
+    for device in [Device::Cpu].into_iter().chain(gpu) {
+        for (value, is_wrong) in [(f32::NAN, true), (1e38, true), (0.25, false)] {
+            let engine = engine(device);
+            let model = engine.load_bytes("planted", with_logits(value), &LoadOptions::default(), |_| Ok(()));
+            let model = model.expect("the model loads");
+            for sampling in [&greedy, &on_device, &on_host] {
+                let options = GenerateOptions { sampling: sampling.clone(), ..tokens(20) };
+                let end = model.session().generate(&Prompt::Raw(STORY.into()), &options).unwrap().finish();
+                match is_wrong {
+                    true => assert_eq!(end.unwrap_err().kind(), Kind::WrongNumbers, "{value}, {sampling:?}"),
+                    false => assert_eq!(end.unwrap().tokens.len(), 20),
+                }
+            }
+            let scored = model.logits(&[1, 2, 3], 0, |_, _| Ok(()));
+            assert_eq!(scored.err().map(|error| error.kind()), is_wrong.then_some(Kind::WrongNumbers));
+        }
+    }
 }
 
 #[cfg(feature = "wgpu")]

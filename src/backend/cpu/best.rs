@@ -33,7 +33,7 @@ pub(super) fn argmax(
         }
         let from = best.1 * CHUNK;
         let place = logits[from..].iter().position(|&logit| logit == best.0).unwrap_or(0);
-        *token = if numbers { (from + place) as u32 } else { argmax::NOT_A_TOKEN };
+        *token = if numbers && best.0.is_finite() { (from + place) as u32 } else { argmax::NOT_A_TOKEN };
     })?;
     argmax::feed(rows, &outputs[..call.rows as usize], tokens);
     Ok(())
