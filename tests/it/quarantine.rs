@@ -5,7 +5,9 @@ use std::fs;
 use pocketlm::backend::probe;
 use pocketlm::backend::wgpu::{Gpu, Options, Quarantined};
 use pocketlm::kernel::{Case, KernelId, Variant};
-use pocketlm::{Device, Engine, EngineOptions, GenerateOptions, Kind, LoadOptions, Prompt, Result, Sampling};
+use pocketlm::{
+    Device, Engine, EngineOptions, GenerateOptions, Kind, LoadOptions, Model, Prompt, Result, Sampling,
+};
 
 use crate::data::{Scratch, fixture};
 use crate::gpu::open;
@@ -106,12 +108,17 @@ fn what_is_wrong_is_kept_for_the_driver_it_was_found_with() {
     assert_eq!(counted(options).0, with_checks);
 }
 
-/// The tokens of a story on a device whose kernels are wrong.
-fn tell(device: Device, wrong: &[(KernelId, &'static str)], trusted: bool) -> Result<Vec<u32>> {
-    let wrong = wrong.to_vec();
-    let options = EngineOptions { device, exact: true, wrong, trusted, ..EngineOptions::default() };
+/// A model on a device whose kernels are wrong.
+fn load(device: Device, wrong: &[(KernelId, &'static str)], change: fn(&mut EngineOptions)) -> Result<Model> {
+    let mut options =
+        EngineOptions { device, exact: true, wrong: wrong.to_vec(), ..EngineOptions::default() };
+    change(&mut options);
     let path = fixture("stories260k/stories260K-f32.gguf");
-    let model = Engine::new(options).load(path, &LoadOptions::default(), |_| Ok(()))?;
+    Engine::new(options).load(path, &LoadOptions::default(), |_| Ok(()))
+}
+
+/// The tokens of a story.
+fn tell(model: &Model) -> Result<Vec<u32>> {
     let options = GenerateOptions {
         max_tokens: Some(40),
         sampling: Sampling { temperature: Some(0.0), ..Sampling::default() },
@@ -123,11 +130,26 @@ fn tell(device: Device, wrong: &[(KernelId, &'static str)], trusted: bool) -> Re
 #[test]
 fn a_story_is_the_same_though_kernels_are_wrong_and_another_where_nobody_checks() {
     let Some(gpu) = open(Options { exact: true, ..Options::default() }) else { return };
-    let reference = tell(Device::Cpu, &[], false).unwrap();
+    let nothing = |_: &mut EngineOptions| {};
+    let reference = tell(&load(Device::Cpu, &[], nothing).unwrap()).unwrap();
     let hot = [KernelId::Matvec, KernelId::MatvecSwiglu, KernelId::Matmul, KernelId::AttendSplit];
     let usual = hot.map(|kernel| (kernel, gpu.variant(kernel).unwrap()));
-    assert_eq!(tell(Device::Gpu, &usual, false).unwrap(), reference);
-    // NaN may stop it before it is told.
-    let unchecked = tell(Device::Gpu, &usual, true);
-    assert!(unchecked.as_ref().map_err(|error| error.kind()) != Ok(&reference), "{unchecked:?}");
+    let plainer = load(Device::Gpu, &usual, nothing).unwrap();
+    assert_ne!(plainer.info().device.backend, "cpu");
+    assert_eq!(tell(&plainer).unwrap(), reference);
+
+    // NaN may end it before it is told.
+    let unchecked = load(Device::Gpu, &usual, |options| options.trusted = true);
+    assert_ne!(unchecked.and_then(|model| tell(&model)).ok().as_ref(), Some(&reference));
+
+    // Where every variant is wrong the CPU tells it, or nobody where no other device is allowed.
+    let all: Vec<_> = all_of(KernelId::Matvec).collect();
+    let on_cpu = load(Device::Gpu, &all, nothing).unwrap();
+    assert_eq!(on_cpu.info().device.backend, "cpu");
+    assert!(on_cpu.info().reason.contains("matvec"), "{}", on_cpu.info().reason);
+    assert_eq!(tell(&on_cpu).unwrap(), reference);
+    let error = load(Device::Gpu, &all, |options| options.pinned = true).err().unwrap();
+    assert_eq!(error.kind(), Kind::WrongNumbers);
+    let said = error.to_string();
+    assert!(said.contains("plain f32") && said.contains("allowed") && said.contains("plan decode"), "{said}");
 }

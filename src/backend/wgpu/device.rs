@@ -13,6 +13,7 @@ use wgpu::{Backend, DeviceType, ErrorFilter, Features, PollError, PollType, Subm
 use super::super::Meter;
 use super::pipelines::Source;
 use super::quarantine::Quarantine;
+use super::quirks::{self, Quirk};
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{IMMEDIATES, KernelId, Needs, Variant};
 use crate::plan::Step;
@@ -51,6 +52,8 @@ pub struct DeviceInfo {
     pub workgroup_bytes: u32,
     /// Why it cannot be used, or `None`.
     pub refused: Option<String>,
+    /// What is known to be bad about its driver; what that leaves out is not in `has`.
+    pub quirks: Vec<&'static Quirk>,
 }
 
 /// Which device.
@@ -384,7 +387,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let immediates =
         features.contains(Features::IMMEDIATES) && limits.max_immediate_size >= IMMEDIATES as u32;
-    DeviceInfo {
+    let mut described = DeviceInfo {
         index,
         name: info.name,
         backend: match info.backend {
@@ -415,7 +418,10 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         max_buffer_bytes: limits.max_buffer_size,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
         refused: (!immediates).then(|| format!("it takes less than {IMMEDIATES} bytes of immediates")),
-    }
+        quirks: Vec::new(),
+    };
+    quirks::apply(&mut described);
+    described
 }
 
 /// The sum of the sides of cooperative matrices of f16 with sums in f32.
@@ -485,8 +491,7 @@ mod tests {
             spirv: false,
             max_binding_bytes: 0,
             max_buffer_bytes: 0,
-            workgroup_bytes: 0,
-            refused: None,
+            ..DeviceInfo::default()
         }
     }
 

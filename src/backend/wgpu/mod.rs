@@ -4,7 +4,7 @@
 //! `readback` move bytes; `ring` hands out results while the device goes on; `spirv` writes shaders for Vulkan;
 //! `pipelines` compiles, `ahead` of the need while weights upload, and `cache` keeps what the driver made of it; `program`
 //! binds; `submit` alone submits; `tune` keeps what `measure` finds out about the speed of variants, and `quarantine` what
-//! `prove` finds out about their numbers.
+//! `prove` finds out about their numbers; `quirks` is what others found out about drivers.
 
 mod ahead;
 mod cache;
@@ -15,6 +15,7 @@ mod profile;
 mod program;
 mod prove;
 mod quarantine;
+mod quirks;
 mod readback;
 mod ring;
 mod seal;
@@ -49,6 +50,7 @@ use crate::plan::{Inputs, ItemId, Plan, Store};
 
 pub use self::device::{Choice, DeviceInfo, Options, SharedDevice, devices};
 pub use self::quarantine::Quarantined;
+pub use self::quirks::{Part, QUIRKS, Quirk};
 pub use self::tune::{Pick, Picks};
 
 /// Submissions that keep the device busy while the host looks at what it has.
@@ -136,7 +138,8 @@ impl Gpu {
         let picks = folder.as_ref().map_or_else(Picks::default, |folder| Picks::read(folder, &device.info));
         let pipelines = Pipelines::new(&device, folder.as_deref())?;
         let tuning = Tuning { picks, folder, spent: Duration::ZERO };
-        Ok(Self::over(Arc::new(device), Arc::new(pipelines), Excluded::new(), tuning))
+        let excluded = quirks::excluded(&device.info);
+        Ok(Self::over(Arc::new(device), Arc::new(pipelines), excluded, tuning))
     }
 
     /// A second backend over the same device, for a second model: nothing is loaded in it, and nothing that is

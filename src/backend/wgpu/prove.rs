@@ -21,19 +21,23 @@ impl Gpu {
     pub(super) fn prove(&self, plan: &Plan) -> Result<()> {
         let begun = Instant::now();
         let choices = Choices { excluded: &self.excluded, picks: &self.tuning.picks };
-        let (mut met, mut checked) = (HashSet::new(), 0);
-        for step in &plan.steps {
-            loop {
+        let (mut right, mut checked) = (HashSet::new(), 0);
+        // A variant that one step finds wrong is taken from all steps of the form, those before it included.
+        let mut is_sure = false;
+        while !is_sure {
+            is_sure = true;
+            for step in &plan.steps {
                 let variant =
                     choices.of(&self.device, step).map_err(|error| self.nothing_left(step, error))?;
                 let key = Pipelines::key(step, variant);
-                if met.contains(&key) {
-                    break;
+                if right.contains(&key) {
+                    continue;
                 }
                 checked += usize::from(self.device.quarantine.verdict(&key, variant).is_none());
                 if self.is_right(step, variant)? {
-                    met.insert(key);
-                    break;
+                    right.insert(key);
+                } else {
+                    is_sure = false;
                 }
             }
         }
@@ -44,10 +48,7 @@ impl Gpu {
                 self.device.info.name,
                 begun.elapsed().as_secs_f64() * 1e3
             );
-            if let Err(error) = self.device.quarantine.keep() {
-                // It costs the next start the same time again, and nothing else.
-                log::warn!("what was checked on {} is not kept: {error}", self.device.info.name);
-            }
+            self.keep_verdicts();
         }
         Ok(())
     }
@@ -76,7 +77,20 @@ impl Gpu {
                 quarantine.put(key.0, variant, error.to_string());
                 Ok(false)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                if error.kind() == Kind::DeviceLost {
+                    quarantine.suspect(key.0, variant, &error.to_string());
+                    self.keep_verdicts();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn keep_verdicts(&self) {
+        if let Err(error) = self.device.quarantine.keep() {
+            // It costs the next start the same time again, and nothing else.
+            log::warn!("what was checked on {} is not kept: {error}", self.device.info.name);
         }
     }
 

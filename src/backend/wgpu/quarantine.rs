@@ -22,6 +22,8 @@ const MOST_DEVICES: usize = 8;
 const MOST_RIGHT: usize = 4096;
 /// The most variants in quarantine that are kept of a device: more than there are.
 const MOST_WRONG: usize = 1024;
+/// Losses of the device while a variant was checked after which it is the variant's doing: one may be chance.
+const MOST_LOSSES: u32 = 2;
 /// The most bytes that are read.
 const MOST_BYTES: u64 = 4 << 20;
 
@@ -40,6 +42,9 @@ struct Known {
     device: String,
     right: BTreeSet<String>,
     wrong: BTreeMap<String, Quarantined>,
+    /// Checks of a variant in which the device was lost.
+    #[serde(default)]
+    losses: BTreeMap<String, u32>,
 }
 
 /// The file: devices, the one that was written last before the others.
@@ -95,6 +100,20 @@ impl Quarantine {
         let Source { kernel, form, .. } = source;
         let what = what(kernel, variant, form);
         locked(&self.known).wrong.insert(digest, Quarantined { what, why });
+    }
+
+    /// Notes that the device was lost while a variant was checked.
+    pub(super) fn suspect(&self, source: Source, variant: &'static Variant, why: &str) {
+        let digest = self.of_variant(source, variant);
+        let losses = {
+            let mut known = locked(&self.known);
+            let losses = known.losses.entry(digest).or_default();
+            *losses += 1;
+            *losses
+        };
+        if losses >= MOST_LOSSES {
+            self.put(source, variant, why.into());
+        }
     }
 
     /// Why the variants of a kernel in a form are in quarantine, of those that are.
@@ -174,11 +193,18 @@ impl Known {
     fn and(mut self, other: Self) -> Self {
         self.right.extend(other.right);
         self.wrong.extend(other.wrong);
+        for (digest, losses) in other.losses {
+            let known = self.losses.entry(digest).or_default();
+            *known = losses.max(*known);
+        }
         while self.right.len() > MOST_RIGHT {
             self.right.pop_first();
         }
         while self.wrong.len() > MOST_WRONG {
             self.wrong.pop_first();
+        }
+        while self.losses.len() > MOST_WRONG {
+            self.losses.pop_first();
         }
         Self { device: other.device, ..self }
     }
@@ -290,6 +316,16 @@ mod tests {
         assert_eq!(open("one").verdict(&key, variant), Some(false));
         assert_eq!(open("one").verdict(&other, right), Some(true));
         assert_eq!(Quarantined::read(&folder, &info("one")).len(), 1);
+
+        // A device that is lost in one check may be lost by chance, and is not in the same check again.
+        for (start, due) in [(0, None), (1, Some(false))] {
+            let quarantine = open("three");
+            assert_eq!(quarantine.verdict(&key, variant), None, "start {start}");
+            quarantine.suspect(key.0, variant, "lost");
+            assert_eq!(quarantine.verdict(&key, variant), due, "start {start}");
+            quarantine.keep().unwrap();
+        }
+        assert_eq!(open("three").verdict(&key, variant), Some(false));
 
         for driver in 0..MOST_DEVICES + 3 {
             open(&driver.to_string()).keep().unwrap();

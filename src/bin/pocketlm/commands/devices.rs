@@ -7,6 +7,11 @@ use serde_json::{Value, json};
 use crate::args::JsonArgs;
 use crate::output;
 
+#[cfg(feature = "wgpu")]
+use crate::models;
+#[cfg(feature = "wgpu")]
+use pocketlm::backend::wgpu::Quarantined;
+
 /// Lists the devices that --device can name
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -19,12 +24,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let gpus = gpus();
     if args.json.json {
         let cpu = json!({ "name": cpu.caps().name, "backend": cpu.caps().backend });
-        let gpus: Vec<Value> = gpus.into_iter().map(|(json, _)| json).collect();
+        let gpus: Vec<Value> = gpus.into_iter().map(|(json, ..)| json).collect();
         return output::json(&json!({ "cpu": cpu, "gpus": gpus }));
     }
     output::line(&format!("cpu  {}", cpu.caps().name))?;
-    for (index, (_, line)) in gpus.iter().enumerate() {
+    for (index, (_, line, left_out)) in gpus.iter().enumerate() {
         output::line(&format!("{index:3}  {line}"))?;
+        left_out.iter().try_for_each(|line| output::line(&format!("     {line}")))?;
     }
     if gpus.is_empty() {
         output::note("no GPU was found, nor a software one");
@@ -32,14 +38,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each GPU for programs and for people.
+/// Each GPU for programs and for people, and what is not used of it.
 #[cfg(feature = "wgpu")]
-fn gpus() -> Vec<(Value, String)> {
-    pocketlm::devices().iter().map(|device| (facts(device), describe(device))).collect()
+fn gpus() -> Vec<(Value, String, Vec<String>)> {
+    pocketlm::devices().iter().map(|device| (facts(device), describe(device), left_out(device))).collect()
 }
 
 #[cfg(not(feature = "wgpu"))]
-fn gpus() -> Vec<(Value, String)> {
+fn gpus() -> Vec<(Value, String, Vec<String>)> {
     Vec::new()
 }
 
@@ -53,7 +59,36 @@ pub(super) fn facts(device: &pocketlm::DeviceInfo) -> Value {
         "timestamps": device.timestamps,
         "max_binding_bytes": device.max_binding_bytes, "max_buffer_bytes": device.max_buffer_bytes,
         "workgroup_bytes": device.workgroup_bytes, "refused": device.refused,
+        "spirv": device.spirv, "quirks": quirks(device), "quarantine": quarantine(device),
     })
+}
+
+/// What is known of its driver.
+#[cfg(feature = "wgpu")]
+fn quirks(device: &pocketlm::DeviceInfo) -> Vec<Value> {
+    let each = device.quirks.iter().map(|quirk| {
+        let leaves_out: Vec<String> = quirk.leaves_out.iter().map(ToString::to_string).collect();
+        json!({ "leaves_out": leaves_out, "case": quirk.case, "source": quirk.source })
+    });
+    each.collect()
+}
+
+/// What was found wrong on it.
+#[cfg(feature = "wgpu")]
+fn quarantine(device: &pocketlm::DeviceInfo) -> Vec<Quarantined> {
+    models::cache_folder().map_or_else(|_| Vec::new(), |folder| Quarantined::read(&folder, device))
+}
+
+/// What is not used of a GPU and why, a line each.
+#[cfg(feature = "wgpu")]
+pub(super) fn left_out(device: &pocketlm::DeviceInfo) -> Vec<String> {
+    let quirks = device.quirks.iter().map(|quirk| {
+        let parts: Vec<String> = quirk.leaves_out.iter().map(ToString::to_string).collect();
+        format!("without {}: {} ({})", parts.join(" and "), quirk.case, quirk.source)
+    });
+    let wrong =
+        quarantine(device).into_iter().map(|Quarantined { what, why }| format!("not used: {what}: {why}"));
+    quirks.chain(wrong).collect()
 }
 
 /// A GPU in a line.
