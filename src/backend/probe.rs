@@ -89,6 +89,49 @@ pub fn judge(case: &Case, expected: &[Data], got: &[Data]) -> Result<()> {
     Ok(())
 }
 
+/// A written element, as a device has it and as the twin has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Worst {
+    /// The argument, and the element of it.
+    pub place: (usize, usize),
+    /// What the device wrote.
+    pub got: f64,
+    /// What the twin wrote.
+    pub expected: f64,
+    /// How far they are apart: nothing where they are the same, infinity where words that are no floats differ.
+    pub off: f64,
+}
+
+/// The element that stands farthest from the twin's; `None` where nothing is written.
+pub fn worst(case: &Case, expected: &[Data], got: &[Data]) -> Option<Worst> {
+    let kinds = case.kernel.kernel().args;
+    let written = expected.iter().zip(got).zip(kinds).enumerate().filter(|(_, (_, kind))| kind.is_written());
+    let elements = written.flat_map(|(argument, ((expected, got), _))| {
+        let pairs: Vec<(f64, f64, bool)> = match (expected, got) {
+            (Data::F32(expected), Data::F32(got)) => expected
+                .iter()
+                .zip(got)
+                .map(|(e, g)| (f64::from(*e), f64::from(*g), e.to_bits() == g.to_bits()))
+                .collect(),
+            (Data::U32(expected), Data::U32(got)) => {
+                let each = expected.iter().zip(got).enumerate();
+                each.map(|(at, (&e, &g))| match case.f32_words.contains(&at) {
+                    true => (f64::from(f32::from_bits(e)), f64::from(f32::from_bits(g)), e == g),
+                    false => (f64::from(e), if e == g { f64::from(g) } else { f64::INFINITY }, e == g),
+                })
+                .collect()
+            }
+            _ => Vec::new(),
+        };
+        pairs.into_iter().enumerate().map(move |(element, (expected, got, is_same))| {
+            let off = if is_same { 0.0 } else { (expected - got).abs() };
+            let off = if off.is_nan() { f64::INFINITY } else { off };
+            Worst { place: (argument, element), got, expected, off }
+        })
+    });
+    elements.reduce(|worst, it| if it.off > worst.off { it } else { worst })
+}
+
 fn worst_f32(expected: &[f32], got: &[f32], tolerance: f32) -> ControlFlow<String> {
     if expected.len() != got.len() {
         return ControlFlow::Break(format!("has {} elements where {} belong", got.len(), expected.len()));

@@ -1,5 +1,6 @@
 //! The commands that compute, as a user types them: what they print, in which form, and how they end.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -253,6 +254,39 @@ fn devices_are_listed_and_checked() {
     for kernel in ["matvec", "attend", "rope"] {
         assert!(doctor.stdout.contains(kernel), "{doctor:?}");
     }
+}
+
+#[test]
+fn a_report_says_how_every_variant_did() {
+    let folder = Scratch::new();
+    let file = folder.join("report.json");
+    let path = file.to_str().unwrap();
+    let words = ["doctor", "--full", "--kernel", "top_k", "--kernel", "rms_norm", "--report", path];
+    let said = run(&words);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains(path), "{said:?}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(report["wrong"], Value::Null);
+    assert!(report["machine"]["threads"].as_u64() > Some(0) && report["pocketlm"].is_string());
+    for device in report["devices"].as_array().unwrap() {
+        let checks = device["checks"].as_array().unwrap();
+        assert!(checks.len() > 20 && device["story"].is_string(), "{device}");
+        for check in checks {
+            let (off, allowed) = (check["off"].as_f64().unwrap(), check["allowed"].as_f64().unwrap());
+            assert!(check["is_right"] == true && off <= allowed, "{check}");
+            assert!(check["worst"].as_array().unwrap().len() == 4, "{check}");
+        }
+        let variants = |kernel: &str| -> BTreeSet<String> {
+            let of = checks.iter().filter(|check| check["kernel"] == kernel);
+            of.map(|check| check["variant"].as_str().unwrap().to_owned()).collect()
+        };
+        if !device["facts"].is_null() {
+            assert_eq!(variants("top_k"), ["plain", "select"].map(str::to_owned).into());
+            assert!(device["facts"]["quirks"].is_array() && device["facts"]["quarantine"].is_array());
+        }
+    }
+    run(&["doctor", "--kernel", "nonsense"]).fails(2, &["rms_norm"]);
+    run(&["doctor", "--report", "no/such/folder/report.json"]).fails(1, &["no/such/folder"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! below do none of that.
 
 mod args;
+mod checks;
 mod commands;
 mod failure;
 mod interrupt;

@@ -1,15 +1,15 @@
 //! `doctor`: whether this machine's devices compute what they should.
 //!
 //! On each device every kernel runs the smallest case of each form, in the weight formats that stand for all (the embedding in
-//! each; with --full everything in all), and is compared with its twin; a variant that is wrong is put aside and the next one tried. Then the device talks: a model of 260,000
-//! weights continues a story, and all devices must tell the same.
+//! each), and is compared with its twin; a variant that is wrong is put aside and the next one tried. With --full every
+//! variant runs every case. Then the device talks: a model of 260,000 weights continues a story, and all devices must tell
+//! the same. A report has all of it, to attach to a bug report.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
+use pocketlm::backend::Backend;
 use pocketlm::backend::cpu::{Cpu, CpuOptions};
-use pocketlm::backend::{Backend, probe};
-use pocketlm::kernel::{Case, Form, KernelId, REPRESENTATIVES};
 use pocketlm::{
     Device, Engine, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome,
     Sampling,
@@ -18,9 +18,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 #[cfg(feature = "wgpu")]
-use pocketlm::backend::wgpu::Picks;
+use pocketlm::backend::wgpu::{Gpu, Picks, Quarantined};
 
 use crate::args::{DeviceChoice, JsonArgs};
+use crate::checks::{Checks, Probed, Scope};
 use crate::interrupt::Work;
 use crate::{models, output, soak};
 
@@ -31,9 +32,11 @@ const STORY_TOKENS: u32 = 60;
 /// Checks every kernel on every device, and lets each device tell a story
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run all cases of each kernel in every weight format, not the smallest in a few: minutes on a slow device
-    #[arg(long)]
-    full: bool,
+    #[command(flatten)]
+    scope: Scope,
+    /// Write all that was found to FILE, as JSON: to attach to a bug report
+    #[arg(long, value_name = "FILE", conflicts_with = "soak")]
+    report: Option<PathBuf>,
     /// Let sessions run into faults of every kind for so many seconds, on the CPU and on each GPU in turn, and check that
     /// every answer is the one that was due
     #[arg(long, value_name = "SECONDS")]
@@ -44,7 +47,7 @@ pub(crate) struct Args {
     /// Soak these devices alone: cpu, gpu, or a row of `pocketlm devices`
     #[arg(long, requires = "soak", value_delimiter = ',', value_name = "NAME,…")]
     on: Vec<DeviceChoice>,
-    /// Forget which kernels were measured to be fastest; the next start measures again
+    /// Forget which kernels were measured to be fastest, and which were found right or wrong; the next start finds out again
     #[arg(long)]
     forget_tuning: bool,
     #[command(flatten)]
@@ -56,23 +59,15 @@ pub(crate) struct Args {
 struct Finding {
     name: String,
     facts: Value,
-    kernels: Vec<Probed>,
+    #[serde(flatten)]
+    checks: Checks,
     story: Option<String>,
     tokens_per_second: Option<f64>,
     /// By kernel and format: microseconds of each variant, and the one that is used.
     tuning: Value,
+    /// What is not used of the device, and why.
+    left_out: Vec<String>,
     /// What went wrong beside the kernels.
-    error: Option<String>,
-}
-
-/// A variant of a kernel and how it did.
-#[derive(Serialize)]
-struct Probed {
-    kernel: &'static str,
-    variant: &'static str,
-    cases: usize,
-    milliseconds: f64,
-    /// The first case that was wrong.
     error: Option<String>,
 }
 
@@ -80,6 +75,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     #[cfg(feature = "wgpu")]
     if args.forget_tuning {
         Picks::forget(&models::cache_folder()?)?;
+        Quarantined::forget(&models::cache_folder()?)?;
+    }
+    // A file that cannot be written is told before minutes have passed.
+    if let Some(file) = &args.report {
+        write(file, b"")?;
     }
     if let Some(seconds) = args.soak {
         return soak(args, seconds);
@@ -93,15 +93,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         findings.push(finding);
         Ok(())
     };
-    show(on_cpu(args.full, &work)?)?;
+    show(on_cpu(args, &work)?)?;
     #[cfg(feature = "wgpu")]
     for device in pocketlm::devices() {
-        show(on_gpu(&device, args.full, &work)?)?;
+        show(on_gpu(&device, args, &work)?)?;
     }
     let verdict = verdict(&findings);
+    let wrong = verdict.as_ref().err().map(ToString::to_string);
+    let report = json!({ "pocketlm": env!("CARGO_PKG_VERSION"), "machine": machine(), "full": args.scope.full,
+        "devices": findings, "wrong": wrong });
     if args.json.json {
-        let wrong = verdict.as_ref().err().map(ToString::to_string);
-        output::json(&json!({ "devices": findings, "wrong": wrong }))?;
+        output::json(&report)?;
+    }
+    if let Some(file) = &args.report {
+        write(file, &serde_json::to_vec_pretty(&report)?)?;
+        output::note(&format!("the report is in {}: attach it to a bug report", file.display()));
     }
     verdict?;
     if !args.json.json {
@@ -129,70 +135,45 @@ fn soak(args: &Args, seconds: u64) -> anyhow::Result<()> {
     output::line("all is well: every answer was the one that was due, or ended with what befell it")
 }
 
-/// The cases of a kernel: the first and smallest of each form in the formats that stand for all, or all.
-fn cases(kernel: KernelId, full: bool) -> Vec<Case> {
-    let mut cases = kernel.kernel().cases();
-    if !full {
-        let mut seen: Vec<Form> = Vec::new();
-        cases.retain(|case| {
-            stands(kernel, case.form) && !seen.contains(&case.form) && {
-                seen.push(case.form);
-                true
-            }
-        });
-    }
-    cases
+fn write(file: &Path, bytes: &[u8]) -> Outcome<()> {
+    // Not an error of a model's file, whatever it is.
+    let refused = |error: std::io::Error| Error::new(Kind::Io, error.to_string()).in_file(file);
+    std::fs::write(file, bytes).map_err(refused)
 }
 
-/// Whether a form is checked in any case: all that a format is to a shader is laid open by the embedding.
-fn stands(kernel: KernelId, form: Form) -> bool {
-    form.format.is_none_or(|format| kernel == KernelId::Embed || REPRESENTATIVES.contains(&format))
+/// What a bug report has to say of the machine beside its devices.
+fn machine() -> Value {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let release = read("/etc/os-release");
+    let name =
+        release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"'));
+    json!({
+        "os": std::env::consts::OS, "arch": std::env::consts::ARCH, "name": name,
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    })
 }
 
-fn probe(
-    backend: &mut dyn Backend,
-    kernel: KernelId,
-    variant: &'static str,
-    cases: &[Case],
-    work: &Work,
-) -> Outcome<Probed> {
-    let begun = Instant::now();
-    // What was not checked is not right.
-    let mut error = cases.is_empty().then(|| "there is no case to check".to_owned());
-    for case in cases {
-        work.check()?;
-        match probe::check(backend, case) {
-            Ok(()) => {}
-            Err(wrong) if wrong.kind() == Kind::DeviceLost => return Err(wrong),
-            Err(wrong) => {
-                error = Some(wrong.to_string());
-                break;
-            }
-        }
-    }
-    let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
-    Ok(Probed { kernel: kernel.kernel().name, variant, cases: cases.len(), milliseconds, error })
-}
-
-fn on_cpu(full: bool, work: &Work) -> Outcome<Finding> {
+fn on_cpu(args: &Args, work: &Work) -> Outcome<Finding> {
     let mut cpu = Cpu::new(CpuOptions { threads: None, exact: true })?;
-    let name = cpu.caps().name.clone();
-    let mut kernels = Vec::new();
-    for &kernel in KernelId::ALL {
-        kernels.push(probe(&mut cpu, kernel, "cpu", &cases(kernel, full), work)?);
+    let mut finding = Finding { name: cpu.caps().name.clone(), ..Finding::nothing() };
+    for kernel in args.scope.kernels() {
+        finding.checks.record(&mut cpu, (kernel, "cpu"), &args.scope.cases(kernel), &args.scope, work)?;
     }
-    Ok(talk(Finding { name, facts: Value::Null, kernels, ..Finding::nothing() }, Device::Cpu))
+    Ok(talk(finding, Device::Cpu))
 }
 
 #[cfg(feature = "wgpu")]
-fn on_gpu(device: &pocketlm::DeviceInfo, full: bool, work: &Work) -> Outcome<Finding> {
-    use pocketlm::backend::wgpu::{Choice, Gpu, Options};
-    let name = super::devices::describe(device);
+fn on_gpu(device: &pocketlm::DeviceInfo, args: &Args, work: &Work) -> Outcome<Finding> {
+    use pocketlm::backend::wgpu::{Choice, Options};
     let tuning = serde_json::to_value(Picks::read(&models::cache_folder()?, device)).unwrap_or_default();
-    let mut finding = Finding { name, facts: super::devices::facts(device), tuning, ..Finding::nothing() };
+    let name = super::devices::describe(device);
+    let left_out = super::devices::left_out(device);
+    let mut finding =
+        Finding { name, facts: super::devices::facts(device), tuning, left_out, ..Finding::nothing() };
     // Each variant is compared here.
     let options = Options { trusted: true, ..Options::default() };
-    let mut gpu = match Gpu::open(Choice::Index(device.index), options) {
+    let gpu = match Gpu::open(Choice::Index(device.index), options) {
         Ok(gpu) => gpu,
         Err(error) => {
             // A device that cannot be opened computes nothing wrong.
@@ -200,31 +181,17 @@ fn on_gpu(device: &pocketlm::DeviceInfo, full: bool, work: &Work) -> Outcome<Fin
             return Ok(finding);
         }
     };
-    for &kernel in KernelId::ALL {
-        let cases = cases(kernel, full);
-        // A wrong variant is put aside and the next one tried, until one is right or none is left.
-        loop {
-            let variant = match gpu.variant(kernel) {
-                Ok(variant) => variant,
-                Err(error) => {
-                    finding.error.get_or_insert_with(|| error.to_string());
-                    break;
-                }
-            };
-            match probe(&mut gpu, kernel, variant, &cases, work) {
-                Ok(probed) => {
-                    let is_right = probed.error.is_none();
-                    finding.kernels.push(probed);
-                    if is_right {
-                        break;
-                    }
-                    gpu.exclude(kernel, variant);
-                }
-                Err(error) if error.kind() == Kind::Cancelled => return Err(error),
-                Err(error) => {
-                    finding.error = Some(error.to_string());
-                    return Ok(finding);
-                }
+    for kernel in args.scope.kernels() {
+        match finding.checks.on_gpu(&gpu, kernel, &args.scope, work) {
+            Ok(()) => {}
+            // Of the other kernels something can be said all the same.
+            Err(error) if error.kind() == Kind::Unsupported => {
+                finding.error.get_or_insert_with(|| error.to_string());
+            }
+            Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => {
+                finding.error = Some(error.to_string());
+                return Ok(finding);
             }
         }
     }
@@ -260,7 +227,7 @@ fn verdict(findings: &[Finding]) -> Outcome<()> {
     for finding in findings {
         let wrong = |what: &str| Err(Error::new(Kind::WrongNumbers, format!("{}: {what}", finding.name)));
         if let Some((probed, error)) =
-            finding.kernels.iter().find_map(|probed| Some((probed, probed.error.as_ref()?)))
+            finding.checks.kernels.iter().find_map(|probed| Some((probed, probed.error.as_ref()?)))
         {
             return wrong(&format!("{} ({}) is wrong: {error}", probed.kernel, probed.variant));
         }
@@ -276,7 +243,8 @@ fn verdict(findings: &[Finding]) -> Outcome<()> {
 
 fn describe(finding: &Finding) -> anyhow::Result<()> {
     output::line(&finding.name)?;
-    for Probed { kernel, variant, cases, milliseconds, error } in &finding.kernels {
+    finding.left_out.iter().try_for_each(|line| output::line(&format!("  {line}")))?;
+    for Probed { kernel, variant, cases, milliseconds, error } in &finding.checks.kernels {
         let verdict = error.as_ref().map_or_else(|| "right".to_owned(), |error| format!("WRONG: {error}"));
         output::line(&format!("  {kernel:9} {variant:16} {cases:4} cases {milliseconds:8.1} ms  {verdict}"))?;
     }
@@ -302,7 +270,8 @@ impl Finding {
         Self {
             name: String::new(),
             facts: Value::Null,
-            kernels: Vec::new(),
+            checks: Checks::default(),
+            left_out: Vec::new(),
             story: None,
             tuning: Value::Null,
             tokens_per_second: None,
@@ -331,19 +300,13 @@ mod tests {
             milliseconds: 0.0,
             error: Some("off".into()),
         };
-        assert_eq!(kind(&[Finding { kernels: vec![probed], ..finding("a") }]), Kind::WrongNumbers);
+        assert_eq!(
+            kind(&[Finding {
+                checks: Checks { kernels: vec![probed], ..Checks::default() },
+                ..finding("a")
+            }]),
+            Kind::WrongNumbers
+        );
         assert_eq!(kind(&[Finding { error: Some("gone".into()), ..finding("a") }]), Kind::WrongNumbers);
-    }
-
-    #[test]
-    fn each_form_of_each_kernel_is_checked_and_none_is_not_right() {
-        let mut cpu = Cpu::new(CpuOptions { threads: Some(1), exact: true }).unwrap();
-        let work = Work::begin();
-        for &kernel in KernelId::ALL {
-            let (few, all) = (cases(kernel, false), cases(kernel, true));
-            let times = |case: &Case| few.iter().filter(|known| known.form == case.form).count();
-            assert!(all.iter().all(|case| times(case) == usize::from(stands(kernel, case.form))));
-            assert!(probe(&mut cpu, kernel, "cpu", &[], &work).unwrap().error.is_some());
-        }
     }
 }
