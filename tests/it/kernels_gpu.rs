@@ -95,7 +95,9 @@ fn failures_of(variant: &str, options: &Options, every_format: bool) -> Vec<Stri
             let kernel = case.kernel.kernel();
             let needs = kernel.variants.iter().find(|it| it.name == variant).expect("its cases").needs;
             assert!(!needs.are_met(gpu.info().has), "{variant} of {} is not used", kernel.name);
-            assert!(!software || needs.matrix > 0, "{variant} of {} does not run in software", kernel.name);
+            // Mesa's software has all but matrices; another may have less.
+            let has_all = gpu.info().name.contains("llvmpipe");
+            assert!(!has_all || needs.matrix > 0, "{variant} of {} does not run in software", kernel.name);
             eprintln!("left out: {variant} of {} needs more than the device has", case.kernel.kernel().name);
             continue;
         }

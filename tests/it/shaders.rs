@@ -285,3 +285,57 @@ fn parameters_have_the_names_of_the_home() {
         }
     }
 }
+
+/// What drivers are known to get wrong in a shader, though it is right: two-dimensional workgroups of 64 on Adreno
+/// (executorch pull request 22328), arithmetic of subgroups beside cooperative matrices on NVIDIA (blade issue 333).
+fn hazards(text: &str, needs: Needs) -> Vec<&'static str> {
+    let sizes = text
+        .match_indices("@workgroup_size(")
+        .map(|(at, _)| text[at..].split(')').next().unwrap_or_default());
+    let mut found = Vec::new();
+    if sizes.into_iter().any(|size| size.contains(',')) {
+        found.push("a workgroup of more than one dimension");
+    }
+    let arithmetic = [
+        "subgroupAdd",
+        "subgroupMul",
+        "subgroupMin",
+        "subgroupMax",
+        "subgroupInclusive",
+        "subgroupExclusive",
+    ];
+    if needs.matrix > 0 && arithmetic.iter().any(|name| text.contains(name)) {
+        found.push("arithmetic of subgroups beside cooperative matrices");
+    }
+    found
+}
+
+#[test]
+fn no_shader_is_of_a_kind_that_drivers_are_known_to_get_wrong() {
+    for variant in KernelId::ALL.iter().flat_map(|id| id.kernel().variants) {
+        for form in forms(variant) {
+            let text = compose(variant, form).unwrap();
+            assert_eq!(hazards(&text, variant.needs), [""; 0], "{} {form:?}", variant.name);
+        }
+    }
+    assert_eq!(hazards("@compute @workgroup_size(8, 8) fn main() {}", Needs::NOTHING).len(), 1);
+    assert_eq!(hazards("@workgroup_size(64) fn f() { x = subgroupAdd(x); }", Needs::MATRIX_8).len(), 1);
+}
+
+/// For the compilers of others, which `./test --all` runs: each shader, but those of cooperative matrices, which are not in
+/// WGSL yet.
+#[test]
+#[ignore = "writes files, where POCKETLM_SHADERS says"]
+fn shaders_are_written_for_others() {
+    let folder = std::env::var_os("POCKETLM_SHADERS").expect("POCKETLM_SHADERS names a folder");
+    std::fs::create_dir_all(&folder).unwrap();
+    for kernel in KernelId::ALL.iter().map(|id| id.kernel()) {
+        for variant in kernel.variants.iter().filter(|variant| variant.needs.matrix == 0) {
+            for form in forms(variant) {
+                let name = format!("{} {} {form}", kernel.name, variant.name);
+                let file = std::path::Path::new(&folder).join(name.trim_end().replace(' ', "-") + ".wgsl");
+                std::fs::write(file, compose(variant, form).unwrap()).unwrap();
+            }
+        }
+    }
+}
