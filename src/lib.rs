@@ -28,9 +28,10 @@ pub mod text;
 pub use backend::wgpu::{DeviceInfo, SharedDevice, devices};
 pub use base::Bytes;
 pub use engine::{
-    Adapter, Cancel, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Health,
-    LoadOptions, LoadProgress, LoadStage, Message, Model, ModelInfo, Pace, Progress, Prompt, Sampling,
-    SaveOptions, Session, Slices, Stream, Suspend, Timings, Worker,
+    Adapter, Budget, Cancel, Device, Engine, EngineOptions, Estimate, Event, Finish, FinishReason,
+    GenerateOptions, Health, Largest, Limits, LoadOptions, LoadProgress, LoadStage, Message, Model,
+    ModelInfo, Pace, Progress, Prompt, Remedy, Sampling, SaveOptions, Session, Slices, Stream,
+    Suspend, Timings, Verdict, Worker,
 };
 pub use error::{Error, Kind, Result};
 pub use format::Manifest;

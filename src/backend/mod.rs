@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod fault;
+mod footprint;
 pub mod probe;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::plan::{Inputs, ItemId, Plan, Store};
+
+pub use footprint::{Footprint, Order};
 
 /// What a device is and can.
 #[derive(Clone, Debug)]
@@ -30,6 +33,10 @@ pub struct Caps {
     pub ahead: usize,
     /// Whether the numbers come from software pretending to be a GPU.
     pub software: bool,
+    /// In whose order it keeps weights.
+    pub order: Order,
+    /// Whether its memory is the host's.
+    pub shares_memory: bool,
     /// What it has done so far, and what it holds.
     pub meter: Arc<Meter>,
 }
@@ -61,7 +68,8 @@ impl Meter {
         self.drains.load(Ordering::Relaxed)
     }
 
-    /// Bytes of device memory in weights, states and temps now; 0 for a CPU, whose memory is the host's.
+    /// Bytes of memory allocated for weights, states and temps now: on the device, or on the host where the CPU computes.
+    /// Weights that are read in the model file are not among them.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }

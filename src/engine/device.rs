@@ -5,7 +5,7 @@ use crate::backend::cpu::{Cpu, CpuOptions};
 use crate::backend::fault::Faulty;
 use crate::error::Result;
 
-use super::options::{Device, EngineOptions};
+use super::options::{Device, EngineOptions, Limits};
 
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu as gpu;
@@ -73,9 +73,15 @@ fn asked(options: &EngineOptions) -> Result<Opened> {
 }
 
 #[cfg(feature = "wgpu")]
-fn gpu_options(options: &EngineOptions) -> gpu::Options {
-    let EngineOptions { checked, exact, tuning, trusted, wrong, patience, .. } = options.clone();
-    gpu::Options { checked, exact, tuning, trusted, wrong, patience, ..gpu::Options::default() }
+pub(super) fn gpu_options(options: &EngineOptions) -> gpu::Options {
+    let EngineOptions { checked, exact, tuning, trusted, wrong, patience, limits, .. } = options.clone();
+    let (floor, max_buffer_bytes) = match limits {
+        Limits::Device => (false, None),
+        Limits::Floor => (true, None),
+        Limits::Buffer(bytes) => (false, Some(bytes)),
+    };
+    let plain = gpu::Options::default();
+    gpu::Options { checked, exact, tuning, trusted, wrong, patience, floor, max_buffer_bytes, ..plain }
 }
 
 #[cfg(not(feature = "wgpu"))]

@@ -11,16 +11,18 @@ use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Checkpoint, Chunk, Dialect, Files};
 use crate::kernel::{KvType, PAGE};
-use crate::model::{Blueprint, LowerOptions, Lowered, Weights, lower, open_adapter};
+use crate::model::{Block, Blueprint, LowerOptions, Lowered, Weights, lower, open_adapter};
 use crate::plan::Item;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use super::device::{self, Opened};
+use super::estimate::{Budget, Estimate, foresee};
 use super::identity::identity;
 use super::model::{Model, ModelInfo};
 use super::options::{Device, EngineOptions, LoadOptions, Sampling};
 use super::pace::Control;
 use super::recover::{Made, Place, Rebuild, befell_device};
+use super::remedy::Subject;
 use super::runner::Runner;
 use super::verify;
 use super::worker::Signal;
@@ -111,8 +113,17 @@ fn build(
     let (vocab, trained_context) = (blueprint.vocab, blueprint.context);
     let (name, arch) = (blueprint.name.clone(), blueprint.arch.into());
     let files = files.into_values().collect();
-    let origin = Origin { blueprint, weights, chosen, engine: engine.clone(), files };
-    let made = origin.make_somewhere(tell)?;
+    let origin = Origin {
+        blueprint,
+        weights,
+        vocabulary: Tokenizer::footprint(&checkpoint.dialect, vocab),
+        chosen,
+        engine: engine.clone(),
+        options: options.clone(),
+        is_refused: Cell::new(false),
+        files,
+    };
+    let made = origin.make_somewhere(tell).map_err(in_file)?;
 
     let lowered = &made.lowered;
     let matrices = || {
@@ -129,6 +140,7 @@ fn build(
         weight_bytes: matrices().map(|matrix| matrix.bytes()).sum(),
         device: made.backend.caps().clone(),
         reason: made.reason.clone(),
+        estimate: origin.subject(made.backend.caps()).admit(options)?,
         load_time: Duration::ZERO,
     };
     let chunks = chunks.to_vec();
@@ -146,8 +158,13 @@ fn build(
 struct Origin {
     blueprint: Blueprint,
     weights: Weights,
+    /// Bytes of the tokenizer.
+    vocabulary: u64,
     chosen: LowerOptions,
     engine: EngineOptions,
+    options: LoadOptions,
+    /// It was found to take too much memory.
+    is_refused: Cell<bool>,
     files: Vec<Bytes>,
 }
 
@@ -164,7 +181,7 @@ impl Origin {
         let mut tell = |stage, fraction| tell(stage, fraction).inspect_err(|_| stopped.set(true));
         for attempt in 1.. {
             let error = match self.make(Place::Chosen, &mut tell) {
-                Err(error) if !stopped.get() => error,
+                Err(error) if !(stopped.get() || self.is_refused.get()) => error,
                 outcome => return outcome,
             };
             // A device that was never there is the caller's affair.
@@ -186,6 +203,13 @@ impl Origin {
         Err(Error::internal("no attempt was made"))
     }
 
+    /// The model and its choices, for a device.
+    fn subject<'a>(&'a self, caps: &'a Caps) -> Subject<'a> {
+        let Self { blueprint, weights, engine, vocabulary, .. } = self;
+        let budget = Budget::of(self.options.memory);
+        Subject { blueprint, weights, engine, caps, vocabulary: *vocabulary, budget }
+    }
+
     fn make(&self, place: Place, tell: Tell<'_>) -> Result<Made> {
         tell(LoadStage::Opening, 0.0)?;
         let Opened { mut backend, reason } = match place {
@@ -196,6 +220,8 @@ impl Origin {
             Place::Cpu => device::cpu(&self.engine, "the device that was chosen was lost".into())?,
         };
         let Caps { max_matrix_bytes, fuses: fused, .. } = *backend.caps();
+        let admitted = self.subject(backend.caps()).admit(&self.options);
+        admitted.inspect_err(|_| self.is_refused.set(true))?;
         let options = LowerOptions { max_matrix_bytes, fused, ..self.chosen };
         let lowered = lower(&self.blueprint, &self.weights, options)?;
 
@@ -213,6 +239,21 @@ impl Origin {
         self.files.iter().for_each(Bytes::release_file);
         Ok(Made { backend, reason, lowered, decode, prefill })
     }
+}
+
+/// What a checkpoint would take of memory. Reads no weights but the small ones: gains, biases.
+pub(super) fn estimate(
+    checkpoint: &Checkpoint,
+    engine: &EngineOptions,
+    options: &LoadOptions,
+) -> Result<Estimate> {
+    let blueprint = Blueprint::read(checkpoint)?;
+    let (weights, _) = weights(checkpoint, &blueprint, options)?;
+    let caps = foresee(engine)?;
+    let vocabulary = Tokenizer::footprint(&checkpoint.dialect, blueprint.vocab);
+    let budget = Budget::of(options.memory);
+    let (blueprint, weights, caps) = (&blueprint, &weights, &caps);
+    Subject { blueprint, weights, engine, caps, vocabulary, budget }.estimate(options)
 }
 
 /// The plans of a checkpoint as a GPU without limits would get them. Reads no weights.
@@ -239,7 +280,11 @@ fn weights(checkpoint: &Checkpoint, blueprint: &Blueprint, adapters: &[Checkpoin
 }
 
 /// The choices for a GPU without limits.
-fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions) -> Result<LowerOptions> {
+pub(super) fn choose(
+    blueprint: &Blueprint,
+    engine: &EngineOptions,
+    options: &LoadOptions,
+) -> Result<LowerOptions> {
     let refuse = |what: &str| Err(Error::invalid(what));
     let context = options.context.unwrap_or(blueprint.context.min(USUAL_CONTEXT));
     if context > blueprint.context {
@@ -255,8 +300,10 @@ fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions) 
     if options.sessions > 1024 || options.prefill > 1 << 16 || options.outputs > 1 << 12 {
         return refuse("at most 1024 sessions, 65536 rows of prefill and 4096 outputs can be asked for");
     }
-    let pages = context.div_ceil(PAGE).checked_mul(options.sessions).filter(|&pages| pages <= 1 << 22);
-    let Some(pages) = pages else { return refuse("context times sessions is more than can be addressed") };
+    let pages = context.div_ceil(PAGE).checked_mul(options.sessions);
+    let Some(pages) = pages.filter(|&pages| pages <= most_pages(blueprint)) else {
+        return refuse("context times sessions is more than can be addressed");
+    };
     Ok(LowerOptions {
         context,
         sequences: options.sessions,
@@ -271,6 +318,12 @@ fn choose(blueprint: &Blueprint, engine: &EngineOptions, options: &LoadOptions) 
         calibrates: false,
         int8_activations: engine.int8_activations,
     })
+}
+
+/// Pages of keys and values that can be addressed.
+pub(super) fn most_pages(blueprint: &Blueprint) -> u32 {
+    let of_page = |block: &Block| PAGE.saturating_mul(block.attention.kv_heads * block.attention.head_dim);
+    blueprint.blocks.iter().map(|block| u32::MAX / of_page(block)).fold(1 << 22, u32::min)
 }
 
 /// The tokenizer of a checkpoint, if it brings one; a vocabulary without weights is enough.

@@ -12,6 +12,7 @@ mod calibrate;
 mod compute;
 mod costs;
 mod device;
+mod estimate;
 mod event;
 mod flight;
 mod identity;
@@ -26,6 +27,7 @@ mod options;
 mod pace;
 mod prompt;
 mod recover;
+mod remedy;
 mod runner;
 #[doc(hidden)]
 pub mod saved;
@@ -43,13 +45,15 @@ use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Files};
 
 pub use calibrate::calibrate;
+pub use estimate::{Budget, Estimate, Largest, Verdict};
 pub use costs::Slices;
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
 pub use load::{LoadProgress, LoadStage, plans, tokenizer};
 pub use model::{Health, Model, ModelInfo};
-pub use options::{Adapter, Device, EngineOptions, GenerateOptions, LoadOptions, Sampling, SaveOptions};
+pub use options::{Adapter, Device, EngineOptions, GenerateOptions, Limits, LoadOptions, Sampling, SaveOptions};
 pub use pace::{Pace, Suspend};
 pub use prompt::{Message, Prompt};
+pub use remedy::Remedy;
 pub use runner::Progress;
 pub use schedule::{Demand, Slice, schedule};
 pub use session::Session;
@@ -89,6 +93,15 @@ impl Engine {
         let path = path.as_ref();
         let root = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
         self.load_checkpoint(root, |files| Checkpoint::open_with(files, path), options, &mut progress)
+    }
+
+    /// What a model would take of memory with these options, whether that is there, and what would fit where it is not. Reads
+    /// names, shapes and settings, and no matrices; a GPU is found and not opened.
+    ///
+    /// # Errors
+    /// As [`Self::load`] for the file and the options, but that it does not fit is no error.
+    pub fn estimate(&self, path: impl AsRef<std::path::Path>, options: &LoadOptions) -> Result<Estimate> {
+        load::estimate(&Checkpoint::open(path)?, &self.options, options)
     }
 
     /// Loads a model from the bytes of a file, [`Self::load`] otherwise; `name` stands for the path in errors.

@@ -14,6 +14,7 @@ use crate::text::{ChatTemplate, Tokenizer};
 
 use super::answer::Answer;
 use super::costs::Slices;
+use super::estimate::Estimate;
 use super::event::{Event, Queue};
 use super::identity::Hash;
 use super::keep::Kept;
@@ -53,6 +54,8 @@ pub struct ModelInfo {
     pub device: Caps,
     /// Why this device.
     pub reason: String,
+    /// What it was estimated to take before it was loaded.
+    pub estimate: Estimate,
     /// From the call to the first possible prompt.
     pub load_time: Duration,
 }

@@ -26,6 +26,19 @@ pub enum Device {
     Index(usize),
 }
 
+/// How much of a GPU may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limits {
+    /// All that it allows.
+    #[default]
+    Device,
+    /// What every WebGPU device has and no more: bindings of 128 MiB, buffers of 256 MiB, 8 of them for a shader, 16 KiB of
+    /// workgroup memory, 256 invocations; no f16, no subgroups, no timestamps.
+    Floor,
+    /// Buffers of at most so many bytes.
+    Buffer(u64),
+}
+
 /// What an engine is made with.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
@@ -41,6 +54,8 @@ pub struct EngineOptions {
     /// Round the input of every matrix to 8 bits, token by token, as the runtimes do that models such as Meta's quantized
     /// Llama 3.2 were made for: their numbers, not faster ones.
     pub int8_activations: bool,
+    /// On a GPU: how much of it may be used. Matrices are cut to it.
+    pub limits: Limits,
     /// On a GPU: run-time checks of the shaders on, as tests want it.
     pub checked: bool,
     /// On a GPU: a folder to keep what was found out about it. With it, the first load of a model takes up to two seconds
@@ -87,6 +102,10 @@ pub struct LoadOptions {
     pub outputs: u32,
     /// What is added to the model: all at the same time, each by its weight.
     pub adapters: Vec<Adapter>,
+    /// The most bytes of memory that the model may take, of the host and of the device together, at any moment of the load
+    /// and after it. A model that takes more is refused before its weights are read. `None` refuses only what is more than
+    /// the whole machine has.
+    pub memory: Option<u64>,
     /// What every file that is read must hold, adapters included. A chunk that is not so stops the load, before the first
     /// token, and so does a file that the manifest does not know.
     pub verify: Option<Manifest>,
@@ -94,7 +113,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context: None, sessions: 2, prefill: 256, outputs: 4, adapters: Vec::new(), verify: None }
+        Self { context: None, sessions: 2, prefill: 256, outputs: 4, adapters: Vec::new(), memory: None, verify: None }
     }
 }
 

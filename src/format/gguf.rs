@@ -331,7 +331,10 @@ impl<'a> Reader<'a> {
             }
             8 => {
                 let count = self.array_length(8)?;
-                Array::Text((0..count).map(|_| self.string()).collect::<Result<_>>()?)
+                let mut texts = (0..count).map(|_| self.string()).collect::<Result<Vec<_>>>()?;
+                // They stay while a vocabulary is made of them.
+                texts.shrink_to_fit();
+                Array::Text(texts)
             }
             9 => return Err(Error::unsupported("arrays of arrays are not supported").at_offset(at)),
             10 => Array::Unsigned(self.numbers(u64::from_le_bytes)?),

@@ -17,7 +17,7 @@ use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
 
 use super::apply::Target;
 use super::blueprint::{Attention, Block, Blueprint, Ffn, Pairing};
-use super::place::{Placed, PlacedBlock, PlacedEmbedding, PlacedLinear, PlacedNorm, place};
+use super::place::{Placed, PlacedBlock, PlacedEmbedding, PlacedLinear, PlacedNorm, Tables, place};
 use super::weights::Weights;
 
 /// What is chosen when a model is lowered.
@@ -60,6 +60,8 @@ pub struct Lowered {
     pub prefill: Phase,
     /// The states that the host touches.
     pub ports: Ports,
+    /// The tables by position in the store.
+    pub tables: Vec<ItemId>,
     /// The choices.
     pub options: LowerOptions,
 }
@@ -131,8 +133,26 @@ impl LowerOptions {
 /// # Errors
 /// [`crate::Kind::Internal`] where the plan does not fit together.
 pub fn lower(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) -> Result<Lowered> {
+    lower_with(blueprint, weights, options, Tables::Filled)
+}
+
+/// As [`lower`], but states of their size stand for the tables by position: to see what the model would take, not to load.
+///
+/// # Errors
+/// As [`lower`].
+pub fn outline(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) -> Result<Lowered> {
+    lower_with(blueprint, weights, options, Tables::Outlined)
+}
+
+fn lower_with(
+    blueprint: &Blueprint,
+    weights: &Weights,
+    options: LowerOptions,
+    tables: Tables,
+) -> Result<Lowered> {
     let mut store = Store::default();
-    let placed = place(&mut store, blueprint, weights, options.max_matrix_bytes, options.context);
+    let (most, context) = (options.max_matrix_bytes, options.context);
+    let placed = place(&mut store, blueprint, weights, most, context, tables);
     let mut ports = Ports { dials: placed.dials(), ..open_ports(&mut store, blueprint, &options) };
     for path in placed.paths().filter(|_| options.calibrates) {
         let state = store.add_state(&format!("{}.squares", path.names[0]), path.part_width() as usize);
@@ -141,7 +161,8 @@ pub fn lower(blueprint: &Blueprint, weights: &Weights, options: LowerOptions) ->
     let pass = Pass { blueprint, placed: &placed, ports: &ports, options };
     let decode = pass.forward(&store, "decode", options.decode_rows)?;
     let prefill = pass.forward(&store, "prefill", options.prefill_rows)?;
-    Ok(Lowered { store, decode, prefill, ports, options })
+    let tables = placed.rope_tables.iter().copied().chain(placed.temperature).collect();
+    Ok(Lowered { store, decode, prefill, ports, tables, options })
 }
 
 fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) -> Ports {
@@ -149,7 +170,8 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
     let mut cache = |name: &str| -> Vec<ItemId> {
         let words = |block: &Block| {
             let attention = &block.attention;
-            options.kv.words((options.pages * PAGE * attention.kv_heads * attention.head_dim) as usize)
+            let of_page = (PAGE * attention.kv_heads * attention.head_dim) as usize;
+            options.kv.words(options.pages as usize * of_page)
         };
         let blocks = blueprint.blocks.iter().enumerate();
         blocks.map(|(i, block)| store.add_state(&format!("blk.{i}.{name}"), words(block))).collect()

@@ -201,6 +201,24 @@ pub(super) struct Piece {
     pub(super) scale_stride: u32,
 }
 
+/// What stands for tables by position, which grow with the context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tables {
+    /// Their numbers.
+    Filled,
+    /// States of their size, which take neither time nor memory.
+    Outlined,
+}
+
+impl Tables {
+    fn place(self, store: &mut Store, name: &str, words: usize, table: impl FnOnce() -> Vec<f32>) -> ItemId {
+        match self {
+            Self::Filled => store.add_vector(name, &table()),
+            Self::Outlined => store.add_state(name, words),
+        }
+    }
+}
+
 /// Puts the weights of a model into `store`; no matrix there takes more than `max_bytes` in GPU order.
 pub(super) fn place(
     store: &mut Store,
@@ -208,6 +226,7 @@ pub(super) fn place(
     weights: &Weights,
     max_bytes: u64,
     context: u32,
+    tables: Tables,
 ) -> Placed {
     let name = weights.embedding.name();
     let embedding = PlacedEmbedding {
@@ -244,15 +263,19 @@ pub(super) fn place(
     let positions = weights.positions.as_ref().map(|rows| store.add_vector("position_embd", rows));
     // Whole pages: rows that pad the last page may carry any of its positions.
     let places = context.next_multiple_of(PAGE);
-    let tables = blueprint.ropes.iter().enumerate();
-    let rope_tables = tables
-        .map(|(i, rope)| store.add_vector(&format!("rope_table.{i}"), &rope_table(rope, context, places)))
+    let ropes = blueprint.ropes.iter().enumerate();
+    let rope_tables = ropes
+        .map(|(i, rope)| {
+            let words = places as usize * rope.dims as usize;
+            tables.place(store, &format!("rope_table.{i}"), words, || rope_table(rope, context, places))
+        })
         .collect();
     let tempered = blueprint.blocks.iter().find(|block| block.attention.tempered);
     let temperature = blueprint.temperature.zip(tempered).map(|(temperature, block)| {
         let pairs = block.attention.head_dim as usize / 2;
         let of = |position| [temperature.of(position) as f32, 0.0].repeat(pairs);
-        store.add_vector("temperature", &(0..places).flat_map(of).collect::<Vec<_>>())
+        let words = places as usize * 2 * pairs;
+        tables.place(store, "temperature", words, || (0..places).flat_map(of).collect())
     });
     Placed { embedding, positions, blocks, final_norm, head, rope_tables, temperature }
 }

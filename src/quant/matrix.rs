@@ -163,6 +163,12 @@ impl Matrix {
         self.rows as u64 * self.row_bytes() as u64
     }
 
+    /// Bytes of those rows that are made when they are asked for.
+    pub fn made_bytes(&self) -> u64 {
+        let made = self.parts.iter().filter(|part| matches!(part.source, Source::Made(..)));
+        made.map(|part| part.rows as u64 * self.row_bytes() as u64).sum()
+    }
+
     /// Tells the system that the bytes are not needed for a while, as [`Bytes::release`] does.
     pub fn release(&self) {
         for part in &self.parts {

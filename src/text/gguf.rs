@@ -129,5 +129,10 @@ fn merges(metadata: &Metadata) -> Result<Vec<(String, String)>> {
             .map(|at| (line[..at].to_owned(), line[at + 1..].to_owned()))
             .ok_or_else(|| Error::bad_file(format!("merge {i} is {line:?}, without a space")).at(MERGES))
     };
-    lines.iter().enumerate().map(merge).collect()
+    // Not collected: a list that doubles as it grows would take twice the memory, and there can be 280,000.
+    let mut merges = Vec::with_capacity(lines.len());
+    for line in lines.iter().enumerate() {
+        merges.push(merge(line)?);
+    }
+    Ok(merges)
 }

@@ -13,7 +13,7 @@ use super::unigram::Unigram;
 use super::vocabulary::{Role, Vocabulary};
 use super::{gguf, json, sentence_piece, tiktoken};
 use crate::error::{Error, Result};
-use crate::format::{Config, Metadata};
+use crate::format::{Array, Config, Dialect, Metadata, Value};
 
 /// Whether the names of special tokens in a text mean the tokens or are text like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,22 @@ impl Tokenizer {
     /// As [`from_gguf`](Self::from_gguf).
     pub fn from_model(tokenizer_model: &[u8], tokenizer_config: Option<&Config>) -> Result<Self> {
         Self::build(Parts::of_model(tokenizer_model, tokenizer_config)?)
+    }
+
+    /// About how many bytes of the process the tokenizer of a checkpoint takes that has `tokens` tokens: tables of tokens and
+    /// of merges, each of a power of two of places, and the texts, with what reading them leaves to the allocator. Within
+    /// a fifth for the vocabularies that it was measured with (Llama 3, SmolLM2, those of `synth`).
+    pub fn footprint(dialect: &Dialect, tokens: u32) -> u64 {
+        let merges = match dialect {
+            Dialect::Gguf(metadata) => match metadata.get("tokenizer.ggml.merges") {
+                Some(Value::Array(Array::Text(merges))) => merges.len() as u64,
+                _ => u64::from(tokens),
+            },
+            Dialect::HuggingFace(_) | Dialect::Meta(_) => 2 * u64::from(tokens),
+        };
+        let places = |count: u64| (count * 8 / 7 + 1).next_power_of_two();
+        let tokens = u64::from(tokens);
+        66 * places(tokens) + 17 * places(merges) + 40 * tokens + 80 * merges
     }
 
     /// The ids of `text`, without BOS or EOS.
@@ -282,23 +298,23 @@ fn sound_merges(
 ) -> Result<Vec<(String, String)>> {
     let special: HashSet<&str> =
         added.iter().filter(|(_, token)| token.special).map(|(_, token)| token.content.as_str()).collect();
-    let mut sound = Vec::with_capacity(merges.len());
-    let mut whole = String::new();
-    for (i, (left, right)) in merges.into_iter().enumerate() {
+    let (mut whole, mut refused) = (String::new(), None);
+    let mut sound = merges;
+    // In place: a vocabulary of 128,000 has 280,000 merges.
+    let mut i = 0;
+    sound.retain(|(left, right)| {
         whole.clear();
-        whole.push_str(&left);
-        whole.push_str(&right);
-        let missing = [&left, &right, &whole].into_iter().find(|&piece| !pieces.contains_key(piece));
-        match missing {
-            None => sound.push((left, right)),
-            Some(piece) if special.contains(piece.as_str()) => {}
-            Some(piece) => {
-                let what = format!("merge {i}, {left:?} and {right:?}, needs {piece:?}, which is no token");
-                return Err(Error::bad_file(what));
-            }
+        whole.push_str(left);
+        whole.push_str(right);
+        let missing = [left, right, &whole].into_iter().find(|&piece| !pieces.contains_key(piece));
+        if let Some(piece) = missing.filter(|piece| !special.contains(piece.as_str())) {
+            let what = format!("merge {i}, {left:?} and {right:?}, needs {piece:?}, which is no token");
+            refused.get_or_insert_with(|| Error::bad_file(what));
         }
-    }
-    Ok(sound)
+        i += 1;
+        missing.is_none()
+    });
+    refused.map_or(Ok(sound), Err)
 }
 
 fn check_ids(parts: &Parts) -> Result<()> {

@@ -4,6 +4,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use pocketlm::Limits;
+
 /// A file or folder of the data that stand beside the repository.
 pub(crate) fn shared(name: &str) -> PathBuf {
     existing("../shared/data", name)
@@ -63,6 +65,15 @@ pub(crate) fn real_model() -> PathBuf {
         path.display()
     );
     path
+}
+
+/// How much of a GPU the tests may use: `POCKETLM_LIMITS=floor` for what every WebGPU device has, all of it by default.
+pub(crate) fn limits() -> Limits {
+    match std::env::var("POCKETLM_LIMITS") {
+        Err(_) => Limits::Device,
+        Ok(name) if name == "floor" => Limits::Floor,
+        Ok(name) => panic!("POCKETLM_LIMITS is {name:?}; floor would work"),
+    }
 }
 
 fn platform_cache() -> PathBuf {

@@ -12,6 +12,8 @@ mod data;
 mod dialects;
 mod engine;
 mod faults;
+#[cfg(feature = "cli")]
+mod fit;
 mod formats;
 mod forms;
 mod gguf;

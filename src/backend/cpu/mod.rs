@@ -31,7 +31,10 @@ use cores::Cores;
 use packed::Packed;
 use simd::Isa;
 
-use super::{Backend, Caps, Program, Progress, RESULTS, Status, Ticket};
+pub(super) use packed::bytes_of as packed_bytes;
+
+use super::footprint::Held;
+use super::{Backend, Caps, Order, Program, Progress, RESULTS, Status, Ticket};
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{Arg, ArgKind, Call};
 use crate::plan::{Arena, Inputs, Item, ItemId, Operand, Plan, Step, Store};
@@ -55,6 +58,7 @@ pub struct Cpu {
     programs: Vec<Ready>,
     tickets: u64,
     results: VecDeque<(Ticket, Vec<u32>)>,
+    held: Held,
 }
 
 /// An item of the store.
@@ -64,6 +68,19 @@ enum Slot {
     Matrix(Matrix, Option<Packed>),
     Vector(Arc<[f32]>),
     State(Vec<u32>),
+}
+
+impl Slot {
+    /// Bytes that were allocated for `item`, whose slot this is.
+    fn bytes(&self, item: &Item) -> u64 {
+        match (self, item) {
+            (Self::Matrix(_, Some(packed)), _) => packed.bytes() as u64,
+            (Self::Matrix(_, None), Item::Matrix(matrix)) => matrix.made_bytes(),
+            (Self::Vector(values), _) => size_of_val::<[f32]>(values) as u64,
+            (Self::State(words), _) => 4 * words.len() as u64,
+            (Self::Matrix(_, None), _) => 0,
+        }
+    }
 }
 
 /// A prepared plan.
@@ -104,10 +121,13 @@ impl Cpu {
             fuses: false,
             ahead: 1,
             software: false,
+            order: Order::Cpu { exact: options.exact },
+            shares_memory: true,
             meter: Arc::default(),
         };
         let (items, programs) = (Vec::new(), Vec::new());
-        Ok(Self { caps, cores, items, programs, tickets: 0, results: VecDeque::new() })
+        let held = Held::of(caps.meter.clone());
+        Ok(Self { caps, cores, items, programs, tickets: 0, results: VecDeque::new(), held })
     }
 
     fn state(&mut self, id: ItemId, at: usize, len: usize) -> Result<&mut [u8]> {
@@ -130,10 +150,11 @@ impl Backend for Cpu {
     fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
         self.programs.clear();
         self.items.clear();
+        self.held.give_back();
         let total = store.items().map(|(_, item)| weight_bytes(item)).sum();
         let mut done = 0;
         for (_, item) in store.items() {
-            self.items.push(match item {
+            let slot = match item {
                 Item::Matrix(matrix) => match self.cores.pack(matrix)? {
                     Some(packed) => Slot::Matrix(matrix.clone(), Some(packed)),
                     None => Slot::Matrix(matrix.stored(), None),
@@ -142,7 +163,9 @@ impl Backend for Cpu {
                 Item::State { name, words } => {
                     Slot::State(zeroes(*words).map_err(|error| error.at(format!("state {name}")))?)
                 }
-            });
+            };
+            self.held.take(slot.bytes(item));
+            self.items.push(slot);
             done += weight_bytes(item);
             progress(done, total)?;
         }
@@ -154,7 +177,8 @@ impl Backend for Cpu {
             self.check(&plan, step).map_err(|error| error.at(format!("step {}", step.label)))?;
         }
         let arena = Arena::of(&plan);
-        let rooms = arena.rooms.iter().map(|room| zeroes(room.len)).collect::<Result<_>>()?;
+        let rooms = arena.rooms.iter().map(|room| zeroes(room.len)).collect::<Result<Vec<_>>>()?;
+        self.held.take(rooms.iter().map(|room| 4 * room.len() as u64).sum());
         self.programs.push(Ready { plan: plan.clone(), arena, rooms });
         Ok(Program { index: self.programs.len() - 1, plan })
     }

@@ -40,7 +40,7 @@ impl Packed {
     }
 
     fn of<U: Codes>(pool: &mut Pool, matrix: &Matrix) -> Result<Self> {
-        let group_bytes = GROUP * matrix.cols() / U::LEN * U::BYTES;
+        let group_bytes = group_bytes::<U>(matrix.cols());
         let all = matrix.rows().div_ceil(GROUP) * group_bytes;
         let mut bytes = MmapMut::map_anon(all)
             .map_err(|error| Error::new(Kind::OutOfMemory, format!("no memory for {all} bytes: {error}")))?;
@@ -64,6 +64,11 @@ impl Packed {
     /// The levels that codes are the numbers of.
     pub(super) fn levels(&self) -> &[i8; 16] {
         &self.levels
+    }
+
+    /// Bytes of all groups.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Bytes of a row.
@@ -100,6 +105,16 @@ impl Packed {
     pub(super) fn groups(&self, first: usize) -> impl Iterator<Item = &[u8]> {
         self.bytes[first * self.group_bytes..].chunks_exact(self.group_bytes)
     }
+}
+
+/// Bytes of a packed matrix, or `None` where its format has no codes.
+pub(in super::super) fn bytes_of(format: Format, rows: usize, cols: usize) -> Option<u64> {
+    let groups = rows.div_ceil(GROUP) as u64;
+    with_codes!(format, U => groups.checked_mul(group_bytes::<U>(cols) as u64), else None)
+}
+
+fn group_bytes<U: Codes>(cols: usize) -> usize {
+    GROUP * cols / U::LEN * U::BYTES
 }
 
 /// Puts row `row` of a group in its places.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use wgpu::{Backend, DeviceType, ErrorFilter, Features, PollError, PollType, SubmissionIndex};
 
 use super::super::Meter;
+pub(super) use super::super::footprint::padded;
 use super::pipelines::Source;
 use super::quarantine::Quarantine;
 use super::quirks::{self, Quirk};
@@ -76,6 +77,8 @@ pub struct Options {
     pub checked: bool,
     /// Ask for no more than every WebGPU device has.
     pub floor: bool,
+    /// The most bytes of a buffer, where that is less than the device allows.
+    pub max_buffer_bytes: Option<u64>,
     /// Leave the writing of SPIR-V to wgpu on Vulkan too, as in shaders that are `checked`.
     pub plain_wgsl: bool,
     /// Never round activations to fewer bits than f32 has.
@@ -131,6 +134,35 @@ impl SharedDevice {
 /// Every device of the system. Starts the drivers.
 pub fn devices() -> Vec<DeviceInfo> {
     adapters().iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+}
+
+/// The chosen device as it will be when it is opened.
+///
+/// # Errors
+/// [`Kind::DeviceUnavailable`] where there is none for `choice`.
+pub(super) fn foresee(choice: Choice, options: &Options) -> Result<DeviceInfo> {
+    let mut infos = devices();
+    let mut info = infos.swap_remove(pick(choice, &infos)?);
+    info.bound(options);
+    Ok(info)
+}
+
+impl DeviceInfo {
+    /// Whether its memory is the host's; of one that does not say, nobody knows.
+    pub fn shares_memory(&self) -> bool {
+        self.software || self.kind == "integrated"
+    }
+
+    /// Takes no larger buffers than `options` ask for.
+    fn bound(&mut self, options: &Options) {
+        let floor = wgpu::Limits::defaults();
+        if options.floor {
+            self.max_binding_bytes = self.max_binding_bytes.min(floor.max_storage_buffer_binding_size);
+            self.max_buffer_bytes = self.max_buffer_bytes.min(floor.max_buffer_size);
+        }
+        let most = options.max_buffer_bytes.unwrap_or(u64::MAX);
+        self.max_buffer_bytes = self.max_buffer_bytes.min(most);
+    }
 }
 
 /// An open device, shared by all who compute on it.
@@ -200,6 +232,7 @@ impl Device {
         info.max_binding_bytes = limits.max_storage_buffer_binding_size;
         info.max_buffer_bytes = limits.max_buffer_size;
         info.workgroup_bytes = limits.max_compute_workgroup_storage_size;
+        info.bound(&options);
         let request = wgpu::DeviceDescriptor {
             label: Some("pocketlm"),
             required_features: features,
@@ -350,11 +383,6 @@ impl Health {
                 .hint("load the model again, on this device or on the CPU")),
         }
     }
-}
-
-/// `bytes` as the size of a buffer: whole vectors, at least one, since an empty binding is not allowed.
-pub(super) fn padded(bytes: u64) -> Option<u64> {
-    bytes.max(1).checked_next_multiple_of(16)
 }
 
 fn typed(what: &str, error: wgpu::Error) -> Error {

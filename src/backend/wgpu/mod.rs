@@ -29,7 +29,6 @@ use std::mem::take;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wgpu::PollType;
@@ -43,7 +42,8 @@ use self::seal::Seal;
 use self::submit::End;
 use self::upload::{Resident, Sender};
 use super::fault::Harm;
-use super::{Backend, Caps, Meter, Program, Progress, RESULTS, Status, Ticket};
+use super::footprint::Held;
+use super::{Backend, Caps, Meter, Order, Program, Progress, RESULTS, Status, Ticket};
 use crate::error::{Error, Result};
 use crate::kernel::KernelId;
 use crate::plan::{Inputs, ItemId, Plan, Store};
@@ -87,31 +87,6 @@ struct Tuning {
     picks: Picks,
     folder: Option<PathBuf>,
     spent: Duration,
-}
-
-/// Bytes that the meter of the device counts for one backend.
-#[derive(Debug)]
-struct Held {
-    meter: Arc<Meter>,
-    bytes: u64,
-}
-
-impl Held {
-    fn take(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.meter.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn give_back(&mut self) {
-        self.meter.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.give_back();
-    }
 }
 
 impl Gpu {
@@ -203,18 +178,8 @@ impl Gpu {
     }
 
     fn over(device: Arc<Device>, pipelines: Arc<Pipelines>, excluded: Excluded, tuning: Tuning) -> Self {
-        let DeviceInfo { name, backend, software, max_binding_bytes, max_buffer_bytes, .. } = &device.info;
-        let caps = Caps {
-            name: name.clone(),
-            backend,
-            // Buffers are whole vectors.
-            max_matrix_bytes: max_binding_bytes.min(max_buffer_bytes) / 16 * 16,
-            fuses: true,
-            ahead: AHEAD,
-            software: *software,
-            meter: device.meter.clone(),
-        };
-        let held = Held { meter: device.meter.clone(), bytes: 0 };
+        let caps = caps(&device.info, device.meter.clone());
+        let held = Held::of(device.meter.clone());
         let trusts = device.options.trusted;
         Self {
             caps,
@@ -384,6 +349,29 @@ impl Backend for Gpu {
             _ => return false,
         }
         true
+    }
+}
+
+/// What the chosen device will be and can, without opening it.
+///
+/// # Errors
+/// [`crate::Kind::DeviceUnavailable`] where there is none for `choice`.
+pub fn foresee(choice: Choice, options: &Options) -> Result<Caps> {
+    device::foresee(choice, options).map(|info| caps(&info, Arc::default()))
+}
+
+fn caps(info: &DeviceInfo, meter: Arc<Meter>) -> Caps {
+    Caps {
+        name: info.name.clone(),
+        backend: info.backend,
+        // Buffers are whole vectors.
+        max_matrix_bytes: info.max_binding_bytes.min(info.max_buffer_bytes) / 16 * 16,
+        fuses: true,
+        ahead: AHEAD,
+        software: info.software,
+        order: Order::Gpu,
+        shares_memory: info.shares_memory(),
+        meter,
     }
 }
 

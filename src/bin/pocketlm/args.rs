@@ -9,7 +9,7 @@ use std::{fs, io};
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Manifest, Pace, Prompt,
+    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, Limits, LoadOptions, Manifest, Pace, Prompt,
     Result as Outcome, Sampling,
 };
 
@@ -76,6 +76,9 @@ pub(crate) struct DeviceArgs {
     /// Round the input of every matrix to 8 bits, token by token, as runtimes for phones do: their numbers, not faster ones
     #[arg(long)]
     pub(crate) int8_activations: bool,
+    /// How much of a GPU may be used: device for all of it, floor for what every WebGPU device has, or the largest buffer as 64MiB
+    #[arg(long, env = "POCKETLM_LIMITS", default_value = "device", value_parser = limits, hide_env_values = true)]
+    pub(crate) limits: Limits,
     /// Do not measure which kernels are fastest on a GPU, and do not use what was measured; `doctor` shows it
     #[arg(long, env = "POCKETLM_NO_TUNE", hide_env_values = true)]
     pub(crate) no_tune: bool,
@@ -118,8 +121,8 @@ impl DeviceArgs {
     pub(crate) fn options(&self) -> EngineOptions {
         let device = self.device.into();
         let threads = self.threads.map(NonZero::get);
-        let Self { exact, int8_activations, pinned, .. } = *self;
-        EngineOptions { device, threads, exact, int8_activations, pinned, ..EngineOptions::default() }
+        let Self { exact, int8_activations, limits, pinned, .. } = *self;
+        EngineOptions { device, threads, exact, int8_activations, limits, pinned, ..EngineOptions::default() }
     }
 }
 
@@ -130,6 +133,16 @@ impl From<DeviceChoice> for Device {
             DeviceChoice::Gpu => Self::Gpu,
             DeviceChoice::Cpu => Self::Cpu,
             DeviceChoice::Number(index) => Self::Index(index),
+        }
+    }
+}
+
+fn limits(text: &str) -> Result<Limits, &'static str> {
+    match text {
+        "device" => Ok(Limits::Device),
+        "floor" => Ok(Limits::Floor),
+        size => {
+            bytes(size).map(Limits::Buffer).map_err(|_| "device, floor or a size such as 64MiB would work")
         }
     }
 }
@@ -154,20 +167,40 @@ pub(crate) struct ContextArgs {
     #[arg(
         short,
         long,
-        visible_alias = "num-ctx",
+        visible_aliases = ["num-ctx", "context"],
         env = "POCKETLM_CTX_SIZE",
         hide_env_values = true,
         value_name = "N"
     )]
     #[arg(id = "ctx-size")]
     pub(crate) ctx_size: Option<NonZero<u32>>,
+    /// The most memory that the model may take, of the host and of the device together: 800MiB, 2GiB [default: what the machine has]
+    #[arg(long, value_name = "SIZE", env = "POCKETLM_MEMORY", value_parser = bytes, hide_env_values = true)]
+    pub(crate) memory: Option<u64>,
 }
 
 impl ContextArgs {
     /// What a single session is loaded with.
     pub(crate) fn options(&self) -> LoadOptions {
-        LoadOptions { context: self.ctx_size.map(NonZero::get), sessions: 1, ..LoadOptions::default() }
+        let context = self.ctx_size.map(NonZero::get);
+        LoadOptions { context, sessions: 1, memory: self.memory, ..LoadOptions::default() }
     }
+}
+
+/// A number of bytes, by itself or in KiB, MiB, GiB (or K, M, G, KB, MB, GB, which mean the same).
+fn bytes(text: &str) -> Result<u64, &'static str> {
+    let wrong = "a number of bytes, KiB, MiB or GiB would work";
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let shift = match unit.to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return Err(wrong),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| wrong)?;
+    let bytes = number * f64::from(1u32 << shift);
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong) }
 }
 
 /// What is added to the model.
@@ -439,6 +472,19 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_units() {
+        let memory = |words: &str| parse(&format!("-p a {words}")).map(|all| all.context.memory);
+        let known = [("5", 5), ("1KiB", 1024), ("1.5k", 1536), ("800MiB", 800 << 20), ("2GB", 2 << 30)];
+        for (text, bytes) in known {
+            assert_eq!(memory(&format!("--memory {text}")).unwrap(), Some(bytes), "{text}");
+        }
+        assert_eq!(memory("").unwrap(), None);
+        let limits = |words: &str| parse(&format!("-p a {words}")).unwrap().device.options().limits;
+        assert_eq!((limits(""), limits("--limits floor")), (Limits::Device, Limits::Floor));
+        assert_eq!(limits("--limits 1MiB"), Limits::Buffer(1 << 20));
+    }
+
+    #[test]
     fn adapters_have_weights() {
         let all = parse("-p a --lora a.gguf --lora b=c=0.5 --lora d=e").unwrap().adapters.lora;
         let adapter = |path: &str, weight| Adapter { path: path.into(), weight };
@@ -461,6 +507,11 @@ mod tests {
             "-p a -n -2",
             "-p a --key k",
             "-p a --lora =1",
+            "-p a --memory much",
+            "-p a --memory 0",
+            "-p a --memory 1TiX",
+            "-p a --memory infGiB",
+            "-p a --limits none",
             "-p a --lora a=inf",
         ] {
             assert!(parse(words).is_err(), "{words}");

@@ -45,6 +45,7 @@ pub(crate) fn exit_code(kind: Kind) -> u8 {
         Kind::InvalidArgument | Kind::ContextOverflow => 2,
         Kind::NotFound | Kind::BadFile | Kind::Unsupported | Kind::Template => 3,
         Kind::DeviceUnavailable | Kind::DeviceLost | Kind::WrongNumbers => 4,
+        Kind::OutOfMemory => 5,
         Kind::Cancelled => 130,
         _ => 1,
     }

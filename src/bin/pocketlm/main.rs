@@ -30,7 +30,7 @@ const ENVIRONMENT: &str = "Environment:
   POCKETLM_LOG     what to log, by module: pocketlm=debug,wgpu_hal=warn
   HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE   as the Hugging Face hub's own tools read them
 
-Exit codes: 0 fine, 1 other failure, 2 usage, 3 model file, 4 device, 130 interrupted.";
+Exit codes: 0 fine, 1 other failure, 2 usage, 3 model file, 4 device, 5 memory, 130 interrupted.";
 
 fn main() -> ExitCode {
     failure::quiet_panics();

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use pocketlm::backend::Backend;
 use pocketlm::backend::cpu::{Cpu, CpuOptions};
 use pocketlm::{
-    Device, Engine, EngineOptions, Error, GenerateOptions, Kind, LoadOptions, Prompt, Result as Outcome,
-    Sampling,
+    Device, Engine, EngineOptions, Error, Estimate, GenerateOptions, Kind, LoadOptions, Prompt,
+    Result as Outcome, Sampling,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -63,12 +63,30 @@ struct Finding {
     checks: Checks,
     story: Option<String>,
     tokens_per_second: Option<f64>,
+    /// Of the model that told the story.
+    memory: Option<Memory>,
     /// By kernel and format: microseconds of each variant, and the one that is used.
     tuning: Value,
     /// What is not used of the device, and why.
     left_out: Vec<String>,
     /// What went wrong beside the kernels.
     error: Option<String>,
+}
+
+/// What a model takes of memory to compute, in bytes.
+#[derive(Clone, Copy, Serialize)]
+struct Memory {
+    /// Before it was loaded.
+    estimated: u64,
+    /// What was allocated.
+    held: u64,
+}
+
+impl Memory {
+    /// Within 3 %.
+    fn is_as_estimated(self) -> bool {
+        self.held.abs_diff(self.estimated) * 100 <= 3 * self.held
+    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -201,13 +219,16 @@ fn on_gpu(device: &pocketlm::DeviceInfo, args: &Args, work: &Work) -> Outcome<Fi
 /// Lets the device tell the story; what stops it is written down.
 fn talk(mut finding: Finding, device: Device) -> Finding {
     match story(device) {
-        Ok((text, rate)) => (finding.story, finding.tokens_per_second) = (Some(text), Some(rate)),
+        Ok((text, rate, memory)) => {
+            (finding.story, finding.tokens_per_second, finding.memory) =
+                (Some(text), Some(rate), Some(memory));
+        }
         Err(error) => finding.error = finding.error.or(Some(error.to_string())),
     }
     finding
 }
 
-fn story(device: Device) -> Outcome<(String, f64)> {
+fn story(device: Device) -> Outcome<(String, f64, Memory)> {
     // Exact: only then must two devices agree to the letter.
     let engine = Engine::new(EngineOptions { device, exact: true, pinned: true, ..EngineOptions::default() });
     let options = LoadOptions { sessions: 1, ..LoadOptions::default() };
@@ -218,7 +239,9 @@ fn story(device: Device) -> Outcome<(String, f64)> {
         ..GenerateOptions::default()
     };
     let finish = model.session().generate(&Prompt::Raw(String::new()), &options)?.finish()?;
-    Ok((finish.text, finish.timings.decode_rate()))
+    let Estimate { weights, kv, scratch, .. } = &model.info().estimate;
+    let memory = Memory { estimated: weights + kv + scratch, held: model.info().device.meter.bytes() };
+    Ok((finish.text, finish.timings.decode_rate(), memory))
 }
 
 /// An error where a device computes something wrong or cannot compute.
@@ -233,6 +256,9 @@ fn verdict(findings: &[Finding]) -> Outcome<()> {
         }
         if let Some(error) = &finding.error {
             return wrong(error);
+        }
+        if let Some(memory) = finding.memory.filter(|memory| !memory.is_as_estimated()) {
+            return wrong(&format!("{} bytes were estimated and {} are held", memory.estimated, memory.held));
         }
         if finding.story.is_some() && finding.story.as_ref() != told {
             return wrong("it tells another story than the first device");
@@ -259,6 +285,10 @@ fn describe(finding: &Finding) -> anyhow::Result<()> {
     if let (Some(story), Some(rate)) = (&finding.story, finding.tokens_per_second) {
         output::line(&format!("  says at {rate:.0} tokens/s: {}", story.trim()))?;
     }
+    if let Some(Memory { estimated, held }) = finding.memory {
+        let [held, estimated] = [held, estimated].map(|bytes| bytes as f64 / 1024.0);
+        output::line(&format!("  holds {held:.1} KiB for it, {estimated:.1} KiB were estimated"))?;
+    }
     if let Some(error) = &finding.error {
         output::line(&format!("  {error}"))?;
     }
@@ -275,6 +305,7 @@ impl Finding {
             story: None,
             tuning: Value::Null,
             tokens_per_second: None,
+            memory: None,
             error: None,
         }
     }
@@ -308,5 +339,9 @@ mod tests {
             Kind::WrongNumbers
         );
         assert_eq!(kind(&[Finding { error: Some("gone".into()), ..finding("a") }]), Kind::WrongNumbers);
+        let holds = |held| Finding { memory: Some(Memory { estimated: 1000, held }), ..finding("a") };
+        assert!(verdict(&[holds(1030)]).is_ok());
+        assert_eq!(kind(&[holds(1032)]), Kind::WrongNumbers);
+        assert_eq!(kind(&[holds(0)]), Kind::WrongNumbers);
     }
 }

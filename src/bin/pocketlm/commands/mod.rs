@@ -27,6 +27,7 @@ commands! {
     Perplexity => perplexity,
     Tokenize => tokenize,
     Inspect => inspect,
+    Fit => fit,
     Devices => devices,
     Doctor => doctor,
     Bench => bench,

@@ -9,7 +9,7 @@ use pocketlm::kernel::KernelId;
 use pocketlm::model::Lowered;
 use pocketlm::plan::{Inputs, Item, Operand};
 use pocketlm::{
-    Error, Event, Finish, GenerateOptions, LoadOptions, Model, Pace, Prompt, Result as Outcome, Sampling, Session,
+    Error, Event, Finish, GenerateOptions, Limits, LoadOptions, Model, Pace, Prompt, Result as Outcome, Sampling, Session,
 };
 
 use super::bandwidth::Bandwidth;
@@ -63,6 +63,7 @@ impl Config {
             threads: self.threads,
             exact: self.exact,
             int8_activations: false,
+            limits: Limits::Device,
             no_tune: self.no_tune,
             // A row is of the device that it names.
             pinned: true,
