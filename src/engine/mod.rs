@@ -45,6 +45,7 @@ use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Files};
 
 pub use calibrate::calibrate;
+pub use costs::Slices;
 pub use estimate::{Budget, Estimate, Largest, Verdict};
 pub use costs::Slices;
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};

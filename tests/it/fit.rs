@@ -119,12 +119,12 @@ fn what_is_proposed_fits() {
     let whole = engine.estimate(real_model(), &options).unwrap();
     let mut kinds = [0; 2];
     for share in [95, 80, 60, 40, 30, 20] {
-        let memory = Some(whole.peak() / 100 * share);
-        let tight = LoadOptions { memory, ..options.clone() };
+        let memory = whole.peak() / 100 * share;
+        let tight = LoadOptions { memory: Some(memory), ..options.clone() };
         let estimate = engine.estimate(real_model(), &tight).unwrap();
         assert!(!estimate.fits() && !estimate.remedies.is_empty(), "{share} %");
         for remedy in &estimate.remedies {
-            assert!(remedy.peak <= memory.unwrap(), "{remedy:?}");
+            assert!(remedy.peak <= memory, "{remedy:?}");
             kinds[usize::from(remedy.context < 4096)] += 1;
             let taken = LoadOptions {
                 context: Some(remedy.context),

@@ -9,7 +9,8 @@ use pocketlm::kernel::KernelId;
 use pocketlm::model::Lowered;
 use pocketlm::plan::{Inputs, Item, Operand};
 use pocketlm::{
-    Error, Event, Finish, GenerateOptions, Limits, LoadOptions, Model, Pace, Prompt, Result as Outcome, Sampling, Session,
+    Error, Event, Finish, GenerateOptions, Limits, LoadOptions, Model, Pace, Prompt, Result as Outcome,
+    Sampling, Session,
 };
 
 use super::bandwidth::Bandwidth;
