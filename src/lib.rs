@@ -30,8 +30,8 @@ pub use base::Bytes;
 pub use engine::{
     Adapter, Budget, Cancel, Device, Engine, EngineOptions, Estimate, Event, Finish, FinishReason,
     GenerateOptions, Health, Largest, Limits, LoadOptions, LoadProgress, LoadStage, Message, Model,
-    ModelInfo, Pace, Progress, Prompt, Remedy, Sampling, SaveOptions, Session, Slices, Stream,
-    Suspend, Timings, Verdict, Worker,
+    ModelInfo, Pace, Progress, Prompt, Remedy, Sampling, SaveOptions, Session, Slices, Stream, Suspend,
+    Timings, Verdict, Worker,
 };
 pub use error::{Error, Kind, Result};
 pub use format::Manifest;

@@ -38,8 +38,12 @@ fn chosen(options: &EngineOptions) -> Result<Opened> {
 
 /// The CPU, for `reason`.
 pub(super) fn cpu(options: &EngineOptions, reason: String) -> Result<Opened> {
-    let cpu = Cpu::new(CpuOptions { threads: options.threads, exact: options.exact })?;
-    Ok(Opened { backend: Box::new(cpu), reason })
+    Ok(Opened { backend: Box::new(bare_cpu(options)?), reason })
+}
+
+pub(super) fn bare_cpu(options: &EngineOptions) -> Result<Cpu> {
+    let chosen = CpuOptions { threads: options.threads, exact: options.exact };
+    if options.portable { Cpu::portable(chosen) } else { Cpu::new(chosen) }
 }
 
 #[cfg(feature = "wgpu")]

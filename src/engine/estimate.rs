@@ -6,18 +6,16 @@
 use std::fmt;
 
 use crate::backend::Caps;
-use crate::backend::cpu::{Cpu, CpuOptions};
 use crate::backend::{Backend, Footprint};
 use crate::base::Memory;
 use crate::error::{Error, Kind, Result};
 use crate::model::Lowered;
 use crate::plan::Item;
 
+use super::device;
 use super::options::{Device, EngineOptions};
 use super::remedy::Remedy;
 
-#[cfg(feature = "wgpu")]
-use super::device::gpu_options;
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu as gpu;
 
@@ -270,13 +268,13 @@ impl Largest {
 /// # Errors
 /// `DeviceUnavailable` where there is none.
 pub(super) fn foresee(options: &EngineOptions) -> Result<Caps> {
-    let cpu = || {
-        let cpu = Cpu::new(CpuOptions { threads: options.threads, exact: options.exact })?;
-        Ok(cpu.caps().clone())
-    };
+    let cpu = || Ok(device::bare_cpu(options)?.caps().clone());
     #[cfg(feature = "wgpu")]
     {
-        let gpu = |choice| gpu::foresee(choice, &gpu_options(options));
+        if options.shared.is_some() {
+            return device::open(options).map(|open| open.backend.caps().clone());
+        }
+        let gpu = |choice| gpu::foresee(choice, &device::gpu_options(options));
         match options.device {
             Device::Cpu => cpu(),
             Device::Gpu => gpu(gpu::Choice::Any),
@@ -292,9 +290,7 @@ pub(super) fn foresee(options: &EngineOptions) -> Result<Caps> {
     match options.device {
         Device::Cpu | Device::Auto => cpu(),
         // It says why there is none.
-        Device::Gpu | Device::Index(_) => {
-            super::device::open(options).map(|open| open.backend.caps().clone())
-        }
+        Device::Gpu | Device::Index(_) => device::open(options).map(|open| open.backend.caps().clone()),
     }
 }
 

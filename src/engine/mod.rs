@@ -47,11 +47,12 @@ use crate::format::{Checkpoint, Files};
 pub use calibrate::calibrate;
 pub use costs::Slices;
 pub use estimate::{Budget, Estimate, Largest, Verdict};
-pub use costs::Slices;
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
 pub use load::{LoadProgress, LoadStage, plans, tokenizer};
 pub use model::{Health, Model, ModelInfo};
-pub use options::{Adapter, Device, EngineOptions, GenerateOptions, Limits, LoadOptions, Sampling, SaveOptions};
+pub use options::{
+    Adapter, Device, EngineOptions, GenerateOptions, Limits, LoadOptions, Sampling, SaveOptions,
+};
 pub use pace::{Pace, Suspend};
 pub use prompt::{Message, Prompt};
 pub use remedy::Remedy;

@@ -49,6 +49,8 @@ pub struct EngineOptions {
     pub shared: Option<SharedDevice>,
     /// Threads of the CPU backend; `None` takes as many as there are processors.
     pub threads: Option<usize>,
+    /// On the CPU: no instructions but those that every processor has, for tests and for doubt.
+    pub portable: bool,
     /// f32 activations and f32 keys and values everywhere: slower, and the same tokens on every device.
     pub exact: bool,
     /// Round the input of every matrix to 8 bits, token by token, as the runtimes do that models such as Meta's quantized

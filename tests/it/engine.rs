@@ -36,7 +36,7 @@ fn tell(model: &Model, prompt: &str, count: u32) -> Finish {
 }
 
 /// Ticks `engine` until every stream has ended.
-fn run_all(engine: &Engine, streams: Vec<Stream>) -> Vec<Finish> {
+pub(crate) fn run_all(engine: &Engine, streams: Vec<Stream>) -> Vec<Finish> {
     let mut running: Vec<(Stream, Option<Finish>)> =
         streams.into_iter().map(|stream| (stream, None)).collect();
     while running.iter().any(|(_, finish)| finish.is_none()) {

@@ -33,17 +33,17 @@ struct Oracle {
 
 /// What a path through the engine must keep to.
 #[derive(Clone, Copy)]
-struct Limits {
+pub(crate) struct Limits {
     mean_kl: f64,
     /// The largest gap of the oracle's two likeliest tokens at which another token may be taken.
-    gap: f64,
+    pub(crate) gap: f64,
     /// The largest error of a log-probability.
     off: f64,
 }
 
-const DEFAULT: Limits = Limits { mean_kl: 2e-3, gap: 0.25, off: f64::INFINITY };
+pub(crate) const DEFAULT: Limits = Limits { mean_kl: 2e-3, gap: 0.25, off: f64::INFINITY };
 #[cfg(feature = "wgpu")]
-const FLOAT: Limits = Limits { mean_kl: 1e-4, gap: 0.1, off: f64::INFINITY };
+pub(crate) const FLOAT: Limits = Limits { mean_kl: 1e-4, gap: 0.1, off: f64::INFINITY };
 const EXACT: Limits = Limits { mean_kl: 1e-6, gap: 0.0, off: 1e-3 };
 
 /// How far a path is from the oracle on one prompt.

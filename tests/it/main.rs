@@ -14,6 +14,7 @@ mod engine;
 mod faults;
 #[cfg(feature = "cli")]
 mod fit;
+mod floor;
 mod formats;
 mod forms;
 mod gguf;
@@ -35,6 +36,7 @@ mod quants;
 #[cfg(feature = "wgpu")]
 mod quarantine;
 mod recovery;
+mod same;
 mod sessions;
 mod sessions_killed;
 mod shaders;

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use cores::Cores;
 use packed::Packed;
-use simd::Isa;
+use simd::{Isa, Portable};
 
 pub(super) use packed::bytes_of as packed_bytes;
 
@@ -98,6 +98,14 @@ impl Cpu {
     /// [`Kind::InvalidArgument`] for no threads.
     pub fn new(options: CpuOptions) -> Result<Self> {
         Self::with(options, Isa::find())
+    }
+
+    /// A backend that uses no instructions but those that every processor has: for tests, and for doubt.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn portable(options: CpuOptions) -> Result<Self> {
+        Self::with(options, Isa::Portable(Portable))
     }
 
     /// A backend for each instruction set of this machine, the plainest first: for tests, and for doubt.

@@ -286,6 +286,7 @@ impl Device {
         info.max_binding_bytes = limits.max_storage_buffer_binding_size;
         info.max_buffer_bytes = limits.max_buffer_size;
         info.workgroup_bytes = limits.max_compute_workgroup_storage_size;
+        info.bound(&options);
         let quarantine = Quarantine::open(&info, &options);
         Ok(Self { raw, queue, info, options, meter: Arc::default(), quarantine, health: Arc::default() })
     }
