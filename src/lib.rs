@@ -31,7 +31,7 @@ pub use engine::{
     Adapter, Budget, Cancel, Device, Engine, EngineOptions, Estimate, Event, Finish, FinishReason,
     GenerateOptions, Health, Largest, Limits, LoadOptions, LoadProgress, LoadStage, Message, Model,
     ModelInfo, Pace, Progress, Prompt, Remedy, Sampling, SaveOptions, Session, Slices, Stream, Suspend,
-    Timings, Verdict, Worker,
+    Timings, Trim, Trimmed, Verdict, Worker,
 };
 pub use error::{Error, Kind, Result};
 pub use format::Manifest;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use pocketlm::base::Resident;
 use pocketlm::format::{Checkpoint, Dialect, NewTensor, Value, write_gguf};
 use pocketlm::model::synth::{Preset, write};
-use pocketlm::{Device, Engine, EngineOptions, Format, GenerateOptions, LoadOptions, Model, Prompt};
+use pocketlm::{Device, Engine, EngineOptions, Format, GenerateOptions, LoadOptions, Model, Prompt, Trim};
 use serde_json::json;
 
 /// What a load may take beside the file and the device's memory.
@@ -80,6 +80,10 @@ struct Measured {
     resident: u64,
     /// The most that it had given at any moment of the load.
     resident_peak: u64,
+    /// What a trim said that it gave back.
+    trimmed: u64,
+    /// What the system saw of that.
+    given_back: u64,
     /// By the estimate.
     estimated: u64,
     /// By the meter.
@@ -115,6 +119,8 @@ fn child() {
         fill(&model, context);
     }
     let resident = Resident::now().expect("Linux says it").own - before;
+    let trimmed = model.trim(Trim::Critical).expect("it trims").bytes;
+    let given_back = (resident + before).saturating_sub(Resident::now().expect("Linux says it").own);
     let estimate = &model.info().estimate;
     let heap_device = if estimate.backend == "cpu" { estimate.kv + estimate.scratch } else { 0 };
     let metered = model.info().device.meter.bytes();
@@ -122,7 +128,7 @@ fn child() {
         "\nMEASURED {}",
         json!({
             "heap_peak": heap_peak, "heap_device": heap_device, "resident": resident,
-            "resident_peak": resident_peak, "estimated": estimate.total(), "metered": metered,
+            "trimmed": trimmed, "given_back": given_back, "resident_peak": resident_peak, "estimated": estimate.total(), "metered": metered,
         })
     );
 }
@@ -271,7 +277,13 @@ fn what_stays_on_the_host_is_what_was_estimated() {
     let shape = Preset { layers: 12, ..Preset::named("mobilellm-350m").expect("a preset") };
     let models = [(synthetic(&scratch, shape, Format::Q6_K), 128), (real_model(), 512)];
     for (path, context) in models {
-        let Measured { resident, estimated, .. } = measure("cpu", "filled", context, &path);
+        let measured = measure("cpu", "filled", context, &path);
+        let Measured { resident, estimated, trimmed, given_back, .. } = measured;
         assert!(resident.abs_diff(estimated) * 100 <= 3 * resident, "{resident} and not {estimated}");
+        // The keys and values of the whole context; a few pages that the process took elsewhere meanwhile.
+        assert!(
+            trimmed > 0 && given_back >= trimmed - (1 << 20),
+            "{trimmed} were said to be free, {given_back} are"
+        );
     }
 }

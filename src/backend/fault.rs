@@ -315,6 +315,10 @@ impl Backend for Faulty {
         self.inner.write(state, at, bytes)
     }
 
+    fn vacate(&mut self, states: &[ItemId]) -> Result<u64> {
+        self.inner.vacate(states)
+    }
+
     fn harm(&mut self, harm: Harm) -> bool {
         self.inner.harm(harm)
     }

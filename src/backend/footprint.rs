@@ -108,6 +108,11 @@ impl Held {
         self.meter.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn give(&mut self, bytes: u64) {
+        self.bytes -= bytes;
+        self.meter.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn give_back(&mut self) {
         self.meter.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = 0;

@@ -170,6 +170,15 @@ pub trait Backend: Send {
     /// `DeviceLost`; `Internal` where the bytes are not inside a state.
     fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()>;
 
+    /// Gives the memory of these states back, and that of temps where it can be had again: what they held is lost, they are
+    /// zero for whoever comes next. A hint: the bytes that are free now, perhaps none.
+    ///
+    /// # Errors
+    /// `DeviceLost`; `Internal` where one is not a state.
+    fn vacate(&mut self, _states: &[ItemId]) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Does a harm to the device itself, for tests of what happens then: whether it can.
     fn harm(&mut self, _harm: fault::Harm) -> bool {
         false

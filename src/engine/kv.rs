@@ -21,11 +21,12 @@ pub(super) struct Seat {
 pub(super) struct Pool {
     sequences: Vec<u32>,
     pages: Vec<u32>,
+    touched: u32,
 }
 
 impl Pool {
     pub(super) fn new(sequences: u32, pages: u32) -> Self {
-        Self { sequences: (0..sequences).rev().collect(), pages: (0..pages).rev().collect() }
+        Self { sequences: (0..sequences).rev().collect(), pages: (0..pages).rev().collect(), touched: 0 }
     }
 
     /// A seat without pages, if one is free.
@@ -38,9 +39,15 @@ impl Pool {
         let wanted = positions.div_ceil(PAGE) as usize;
         while seat.pages.len() < wanted {
             let Some(page) = self.pages.pop() else { return false };
+            self.touched = self.touched.max(page + 1);
             seat.pages.push(page);
         }
         true
+    }
+
+    /// Pages that anybody has had: those below this number.
+    pub(super) fn touched(&self) -> u32 {
+        self.touched
     }
 
     /// Takes a seat back with all its pages.
@@ -66,6 +73,7 @@ mod tests {
         let mut all: Vec<u32> = first.pages.iter().chain(&second.pages).copied().collect();
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2]);
+        assert_eq!(pool.touched(), 3);
         pool.leave(first);
         assert!(pool.grow(&mut second, 3 * PAGE));
         assert_ne!(second.sequence, pool.sit().unwrap().sequence);

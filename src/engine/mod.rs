@@ -34,6 +34,7 @@ pub mod saved;
 mod schedule;
 mod session;
 mod verify;
+mod trim;
 mod worker;
 
 use std::path::Path;
@@ -59,6 +60,7 @@ pub use remedy::Remedy;
 pub use runner::Progress;
 pub use schedule::{Demand, Slice, schedule};
 pub use session::Session;
+pub use trim::{Trim, Trimmed};
 pub use worker::Worker;
 
 use model::Core;

@@ -22,6 +22,7 @@ use super::options::{GenerateOptions, Sampling};
 use super::runner::{Progress, Request, Runner, SessionId};
 use super::saved::{Saved, Unfinished};
 use super::session::Session;
+use super::trim::{Trim, Trimmed};
 use super::worker::Signal;
 
 /// A model on a device: shared, immutable, cheap to clone. The file must not change while it is loaded: its pages
@@ -205,6 +206,15 @@ impl Model {
     /// `InvalidArgument` where there are not as many finite weights as adapters, what befalls the device.
     pub fn weigh_adapters(&self, weights: &[f32]) -> Result<()> {
         self.core.runner().weigh(weights)
+    }
+
+    /// Gives memory back while the model stays loaded, as an app is asked to that is short of it. Histories stay, and so
+    /// do the tokens of answers.
+    ///
+    /// # Errors
+    /// What befalls the device.
+    pub fn trim(&self, level: Trim) -> Result<Trimmed> {
+        self.core.runner().trim(level)
     }
 
     /// Looks at the plans and the store.

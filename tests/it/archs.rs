@@ -16,7 +16,7 @@ use pocketlm::plan::Inputs;
 use pocketlm::{Device, Engine, EngineOptions, GenerateOptions, LoadOptions, Model, Prompt};
 use serde::Deserialize;
 
-use crate::data::fixture;
+use crate::data::{fixture, limits};
 
 /// Every fixture; those with a file of GGUF beside the folder are listed twice.
 pub(crate) const ALL: &[&str] = &[
@@ -162,7 +162,7 @@ fn a_blueprint_counts_the_parameters_of_its_file() {
 }
 
 fn judge_all(device: Device, exact: bool, names: &[&str]) {
-    let engine = Engine::new(EngineOptions { device, exact, ..EngineOptions::default() });
+    let engine = Engine::new(EngineOptions { device, exact, limits: limits(), ..EngineOptions::default() });
     let wrong: Vec<String> = names.iter().filter_map(|name| judge(&engine, name, exact).err()).collect();
     assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), names.len(), wrong.join("\n"));
 }

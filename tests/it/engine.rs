@@ -8,12 +8,18 @@ use pocketlm::{
     Prompt, Sampling, Stream, Worker,
 };
 
-use crate::data::fixture;
+use crate::data::{fixture, limits};
 
 const STORY: &str = "Once upon a time";
 
 fn engine(device: Device) -> Engine {
-    Engine::new(EngineOptions { device, exact: true, checked: true, ..EngineOptions::default() })
+    Engine::new(EngineOptions {
+        device,
+        exact: true,
+        checked: true,
+        limits: limits(),
+        ..EngineOptions::default()
+    })
 }
 
 fn load(engine: &Engine, options: &LoadOptions) -> Model {

@@ -213,3 +213,36 @@ fn the_command_says_what_fits_and_ends_as_a_load_would() {
     let end = End::of(&pocketlm(&cache, &words).output().expect("the program starts"));
     end.fails(5, &["2.5 MiB are allowed", "what would fit: "]);
 }
+
+/// What is given back comes back when it is needed, and nobody sees it in the tokens.
+#[test]
+fn memory_is_given_back_and_answers_go_on() {
+    for device in devices() {
+        let engine = engine(device, true);
+        let model = engine.load(stories(), &small(512), |_| Ok(())).expect("it loads");
+        let options = |tokens| GenerateOptions { max_tokens: Some(tokens), ..GenerateOptions::default() };
+        let prompt = Prompt::Raw("Once upon a time".into());
+        let whole = model.session().generate(&prompt, &options(60)).unwrap().finish().unwrap();
+        let held = || model.info().device.meter.bytes();
+        let estimate = &model.info().estimate;
+        let before = held();
+        let idle = model.trim(Trim::Idle).expect("it trims").bytes;
+        // 64 of 512 positions were filled, in pages of 32.
+        let due = if device == Device::Cpu { estimate.kv / 8 } else { estimate.kv };
+        assert!(idle >= due && idle <= before, "{idle} bytes of {estimate:?}");
+        assert!(device == Device::Cpu || held() == before - idle);
+        assert_eq!(model.trim(Trim::Critical).unwrap().bytes, 0, "it is gone already");
+
+        // In the middle of an answer.
+        let mut session = model.session();
+        let mut stream = session.generate(&prompt, &options(60)).unwrap();
+        for _ in 0..12 {
+            stream.next().expect("an event").expect("no error");
+        }
+        assert_eq!(held(), before, "what is needed has come back");
+        assert_eq!(model.trim(Trim::Idle).unwrap().bytes, 0, "somebody waits for it");
+        assert!(model.trim(Trim::Critical).unwrap().bytes > 0);
+        assert_eq!(stream.finish().unwrap().tokens, whole.tokens, "{device:?}");
+        assert_eq!(held(), before);
+    }
+}

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 #[cfg(feature = "wgpu")]
 use crate::data::Scratch;
-use crate::data::{real_model, shared};
+use crate::data::{limits, real_model, shared};
 #[cfg(feature = "wgpu")]
 use pocketlm::Format;
 #[cfg(feature = "wgpu")]
@@ -128,7 +128,8 @@ fn distance(model: &Model, oracle: &Oracle) -> Distance {
 }
 
 fn load(device: Device, exact: bool, tuning: Option<PathBuf>) -> Model {
-    let engine = Engine::new(EngineOptions { device, exact, tuning, ..EngineOptions::default() });
+    let engine =
+        Engine::new(EngineOptions { device, exact, tuning, limits: limits(), ..EngineOptions::default() });
     let options = LoadOptions { context: Some(512), outputs: 16, prefill: 64, ..LoadOptions::default() };
     engine.load(real_model(), &options, |_| Ok(())).expect("the real model loads")
 }

@@ -13,7 +13,7 @@ use pocketlm::base::Seed;
 use pocketlm::kernel::{Form, ROW_WORDS, argmax, bias, embed, pick, swiglu};
 use pocketlm::plan::{Builder, Extent, Inputs, Item, ItemId, Operand, Plan, Store};
 use pocketlm::quant::Matrix;
-use pocketlm::{Error, Format, Kind};
+use pocketlm::{Error, Format, Kind, Limits};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,6 +31,8 @@ pub(crate) fn open(options: Options) -> Option<Gpu> {
         eprintln!("left out: POCKETLM_NO_GPU=1");
         return None;
     }
+    let floor = options.floor || crate::data::limits() == Limits::Floor;
+    let options = Options { floor, ..options };
     Some(
         Gpu::open(Choice::Any, options)
             .expect("a device, if only in software; POCKETLM_NO_GPU=1 to go without"),

@@ -24,8 +24,13 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn load(base: &Path, adapters: &[(PathBuf, f32)], device: Device) -> Result<Model> {
-    let engine =
-        Engine::new(EngineOptions { device, exact: true, checked: true, ..EngineOptions::default() });
+    let engine = Engine::new(EngineOptions {
+        device,
+        exact: true,
+        checked: true,
+        limits: crate::data::limits(),
+        ..EngineOptions::default()
+    });
     let adapters = adapters.iter().map(|(path, weight)| Adapter { path: path.clone(), weight: *weight });
     let options = LoadOptions { context: Some(64), adapters: adapters.collect(), ..LoadOptions::default() };
     engine.load(base, &options, |_| Ok(()))

@@ -61,7 +61,13 @@ pub(crate) fn devices() -> &'static [Device] {
 }
 
 pub(crate) fn load(path: &Path, device: Device, exact: bool) -> pocketlm::Result<Model> {
-    let engine = Engine::new(EngineOptions { device, exact, checked: true, ..EngineOptions::default() });
+    let engine = Engine::new(EngineOptions {
+        device,
+        exact,
+        checked: true,
+        limits: crate::data::limits(),
+        ..EngineOptions::default()
+    });
     engine.load(path, &LoadOptions { context: Some(64), ..LoadOptions::default() }, |_| Ok(()))
 }
 

@@ -10,7 +10,7 @@ use pocketlm::{
     Pace, Prompt, Result, Sampling, Session, Stream, Suspend, Worker,
 };
 
-use crate::data::fixture;
+use crate::data::{fixture, limits};
 
 const STORY: &str = "Once upon a time";
 const TOKENS: u32 = 40;
@@ -18,7 +18,14 @@ const TOKENS: u32 = 40;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn options(device: Device, faults: Option<Arc<Faults>>) -> EngineOptions {
-    EngineOptions { device, exact: true, patience: Some(PATIENCE), faults, ..EngineOptions::default() }
+    EngineOptions {
+        device,
+        exact: true,
+        patience: Some(PATIENCE),
+        faults,
+        limits: limits(),
+        ..EngineOptions::default()
+    }
 }
 
 fn load(engine: &Engine) -> Result<Model> {

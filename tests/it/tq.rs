@@ -29,7 +29,13 @@ fn reference(name: &str) -> Reference {
 
 /// `prefill` is how many rows are computed at once: 1 has only the plan of decoding.
 fn load(path: &std::path::Path, device: Device, exact: bool, prefill: u32) -> pocketlm::Result<Model> {
-    let engine = Engine::new(EngineOptions { device, exact, checked: true, ..EngineOptions::default() });
+    let engine = Engine::new(EngineOptions {
+        device,
+        exact,
+        checked: true,
+        limits: crate::data::limits(),
+        ..EngineOptions::default()
+    });
     let options = LoadOptions { context: Some(32), outputs: 16, prefill, ..LoadOptions::default() };
     engine.load(path, &options, |_| Ok(()))
 }

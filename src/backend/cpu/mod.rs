@@ -247,6 +247,21 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn vacate(&mut self, states: &[ItemId]) -> Result<u64> {
+        let mut bytes = 0;
+        for state in states {
+            let Some(Slot::State(words)) = self.items.get_mut(state.index()) else {
+                return Err(Error::internal(format!("item {} is not a state", state.index())));
+            };
+            let count = words.len();
+            bytes += 4 * count as u64;
+            // The old ones go before the new ones come, which take no memory until they are written.
+            *words = Vec::new();
+            *words = zeroes(count)?;
+        }
+        Ok(bytes)
+    }
+
     fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()> {
         self.state(state, at, bytes.len())?.copy_from_slice(bytes);
         Ok(())

@@ -23,6 +23,7 @@ pub mod spirv;
 mod submit;
 mod tune;
 mod upload;
+mod vacant;
 
 use std::collections::VecDeque;
 use std::mem::take;
@@ -41,6 +42,7 @@ use self::ring::{Flight, Ring};
 use self::seal::Seal;
 use self::submit::End;
 use self::upload::{Resident, Sender};
+use self::vacant::Vacant;
 use super::fault::Harm;
 use super::footprint::Held;
 use super::{Backend, Caps, Meter, Order, Program, Progress, RESULTS, Status, Ticket};
@@ -71,6 +73,8 @@ pub struct Gpu {
     last_ticket: u64,
     /// Under way, or finished with a result that nobody has asked for; one more than fit waits for the oldest.
     in_flight: VecDeque<Flight>,
+    /// The plans, where their memory was given back for a while.
+    vacant: Option<Vacant>,
     ring: Ring,
     /// Made with the first program.
     seal: Option<Seal>,
@@ -193,6 +197,7 @@ impl Gpu {
             readback: Readback::default(),
             last_ticket: 0,
             in_flight: VecDeque::new(),
+            vacant: None,
             ring: Ring::default(),
             seal: None,
             drops: false,
@@ -226,6 +231,7 @@ impl Backend for Gpu {
     fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
         self.programs.clear();
         self.items.clear();
+        self.vacant = None;
         self.held.give_back();
         // Memory of what was loaded before is free once the device has been polled.
         self.device.check()?;
@@ -240,6 +246,7 @@ impl Backend for Gpu {
 
     fn prepare(&mut self, plan: Arc<Plan>) -> Result<Program> {
         self.device.check()?;
+        self.come_back()?;
         if let Some(folder) = self.tuning.folder.clone() {
             self.tune(&plan, &folder)?;
         }
@@ -265,6 +272,7 @@ impl Backend for Gpu {
 
     fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket> {
         self.device.check()?;
+        self.come_back()?;
         if self.in_flight.len() >= RESULTS
             && let Some(oldest) = self.in_flight.pop_front()
         {
@@ -324,12 +332,14 @@ impl Backend for Gpu {
 
     fn read(&mut self, state: ItemId, at: usize, out: &mut [u8]) -> Result<()> {
         self.device.check()?;
+        self.come_back()?;
         let buffer = upload::state(&self.items, state.index(), at, out.len())?;
         self.readback.read(&self.device, buffer, at, out)
     }
 
     fn write(&mut self, state: ItemId, at: usize, bytes: &[u8]) -> Result<()> {
         self.device.check()?;
+        self.come_back()?;
         let buffer = upload::state(&self.items, state.index(), at, bytes.len())?;
         if at.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
             return Sender::new(&self.device).send(buffer, at as u64, bytes);
@@ -340,6 +350,10 @@ impl Backend for Gpu {
         self.readback.read(&self.device, buffer, at - before, &mut words)?;
         words[before..before + bytes.len()].copy_from_slice(bytes);
         Sender::new(&self.device).send(buffer, (at - before) as u64, &words)
+    }
+
+    fn vacate(&mut self, states: &[ItemId]) -> Result<u64> {
+        self.leave(states)
     }
 
     fn harm(&mut self, harm: Harm) -> bool {

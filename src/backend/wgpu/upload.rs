@@ -35,6 +35,8 @@ pub(super) enum Resident {
     Vector(wgpu::Buffer),
     /// Words that can be written and read.
     State { buffer: wgpu::Buffer, bytes: usize },
+    /// Such words, whose memory was given back.
+    Empty { bytes: usize },
 }
 
 impl Resident {
@@ -53,6 +55,14 @@ impl Resident {
         match self {
             Self::Matrix { codes, scales } => codes.size() + scales.size(),
             Self::Vector(buffer) | Self::State { buffer, .. } => buffer.size(),
+            Self::Empty { .. } => 0,
+        }
+    }
+
+    /// Drops the buffer of a state.
+    pub(super) fn empty(&mut self) {
+        if let Self::State { bytes, .. } = *self {
+            *self = Self::Empty { bytes };
         }
     }
 }
