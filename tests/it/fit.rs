@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use pocketlm::model::synth::{Preset, write};
 use pocketlm::{
-    Device, Engine, EngineOptions, Error, Estimate, Format, Kind, LoadOptions, LoadStage, Verdict,
+    Device, Engine, EngineOptions, Error, Estimate, Format, GenerateOptions, Kind, LoadOptions, LoadStage,
+    Prompt, Trim, Verdict,
 };
 use serde_json::Value;
 

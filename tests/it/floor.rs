@@ -62,7 +62,8 @@ const MORE: &[Preset] = &[
 
 /// The blueprint of a shape, from a file of the same architecture that is small.
 fn blueprint(preset: &Preset) -> Blueprint {
-    let small = Preset { layers: 1, vocab: 300, width: 64, heads: 1, kv_heads: 1, ffn_width: 64, ..*preset };
+    let width = preset.head_dim;
+    let small = Preset { layers: 1, vocab: 300, width, heads: 1, kv_heads: 1, ffn_width: 64, ..*preset };
     let mut file = Vec::new();
     write(&small, Format::Q8_0, 1, &mut file, &mut |_, _| Ok(())).expect("a model");
     let checkpoint = Checkpoint::from_bytes("small.gguf", file.into()).expect("a GGUF");
@@ -194,7 +195,9 @@ mod cut {
 
     fn engine(limits: Limits) -> Engine {
         let device = Device::Gpu;
-        Engine::new(EngineOptions { device, limits, exact: true, pinned: true, ..EngineOptions::default() })
+        // Trusted: a check brings buffers of its own.
+        let (exact, pinned, trusted) = (true, true, true);
+        Engine::new(EngineOptions { device, limits, exact, pinned, trusted, ..EngineOptions::default() })
     }
 
     fn options() -> LoadOptions {
