@@ -248,7 +248,7 @@ pub(super) fn estimate(
     options: &LoadOptions,
 ) -> Result<Estimate> {
     let blueprint = Blueprint::read(checkpoint)?;
-    let (weights, _) = weights(checkpoint, &blueprint, options)?;
+    let weights = weights(checkpoint, &blueprint, &open_adapters(&Files::default(), options)?)?;
     let caps = foresee(engine)?;
     let vocabulary = Tokenizer::footprint(&checkpoint.dialect, blueprint.vocab);
     let budget = Budget::of(options.memory);

@@ -33,8 +33,8 @@ mod runner;
 pub mod saved;
 mod schedule;
 mod session;
-mod verify;
 mod trim;
+mod verify;
 mod worker;
 
 use std::path::Path;

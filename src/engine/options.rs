@@ -115,7 +115,15 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context: None, sessions: 2, prefill: 256, outputs: 4, adapters: Vec::new(), memory: None, verify: None }
+        Self {
+            context: None,
+            sessions: 2,
+            prefill: 256,
+            outputs: 4,
+            adapters: Vec::new(),
+            memory: None,
+            verify: None,
+        }
     }
 }
 

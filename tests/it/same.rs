@@ -174,7 +174,7 @@ fn judge(exact: &Model, expected: &[Vec<u32>], fast: &[Vec<u32>], limit: f64) ->
         let mut past = exact.tokens(&Prompt::Raw(prompt.clone())).expect("tokens");
         past.extend(&expected[..at]);
         let gap = gap(exact, &past, fast[at]);
-        if !(gap <= limit) {
+        if gap.is_nan() || gap > limit {
             return Err(format!(
                 "{prompt:?}, token {at}: {} is {gap} less likely than {}",
                 fast[at], expected[at]

@@ -9,8 +9,8 @@ use std::{fs, io};
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, Limits, LoadOptions, Manifest, Pace, Prompt,
-    Result as Outcome, Sampling,
+    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, Limits, LoadOptions, Manifest, Pace,
+    Prompt, Result as Outcome, Sampling,
 };
 
 use crate::output;
