@@ -20,8 +20,9 @@ pub enum Trim {
 /// What a trim brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
-    /// Bytes that are free now: of the device, or of the host as far as caches had been filled. Pages of the model file, which
-    /// the system counts as its own, are given back as well and not counted.
+    /// Bytes that are free now: of the device, or of the host as far as caches had been filled. The host's go to the allocator,
+    /// which gives large blocks on to the system and keeps small ones for the next. Pages of the model file, which the system
+    /// counts as its own, are given back as well and not counted.
     pub bytes: u64,
 }
 
