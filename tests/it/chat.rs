@@ -279,6 +279,10 @@ fn templates_see_what_pythons_see() {
             "{{ messages[::-1][0].content }}{{ messages[1:]|length }}{{ messages|map(attribute='role')|join(',') }}",
             "Hi1user,assistant",
         ),
+        // A fuzzer found that minijinja's own slices panic where nothing is to be reversed.
+        ("{{ [][::-1] }}{{ ''[::-1] }}{{ nothing[::-1] }}{{ [][::-1][::-1] }}", "[][][]"),
+        ("{{ [1, 2, 3, 4][::-1] }}{{ 'abcd'[2:0:-1] }}{{ (1, 2, 3)[-2::-1] }}", "[4, 3, 2, 1]cb(2, 1)"),
+        ("{{ [1, 2, 3][1:3:-1] }}{{ 'abc'[::-9223372036854775808] }}{{ [1, 2, 3][5:-9:-2] }}", "[]c[3, 1]"),
         (
             "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if loop.first %}{% continue %}{% endif %}{{ ns.n }}{% break %}{% endfor %}",
             "2",

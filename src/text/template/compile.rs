@@ -164,11 +164,11 @@ fn replacement<'a>(instruction: &Instruction<'a>) -> Result<Vec<Instruction<'a>>
         I::GetAttr(attribute) if DICT_METHODS.contains(&attribute) => {
             vec![text(attribute), call(name::ATTRIBUTE, 2)]
         }
+        I::Slice => vec![call(name::SLICED, 4), I::UnpackList(4), same, call(name::ADMIT, 1)],
         I::SetAttr(_) => vec![I::Swap, call(name::STORE, 1), I::Swap, same],
         I::CallFunction(..)
         | I::CallMethod(..)
         | I::CallObject(_)
-        | I::Slice
         | I::BuildList(_)
         | I::BuildTuple(_)
         | I::BuildMap(_) => vec![same, call(name::ADMIT, 1)],

@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Write};
 
-use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
+use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 use super::{json, python};
@@ -129,6 +129,7 @@ pub(super) mod name {
     pub(in super::super) const CONCAT: &str = "(concat)";
     pub(in super::super) const FILTER: &str = "(filter)";
     pub(in super::super) const TEST: &str = "(test)";
+    pub(in super::super) const SLICED: &str = "(sliced)";
     pub(in super::super) const ATTRIBUTE: &str = "(attribute)";
     /// The number 1.
     pub(in super::super) const ONE: &str = "pocketlm_one";
@@ -148,6 +149,7 @@ pub(super) fn install(environment: &mut Environment) {
     environment.add_function(name::FILTER, filter);
     environment.add_function(name::TEST, test);
     environment.add_function(name::ATTRIBUTE, attribute);
+    environment.add_function(name::SLICED, sliced);
     environment.add_filter("tojson", json::tojson);
     environment.remove_filter("pprint");
 }
@@ -205,6 +207,46 @@ fn factors(state: &mut State, left: Value, right: Value) -> Result<Value, Error>
         budget.spend(unit.saturating_mul(times.as_usize().unwrap_or(0) as u64))?;
     }
     Ok(Value::from(vec![right, left]))
+}
+
+/// What is to be sliced, in the order in which it is unpacked onto the stack. A slice backwards is made here, as Python
+/// makes it: minijinja's panics where nothing is to be sliced, and knows no end at the first item.
+fn sliced(state: &mut State, value: Value, start: Value, stop: Value, step: Value) -> Result<Value, Error> {
+    let back = i64::try_from(step.clone()).ok().filter(|&step| step < 0);
+    let (Some(back), ValueKind::String | ValueKind::Seq | ValueKind::Iterable) = (back, value.kind()) else {
+        return Ok(Value::from(vec![step, stop, start, value]));
+    };
+    Budget::of(state).walk(&value, true, 0)?;
+    let whole = |bound: &Value| {
+        if bound.is_none() { Ok(None) } else { i64::try_from(bound.clone()).map(Some) }
+    };
+    let (start, stop) = (whole(&start)?, whole(&stop)?);
+    let made = match value.as_str() {
+        Some(text) => {
+            let chars: Vec<char> = text.chars().collect();
+            Value::from(backwards(chars.len(), start, stop, back).map(|at| chars[at]).collect::<String>())
+        }
+        None => {
+            let items: Vec<Value> = value.try_iter()?.collect();
+            let taken = backwards(items.len(), start, stop, back).map(|at| items[at].clone());
+            let taken: Vec<Value> = taken.collect();
+            if value.is_tuple() { Value::from(Tuple::from(taken)) } else { Value::from(taken) }
+        }
+    };
+    let all = Value::from(());
+    Ok(Value::from(vec![all.clone(), all.clone(), all, made]))
+}
+
+/// The places that `[start:stop:step]` takes of `len`, for a `step` below 0.
+fn backwards(len: usize, start: Option<i64>, stop: Option<i64>, step: i64) -> impl Iterator<Item = usize> {
+    let len = len as i128;
+    let bound = |bound: i64| {
+        let bound = i128::from(bound);
+        (if bound < 0 { bound + len } else { bound }).clamp(-1, len - 1)
+    };
+    let (start, stop) = (start.map_or(len - 1, bound), stop.map_or(-1, bound));
+    let next = move |at: &i128| Some(at + i128::from(step));
+    std::iter::successors(Some(start), next).take_while(move |&at| at > stop).map(|at| at as usize)
 }
 
 /// `left ~ right`.
@@ -310,4 +352,24 @@ fn formatted(budget: &mut Budget, format: &Value, args: &[Value]) -> Result<u64,
 /// See [`python::attribute`].
 fn attribute(value: Value, name: String) -> Result<Value, Error> {
     python::attribute(&value, &name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_go_backwards_as_in_python() {
+        let of = |len, start, stop, step| backwards(len, start, stop, step).collect::<Vec<_>>();
+        assert_eq!(of(4, None, None, -1), [3, 2, 1, 0]);
+        assert_eq!(of(4, None, Some(0), -1), [3, 2, 1]);
+        assert_eq!(of(4, Some(2), Some(-5), -2), [2, 0]);
+        assert_eq!(of(4, Some(9), Some(1), -1), [3, 2]);
+        assert_eq!(of(4, Some(-2), None, -1), [2, 1, 0]);
+        assert!(of(4, Some(0), Some(3), -1).is_empty());
+        for bound in [None, Some(0), Some(-1), Some(i64::MIN), Some(i64::MAX)] {
+            assert!(of(0, bound, bound, -1).is_empty());
+            assert!(of(3, bound, None, i64::MIN).len() <= 1);
+        }
+    }
 }
