@@ -108,6 +108,7 @@ impl Held {
         self.meter.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "wgpu")]
     pub(super) fn give(&mut self, bytes: u64) {
         self.bytes -= bytes;
         self.meter.bytes.fetch_sub(bytes, Ordering::Relaxed);

@@ -5,7 +5,9 @@ use crate::backend::cpu::{Cpu, CpuOptions};
 use crate::backend::fault::Faulty;
 use crate::error::Result;
 
-use super::options::{Device, EngineOptions, Limits};
+#[cfg(feature = "wgpu")]
+use super::options::Limits;
+use super::options::{Device, EngineOptions};
 
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu as gpu;

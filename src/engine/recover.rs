@@ -89,15 +89,7 @@ impl Record {
             self.strikes = 0;
         }
     }
-}
 
-impl Drop for Record {
-    fn drop(&mut self) {
-        self.wait_for_leaving();
-    }
-}
-
-impl Record {
     /// The memory of the device before is free, unless that one hangs.
     fn wait_for_leaving(&mut self) {
         if let Some(leaving) = self.leaving.take() {
@@ -112,6 +104,12 @@ impl Record {
             Some(rebuild) => rebuild(place),
             None => Err(Error::internal("nothing is known to make the model of again")),
         }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.wait_for_leaving();
     }
 }
 
