@@ -43,10 +43,15 @@ fn tell(model: &Model, prompt: &str, count: u32) -> Finish {
 
 /// Ticks `engine` until every stream has ended.
 pub(crate) fn run_all(engine: &Engine, streams: Vec<Stream>) -> Vec<Finish> {
+    run_all_within(engine, streams, Duration::from_millis(1))
+}
+
+/// [`run_all`] by ticks of `budget`: the longer, the more rows are computed at once.
+pub(crate) fn run_all_within(engine: &Engine, streams: Vec<Stream>, budget: Duration) -> Vec<Finish> {
     let mut running: Vec<(Stream, Option<Finish>)> =
         streams.into_iter().map(|stream| (stream, None)).collect();
     while running.iter().any(|(_, finish)| finish.is_none()) {
-        engine.tick(Duration::from_millis(1)).expect("the device computes");
+        engine.tick(budget).expect("the device computes");
         for (stream, finish) in &mut running {
             while let Some(event) = stream.try_next() {
                 if let Event::Finished(end) = event.expect("no story fails") {
