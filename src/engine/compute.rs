@@ -47,7 +47,7 @@ impl Runner {
             self.tell_pages(id)?;
             let (state, seat) = self.seated(id)?;
             for position in state.computed..state.computed + count {
-                rows.extend([state.history[position as usize], position, seat.sequence, 0]);
+                rows.extend([state.token(position), position, seat.sequence, 0]);
             }
             kv_len = kv_len.max(state.computed + count);
         }

@@ -80,8 +80,7 @@ impl Runner {
         let (mut outputs, mut row) = (Vec::new(), 0);
         for &(id, rows) in slices {
             row += rows;
-            let ends =
-                self.session(id).is_some_and(|state| state.computed + rows == state.history.len() as u32);
+            let ends = self.session(id).is_some_and(|state| state.computed + rows == state.seen());
             if ends {
                 outputs.push(row - 1);
             }
@@ -258,7 +257,7 @@ impl Runner {
 
     /// Who picks the session's next token.
     fn pick_of(&self, id: SessionId) -> Pick {
-        let (Some((chain, _)), Some(first)) = (self.chain(id), self.prompt_tokens(id)) else {
+        let (Some((chain, _)), Some(first)) = (self.chain(id), self.first_position(id)) else {
             return Pick::Best;
         };
         match chain.sees() {

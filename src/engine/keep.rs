@@ -7,11 +7,13 @@ use crate::kernel::{KvType, PAGE};
 use crate::plan::ItemId;
 
 use super::identity::{Hash, joined};
-use super::runner::{Runner, SessionId};
+use super::runner::{Runner, SessionId, State};
 use super::saved::{SavedKv, Unfinished};
+use super::view::{self, Overflow};
 
 /// What of a session is the runner's.
 pub(super) struct Kept {
+    pub(super) overflow: Overflow,
     pub(super) history: Vec<u32>,
     pub(super) answer: Option<Unfinished>,
     pub(super) kv: Option<SavedKv>,
@@ -25,6 +27,7 @@ impl Runner {
         self.cancel();
         let prompt_tokens = self.prompt_tokens(id);
         let seed = self.chain(id).and_then(|(chain, _)| chain.seed());
+        let State { overflow, .. } = *self.session(id)?;
         let history = self.session(id)?.history.clone();
         let answer = prompt_tokens.map(|prompt_tokens| Unfinished { prompt_tokens, seed });
         let kv = if kv { self.read_kv(id, identity) } else { Ok(None) };
@@ -32,18 +35,29 @@ impl Runner {
             log::warn!("the session is saved without keys and values: {error}");
             None
         });
-        Some(Kept { history, answer, kv })
+        Some(Kept { overflow, history, answer, kv })
     }
 
     /// A session with this history. Keys and values spare computing it again, where they fit and there is room.
-    pub(super) fn put_back(&mut self, kept: Kept, identity: &[Hash]) -> SessionId {
+    ///
+    /// # Errors
+    /// `ContextOverflow` where the history is more than the context holds, and does not slide.
+    pub(super) fn put_back(&mut self, kept: Kept, identity: &[Hash]) -> Result<SessionId> {
+        let Kept { overflow, history, kv, .. } = kept;
+        let (total, context) = (history.len() as u32, self.lowered.options.context);
+        overflow.check(context)?;
+        // An answer may have filled the context to the last token.
+        let dropped = match total == context && overflow == Overflow::Stop {
+            true => 0,
+            false => overflow.dropped(total, context).ok_or_else(|| view::overflow(total, context))?,
+        };
         let id = self.open();
-        let Kept { history, kv, .. } = kept;
         let positions = kv.as_ref().map_or(0, |kv| kv.positions.min(history.len() as u32));
         if let Some(state) = self.session_mut(id) {
-            state.history = history;
+            (state.history, state.overflow, state.dropped) = (history, overflow, dropped);
         }
-        let Some(kv) = kv else { return id };
+        // Keys and values are saved of a history that is seen from its beginning.
+        let Some(kv) = kv.filter(|_| dropped == 0) else { return Ok(id) };
         match self.write_kv(id, &kv, identity) {
             Ok(true) => {
                 if let Some(state) = self.session_mut(id) {
@@ -55,7 +69,7 @@ impl Runner {
                 log::warn!("keys and values were not taken, the history is computed again: {error}")
             }
         }
-        id
+        Ok(id)
     }
 
     /// Who can use keys and values of this runner: the model, its adapters and their weights, and the layout.
@@ -97,7 +111,7 @@ impl Runner {
     fn read_kv(&mut self, id: SessionId, identity: &[Hash]) -> Result<Option<SavedKv>> {
         let Ok((state, seat)) = self.seated(id) else { return Ok(None) };
         let count = (state.computed / PAGE) as usize;
-        if count == 0 {
+        if count == 0 || state.dropped > 0 {
             return Ok(None);
         }
         let places = self.places(&seat.pages[..count]);

@@ -21,12 +21,20 @@ pub(super) struct Seat {
 pub(super) struct Pool {
     sequences: Vec<u32>,
     pages: Vec<u32>,
+    /// By page: how many seats have it.
+    holders: Vec<u32>,
     touched: u32,
 }
 
 impl Pool {
     pub(super) fn new(sequences: u32, pages: u32) -> Self {
-        Self { sequences: (0..sequences).rev().collect(), pages: (0..pages).rev().collect(), touched: 0 }
+        let holders = vec![0; pages as usize];
+        Self {
+            sequences: (0..sequences).rev().collect(),
+            pages: (0..pages).rev().collect(),
+            holders,
+            touched: 0,
+        }
     }
 
     /// A seat without pages, if one is free.
@@ -40,6 +48,7 @@ impl Pool {
         while seat.pages.len() < wanted {
             let Some(page) = self.pages.pop() else { return false };
             self.touched = self.touched.max(page + 1);
+            self.holders[page as usize] = 1;
             seat.pages.push(page);
         }
         true
@@ -50,10 +59,43 @@ impl Pool {
         self.touched
     }
 
+    /// Gives `seat`, which has no pages, the first `count` of another one's, which keeps them. Nobody may write to them then:
+    /// see [`Self::own`].
+    pub(super) fn share(&mut self, seat: &mut Seat, other: &[u32], count: usize) {
+        seat.pages = other[..count].to_vec();
+        for &page in &seat.pages {
+            self.holders[page as usize] += 1;
+        }
+    }
+
+    /// Makes sure that `seat` may write from `position` on: where a page of those is another one's too, it and all behind it go,
+    /// and with them what was computed there. How much of `computed` is left.
+    pub(super) fn own(&mut self, seat: &mut Seat, computed: u32) -> u32 {
+        let first = (computed / PAGE) as usize;
+        let shared = |page: &u32| self.holders[*page as usize] > 1;
+        let Some(at) = seat.pages.iter().skip(first).position(shared).map(|at| first + at) else {
+            return computed;
+        };
+        let gone = seat.pages.split_off(at);
+        self.give_back(gone);
+        seat.told = seat.told.min(at);
+        computed.min(at as u32 * PAGE)
+    }
+
     /// Takes a seat back with all its pages.
     pub(super) fn leave(&mut self, seat: Seat) {
-        self.pages.extend(seat.pages);
+        self.give_back(seat.pages);
         self.sequences.push(seat.sequence);
+    }
+
+    fn give_back(&mut self, pages: Vec<u32>) {
+        for page in pages {
+            let holders = &mut self.holders[page as usize];
+            *holders -= 1;
+            if *holders == 0 {
+                self.pages.push(page);
+            }
+        }
     }
 }
 
@@ -62,7 +104,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_never_shared_and_never_lost() {
+    fn a_shared_page_is_nobodys_to_write_and_free_when_all_have_left() {
+        let mut pool = Pool::new(3, 4);
+        let mut first = pool.sit().unwrap();
+        assert!(pool.grow(&mut first, 2 * PAGE + 1));
+        let mut second = pool.sit().unwrap();
+        pool.share(&mut second, &first.pages, 2);
+        assert_eq!(second.pages, first.pages[..2]);
+        // Behind what is shared each writes where it likes.
+        assert_eq!(pool.own(&mut first, 2 * PAGE), 2 * PAGE);
+        assert_eq!(first.pages.len(), 3);
+        assert!(pool.grow(&mut second, 2 * PAGE + 1));
+        assert_ne!(first.pages[2], second.pages[2]);
+        // Who goes back into it loses it, with what was computed there.
+        (second.told, second.pages[2]) = (3, second.pages[2]);
+        assert_eq!(pool.own(&mut second, PAGE + 7), PAGE);
+        assert_eq!((second.pages.len(), second.told), (1, 1));
+        assert_eq!(pool.own(&mut first, PAGE + 7), PAGE + 7, "alone by now");
+        pool.leave(first);
+        assert!(!pool.grow(&mut second, 5 * PAGE));
+        assert_eq!(second.pages.len(), 4, "all but none");
+        pool.leave(second);
+        assert_eq!(pool.pages.len(), 4);
+    }
+
+    #[test]
+    fn pages_are_never_shared_by_chance_and_never_lost() {
         let mut pool = Pool::new(2, 3);
         let mut first = pool.sit().unwrap();
         let mut second = pool.sit().unwrap();

@@ -354,7 +354,7 @@ fn a_lost_device_costs_a_save_keys_and_values_and_no_history() {
         assert_eq!(kept.history, [STORY, &whole].concat());
         let has_kv = kept.kv.is_some();
         let mut to = runner(3, restores, 1, 4);
-        let id = to.put_back(kept, &identity);
+        let id = to.put_back(kept, &identity).unwrap();
         let computed = to.session(id).unwrap().computed;
         let past = to.session(id).unwrap().history.clone();
         (has_kv, computed, tell(&mut to, id, &past, greedy(), 20, &[]))

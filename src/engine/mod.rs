@@ -10,6 +10,7 @@
 mod answer;
 mod calibrate;
 mod compute;
+mod condense;
 mod costs;
 mod device;
 mod estimate;
@@ -32,9 +33,11 @@ mod runner;
 #[doc(hidden)]
 pub mod saved;
 mod schedule;
+mod seats;
 mod session;
 mod trim;
 mod verify;
+mod view;
 mod worker;
 
 use std::path::Path;
@@ -46,6 +49,7 @@ use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Files};
 
 pub use calibrate::calibrate;
+pub use condense::forget_oldest;
 pub use costs::Slices;
 pub use estimate::{Budget, Estimate, Largest, Verdict};
 pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
@@ -61,6 +65,7 @@ pub use runner::Progress;
 pub use schedule::{Demand, Slice, schedule};
 pub use session::Session;
 pub use trim::{Trim, Trimmed};
+pub use view::Overflow;
 pub use worker::Worker;
 
 use model::Core;

@@ -10,6 +10,7 @@ use crate::backend::Caps;
 use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::model::Lowered;
+use crate::sample::Chain;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use super::answer::Answer;
@@ -153,9 +154,9 @@ impl Model {
     pub fn restore_bytes(&self, bytes: impl Into<Bytes>) -> Result<Session> {
         let saved = Saved::read(&bytes.into())?;
         self.core.check(&saved)?;
-        let Saved { history, transcript, answer, kv, .. } = saved;
-        let kept = Kept { history, answer, kv };
-        let id = self.core.runner().put_back(kept, &self.core.identity);
+        let Saved { overflow, history, transcript, answer, kv, .. } = saved;
+        let kept = Kept { overflow, history, answer, kv };
+        let id = self.core.runner().put_back(kept, &self.core.identity)?;
         Ok(Session::restored(self.core.clone(), id, transcript, answer))
     }
 
@@ -272,6 +273,17 @@ impl Core {
         Ok(queue)
     }
 
+    /// Computes a prompt that is to be answered later.
+    pub(super) fn prewarm(&self, id: SessionId, tokens: Vec<u32>) -> Result<Arc<Queue>> {
+        let answer = Answer::new(None, Vec::new());
+        let chain = Chain::new(Vec::new(), true, 0)?;
+        let request =
+            Request { tokens, prompt_tokens: None, chain, answer, max_tokens: Some(0), ends: Vec::new() };
+        let queue = self.runner().begin(id, request)?;
+        self.signal.raise();
+        Ok(queue)
+    }
+
     /// Goes on with an answer that was under way.
     pub(super) fn proceed(
         &self,
@@ -292,7 +304,7 @@ impl Core {
 
     /// Whether a saved session is one of this model, and fits.
     fn check(&self, saved: &Saved) -> Result<()> {
-        let ModelInfo { vocab, context, name, .. } = &self.info;
+        let ModelInfo { vocab, name, .. } = &self.info;
         if saved.model != self.identity[0] {
             return Err(Error::unsupported(format!("the session is of another model than {name}"))
                 .hint("load the model that it was saved with"));
@@ -301,11 +313,6 @@ impl Core {
             return Err(Error::bad_file(format!(
                 "token {token} of the session is not in the vocabulary of {vocab}"
             )));
-        }
-        if saved.history.len() > *context as usize {
-            let what =
-                format!("the session has {} tokens and the context holds {context}", saved.history.len());
-            return Err(Error::new(Kind::ContextOverflow, what).hint("load with a larger context"));
         }
         Ok(())
     }

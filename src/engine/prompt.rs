@@ -29,6 +29,33 @@ impl Prompt {
 }
 
 impl Core {
+    /// The tokens that a prompt begins with, however it goes on: of a conversation what two that differ in what is said next
+    /// have in common.
+    pub(super) fn beginning(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let Prompt::Chat(messages) = prompt else { return self.tokens(prompt) };
+        let going_on = |with: &str| {
+            let mut messages = messages.clone();
+            let last =
+                messages.last_mut().filter(|last| last.0.get("role").is_some_and(|role| role == "user"));
+            let said = last.and_then(|last| match last.0.get_mut("content") {
+                Some(serde_json::Value::String(said)) => Some(said),
+                _ => None,
+            });
+            match said {
+                Some(said) => said.push_str(with),
+                None => messages.push(Message::new("user", with)),
+            }
+            self.tokens(&Prompt::Chat(messages))
+        };
+        // Nothing that both would be encoded into one token with.
+        let (one, other) = (going_on(" A1")?, going_on("\n#2")?);
+        let common = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
+        match common {
+            0 => Err(Error::new(Kind::Template, "a conversation has no beginning that stays as it is")),
+            common => Ok(one[..common].to_vec()),
+        }
+    }
+
     /// The tokens of a prompt.
     pub(super) fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
         let tokens = match prompt {

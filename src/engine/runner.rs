@@ -16,7 +16,8 @@ use super::flight::{Flight, Landed, Pick};
 use super::kv::{Pool, Seat};
 use super::pace::{Control, Pace};
 use super::recover::{Made, Rebuild, Record};
-use super::schedule::{Demand, Slice, schedule};
+use super::schedule::{Demand, schedule};
+use super::view::{Overflow, overflow};
 
 /// What a tick did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,17 +88,20 @@ pub(super) struct Runner {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) history: Vec<u32>,
-    /// Tokens at the beginning of the history whose keys and values are in the seat's pages.
+    pub(super) overflow: Overflow,
+    /// Tokens of the history that are out of sight, a function of its length.
+    pub(super) dropped: u32,
+    /// Tokens at the beginning of what is seen whose keys and values are in the seat's pages.
     pub(super) computed: u32,
     pub(super) seat: Option<Seat>,
-    used: u64,
-    job: Option<Job>,
+    pub(super) used: u64,
+    pub(super) job: Option<Job>,
     /// Nobody holds the session any more, only its stream.
-    closing: bool,
+    pub(super) closing: bool,
 }
 
 /// An answer under way.
-struct Job {
+pub(super) struct Job {
     queue: Arc<Queue>,
     chain: Chain,
     answer: Answer,
@@ -118,6 +122,11 @@ pub(super) struct Request {
     pub(super) answer: Answer,
     pub(super) max_tokens: Option<u32>,
     pub(super) ends: Vec<u32>,
+}
+
+fn busy() -> Error {
+    Error::new(Kind::SessionBusy, "the session is generating already")
+        .hint("wait for the end of the answer, or cancel it")
 }
 
 impl Runner {
@@ -192,6 +201,22 @@ impl Runner {
         id
     }
 
+    /// What becomes of a session that outgrows the context.
+    pub(super) fn set_overflow(&mut self, id: SessionId, overflow: Overflow) -> Result<()> {
+        let context = self.lowered.options.context;
+        overflow.check(context)?;
+        self.cancel();
+        let state = self.sessions.get_mut(&id).ok_or_else(|| Error::internal("the session is not there"))?;
+        if state.job.is_some() {
+            return Err(busy());
+        }
+        if state.overflow != overflow {
+            // What is in sight changes with the next prompt.
+            (state.overflow, state.computed) = (overflow, if state.dropped > 0 { 0 } else { state.computed });
+        }
+        Ok(())
+    }
+
     /// Forgets a session, as soon as its answer has ended.
     pub(super) fn close(&mut self, id: SessionId) {
         if let Some(state) = self.sessions.get_mut(&id).filter(|state| state.job.is_some()) {
@@ -209,18 +234,12 @@ impl Runner {
         let context = self.lowered.options.context;
         let state = self.sessions.get_mut(&id).ok_or_else(|| Error::internal("the session is not there"))?;
         if state.job.is_some() {
-            return Err(Error::new(Kind::SessionBusy, "the session is generating already")
-                .hint("wait for the end of the answer, or cancel it"));
+            return Err(busy());
         }
         let Request { tokens, prompt_tokens, chain, answer, max_tokens, ends } = request;
         let known = tokens.len() as u32;
-        if known >= context {
-            let what = format!("the prompt has {known} tokens and the context holds {context}");
-            return Err(
-                Error::new(Kind::ContextOverflow, what).hint("shorten it, or load with a larger context")
-            );
-        }
-        state.rewrite(tokens);
+        let dropped = state.overflow.dropped(known, context).ok_or_else(|| overflow(known, context))?;
+        state.rewrite(tokens, dropped);
         let prompt_tokens = prompt_tokens.unwrap_or(known);
         let queue = Arc::new(Queue::default());
         state.job = Some(Job {
@@ -327,70 +346,10 @@ impl Runner {
         self.land(ahead)
     }
 
-    /// Slices whose positions have pages. A session that finds none takes those of idle sessions, then of the
-    /// younger answers, which compute again later.
-    pub(super) fn with_pages(&mut self, seated: &[SessionId], slices: &[Slice]) -> Vec<(SessionId, u32)> {
-        let mut granted: Vec<(SessionId, u32)> = Vec::new();
-        for slice in slices {
-            let id = seated[slice.demand];
-            while let Some(state) = self.sessions.get_mut(&id) {
-                let positions = state.computed + slice.rows;
-                // Its seat may have gone to one that came before it in this very slice.
-                let Some(seat) = &mut state.seat else { break };
-                if self.pool.grow(seat, positions) {
-                    granted.push((id, slice.rows));
-                    break;
-                }
-                let keeps: Vec<SessionId> = granted.iter().map(|(id, _)| *id).chain([id]).collect();
-                if !self.evict(&keeps, true) {
-                    break;
-                }
-            }
-        }
-        granted
-    }
-
-    /// Whether `id` has a seat, after taking one from an idle session where none is free.
-    pub(super) fn seat(&mut self, id: SessionId) -> bool {
-        loop {
-            let Some(state) = self.sessions.get_mut(&id) else { return false };
-            if state.seat.is_some() {
-                return true;
-            }
-            state.seat = self.pool.sit();
-            if state.seat.is_none() && !self.evict(&[id], false) {
-                return false;
-            }
-        }
-    }
-
-    /// Takes the seat of the session that computed longest ago; only with `busy` that of one with an answer under
-    /// way, the youngest then. Whether there was one.
-    pub(super) fn evict(&mut self, keeps: &[SessionId], busy: bool) -> bool {
-        let others =
-            || self.sessions.iter().filter(|(id, state)| state.seat.is_some() && !keeps.contains(id));
-        let idle = others().filter(|(_, state)| state.job.is_none()).min_by_key(|(_, state)| state.used);
-        let youngest = || others().filter(|_| busy).max_by_key(|(id, _)| **id);
-        let Some(id) = idle.or_else(youngest).map(|(&id, _)| id) else { return false };
-        self.forget(id);
-        let Some(state) = self.sessions.get_mut(&id) else { return false };
-        state.computed = 0;
-        if let Some(seat) = state.seat.take() {
-            self.pool.leave(seat);
-        }
-        true
-    }
-
-    /// Whether the session's seat has pages for `positions` now; nobody else's are taken.
-    pub(super) fn give_pages(&mut self, id: SessionId, positions: u32) -> bool {
-        let seat = self.sessions.get_mut(&id).and_then(|state| state.seat.as_mut());
-        seat.is_some_and(|seat| self.pool.grow(seat, positions))
-    }
-
     /// Whether the row at `position`, of a token that is not known yet, can be wanted at all.
     pub(super) fn has_room(&self, id: SessionId, position: u32) -> bool {
         let Some(state) = self.sessions.get(&id) else { return false };
-        let is_wanted = |job: &Job| position + 1 - job.prompt_tokens < job.max_tokens;
+        let is_wanted = |job: &Job| position + state.dropped + 1 - job.prompt_tokens < job.max_tokens;
         position + 1 < self.lowered.options.context && state.job.as_ref().is_some_and(is_wanted)
     }
 
@@ -403,8 +362,9 @@ impl Runner {
         state.computed += rows;
         let computed = state.computed;
         let Some(job) = &mut state.job else { return };
-        if computed <= job.prompt_tokens {
-            job.queue.push(Ok(Event::Prefill { done: computed, total: job.prompt_tokens }));
+        if state.history.len() as u32 == job.prompt_tokens {
+            let (done, total) = (computed + state.dropped, job.prompt_tokens);
+            job.queue.push(Ok(Event::Prefill { done, total }));
         }
         let token = match token {
             None => return,
@@ -412,6 +372,10 @@ impl Runner {
             Some(Err(error)) => return self.fail(id, error),
         };
         self.record.progress();
+        if job.max_tokens == 0 {
+            // Nobody wants a token: the prompt was to be computed ahead.
+            return self.finish(id, FinishReason::Length);
+        }
         state.history.push(token);
         job.first_token.get_or_insert_with(|| job.begun.elapsed());
         let ended = job.ends.contains(&token);
@@ -422,8 +386,14 @@ impl Runner {
         let generated = state.history.len() as u32 - job.prompt_tokens;
         if ended || added.stopped {
             self.finish(id, FinishReason::Stop);
-        } else if generated >= job.max_tokens || state.history.len() as u32 >= context {
+        } else if generated >= job.max_tokens {
             self.finish(id, FinishReason::Length);
+        } else {
+            match state.overflow.dropped(state.history.len() as u32, context) {
+                None => self.finish(id, FinishReason::Length),
+                Some(dropped) if state.slide(dropped) => self.forget(id),
+                Some(_) => {}
+            }
         }
     }
 
@@ -503,23 +473,14 @@ impl Runner {
         Some((&job.chain, state.history.len() as u64 - u64::from(job.prompt_tokens)))
     }
 
+    /// The position that the answer's first token has, counted from those it sees now; before the first where it slid by.
+    pub(super) fn first_position(&self, id: SessionId) -> Option<u32> {
+        let state = self.sessions.get(&id)?;
+        Some(state.job.as_ref()?.prompt_tokens.wrapping_sub(state.dropped))
+    }
+
     /// Tokens of the prompt that the session answers.
     pub(super) fn prompt_tokens(&self, id: SessionId) -> Option<u32> {
         Some(self.sessions.get(&id)?.job.as_ref()?.prompt_tokens)
-    }
-}
-
-impl State {
-    /// Tokens that are not computed yet.
-    pub(super) fn pending(&self) -> u32 {
-        self.history.len() as u32 - self.computed
-    }
-
-    /// Puts `tokens` in place of the history and keeps what is computed of their common beginning, but for the last
-    /// token: its logits are wanted.
-    fn rewrite(&mut self, tokens: Vec<u32>) {
-        let common = self.history.iter().zip(&tokens).take_while(|(old, new)| old == new).count();
-        self.computed = self.computed.min(common as u32).min(tokens.len() as u32 - 1);
-        self.history = tokens;
     }
 }

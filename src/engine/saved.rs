@@ -3,9 +3,10 @@
 //! ```text
 //! offset  bytes
 //!      0  8       "pocketlm"
-//!      8  u32     version, 1
+//!      8  u32     version, 2
 //!     12  u64     bytes in all
 //!     20  32      the model's identity
+//!         u8      from version 2 on: 1 where the session slides: u32 its sinks
 //!         u32 n   tokens of the history, then n × u32
 //!         u64 n   bytes of the transcript, then n bytes: a JSON array of messages
 //!         u8      1 where an answer was under way: u32 tokens of its prompt, u8 1 where it draws: u64 its seed
@@ -25,11 +26,12 @@ use crate::error::{Error, Kind, Result};
 use crate::text::Message;
 
 use super::identity::Hash;
+use super::view::Overflow;
 
 /// What a saved session begins with.
 const MAGIC: &[u8; 8] = b"pocketlm";
 /// Of this layout. A program reads the versions up to its own.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of magic, version, and the number of bytes in all.
 const HEAD: usize = 20;
 /// Bytes of the sum at the end.
@@ -40,6 +42,8 @@ const SUM: usize = 32;
 pub struct Saved {
     /// The identity of its model.
     pub model: Hash,
+    /// What becomes of it when it outgrows the context.
+    pub overflow: Overflow,
     /// Its tokens, those of an unfinished answer included.
     pub history: Vec<u32>,
     /// The conversation.
@@ -114,6 +118,12 @@ impl Saved {
             }
         };
         let mut out = self.model.to_vec();
+        let sinks = match self.overflow {
+            Overflow::Stop => None,
+            Overflow::Slide { sinks } => Some(sinks),
+        };
+        out.push(sinks.is_some().into());
+        out.extend(sinks.iter().flat_map(|sinks| sinks.to_le_bytes()));
         out.extend((self.history.len() as u32).to_le_bytes());
         out.extend(self.history.iter().flat_map(|token| token.to_le_bytes()));
         out.extend((transcript.len() as u64).to_le_bytes());
@@ -158,15 +168,17 @@ impl Saved {
             return refuse("the session is damaged: its checksum is wrong");
         }
         let mut body = Cursor { bytes, at: HEAD, end: content.len() };
-        let saved = Self::parse(&mut body)?;
+        let saved = Self::parse(&mut body, version)?;
         match body.at == body.end {
             true => Ok(saved),
             false => refuse("the session has bytes that mean nothing"),
         }
     }
 
-    fn parse(body: &mut Cursor<'_>) -> Result<Self> {
+    fn parse(body: &mut Cursor<'_>, version: u32) -> Result<Self> {
         let model = body.array()?;
+        let slides = version > 1 && body.flag()?;
+        let overflow = if slides { Overflow::Slide { sinks: body.u32()? } } else { Overflow::Stop };
         let count = body.u32()?;
         let history = body.take(u64::from(count) * 4)?;
         let history: Vec<u32> = history
@@ -196,7 +208,7 @@ impl Saved {
                 Some(SavedKv { key, positions, bytes: body.bytes_of(length)? })
             }
         };
-        Ok(Self { model, history, transcript, answer, kv })
+        Ok(Self { model, overflow, history, transcript, answer, kv })
     }
 }
 

@@ -4,14 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::replace;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
+use super::condense::Condense;
 use super::event::{Event, FinishReason, Stream};
+use super::keep::Kept;
 use super::model::Core;
 use super::options::{GenerateOptions, SaveOptions};
 use super::prompt::{Message, Prompt};
 use super::runner::SessionId;
 use super::saved::{Saved, Unfinished};
+use super::view::Overflow;
 
 /// A conversation with a model, or any other sequence of tokens. What two prompts of a session have in common at
 /// their beginning is computed once. One answer at a time.
@@ -23,6 +26,7 @@ pub struct Session {
     transcript: Vec<Message>,
     /// The answer that was under way when it was saved.
     unfinished: Option<Unfinished>,
+    condense: Option<Condense>,
 }
 
 impl Session {
@@ -36,7 +40,7 @@ impl Session {
         transcript: Vec<Message>,
         unfinished: Option<Unfinished>,
     ) -> Self {
-        Self { core, id, transcript, unfinished }
+        Self { core, id, transcript, unfinished, condense: None }
     }
 
     /// Starts an answer to `prompt`.
@@ -49,6 +53,49 @@ impl Session {
         let queue = self.core.begin(self.id, tokens, None, options)?;
         self.unfinished = None;
         Ok(Stream::new(self.core.clone(), queue))
+    }
+
+    /// Computes the beginning of what will be asked, ahead of time: instructions, tools, what a user is still writing. An answer to
+    /// a prompt that begins so computes only the rest. A conversation is taken to go on: with its last message, where
+    /// that is the user's, and otherwise with one that the user has yet to begin. The stream ends without a token.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub fn prewarm(&mut self, prompt: &Prompt) -> Result<Stream> {
+        let tokens = self.core.beginning(prompt)?;
+        let queue = self.core.prewarm(self.id, tokens)?;
+        self.unfinished = None;
+        Ok(Stream::new(self.core.clone(), queue))
+    }
+
+    /// Another session that goes on from here, with the same history and conversation: what is computed is shared by whole pages
+    /// of 32 tokens, not computed again and not copied. It has a place in the KV cache of its own
+    /// ([`super::LoadOptions::sessions`]); without one it computes its history again. Of an answer under way it has the
+    /// tokens so far.
+    pub fn branch(&self) -> Self {
+        let id = self.core.runner().branch(self.id);
+        let mut branch = Self::restored(self.core.clone(), id, self.transcript.clone(), self.unfinished);
+        branch.condense.clone_from(&self.condense);
+        branch
+    }
+
+    /// What becomes of the session when it outgrows the context, from the next answer on.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the sinks leave no room, `SessionBusy` while an answer is under way.
+    pub fn set_overflow(&mut self, overflow: Overflow) -> Result<()> {
+        self.core.runner().set_overflow(self.id, overflow)
+    }
+
+    /// Has a conversation that no longer fits made shorter before the next answer: `condense` is given all of it, what the user said
+    /// last included, and returns what is to stand for it. It is asked again until there is room for the answer:
+    /// [`GenerateOptions::max_tokens`], or a quarter of the context where that is open, and at most half. It may ask the model for a
+    /// summary, in another session; [`super::forget_oldest`] leaves out the oldest exchange.
+    pub fn condense_with(
+        &mut self,
+        condense: impl FnMut(&[Message]) -> Result<Vec<Message>> + Send + 'static,
+    ) {
+        self.condense = Some(Condense::new(condense));
     }
 
     /// Whether an answer was under way when the session was saved, and has not gone on since.
@@ -94,14 +141,39 @@ impl Session {
     /// [`Self::answered`] when it is there.
     ///
     /// # Errors
-    /// As [`Self::generate`]; the conversation stays as it was then.
+    /// As [`Self::generate`], and what [`Self::condense_with`] was given returns; the conversation stays as it was then.
     pub fn say(&mut self, text: impl Into<String>, options: &GenerateOptions) -> Result<Stream> {
+        let before = self.transcript.clone();
         self.transcript.push(Message::new("user", &text.into()));
-        let stream = self.generate(&Prompt::Chat(self.transcript.clone()), options);
+        let stream = self
+            .make_room(options)
+            .and_then(|()| self.generate(&Prompt::Chat(self.transcript.clone()), options));
         if stream.is_err() {
-            self.transcript.pop();
+            self.transcript = before;
         }
         stream
+    }
+
+    /// Condenses the conversation until an answer has room.
+    fn make_room(&mut self, options: &GenerateOptions) -> Result<()> {
+        let Some(condense) = &self.condense else { return Ok(()) };
+        let context = self.core.info.context;
+        let room = options.max_tokens.unwrap_or(context / 4).min(context / 2);
+        let tokens = |messages: &[Message]| {
+            self.core.tokens(&Prompt::Chat(messages.to_vec())).map(|tokens| tokens.len())
+        };
+        let mut length = tokens(&self.transcript)?;
+        while length + room as usize > context as usize {
+            let shorter = condense.call(&self.transcript)?;
+            let now = tokens(&shorter)?;
+            if now >= length {
+                let what = format!("the conversation has {length} tokens, and condensed {now}");
+                return Err(Error::new(Kind::ContextOverflow, what)
+                    .hint("condense it to fewer, or ask for a shorter answer"));
+            }
+            (self.transcript, length) = (shorter, now);
+        }
+        Ok(())
     }
 
     /// Adds the model's answer to the conversation.
@@ -127,7 +199,8 @@ impl Session {
     fn saved(&self, options: &SaveOptions) -> Result<Saved> {
         let (model, kept) = self.core.keep(self.id, options.kv)?;
         let answer = kept.answer.or(self.unfinished);
-        Ok(Saved { model, history: kept.history, transcript: self.transcript.clone(), answer, kv: kept.kv })
+        let Kept { overflow, history, kv, .. } = kept;
+        Ok(Saved { model, overflow, history, transcript: self.transcript.clone(), answer, kv })
     }
 
     /// Says `text`, hands each piece of the answer to `listen`, and keeps the conversation.

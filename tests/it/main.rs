@@ -8,6 +8,7 @@ mod cli;
 #[cfg(feature = "cli")]
 mod commands;
 mod cpu;
+mod conversations;
 mod data;
 mod dialects;
 mod engine;
