@@ -147,6 +147,11 @@ impl Error {
         self.0.kind
     }
 
+    /// What would work, where that is known: the last part of the sentence.
+    pub fn what_would_work(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
     /// The byte offset in the file, where the failure has one.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 use super::model::Core;
+use super::worker::Signal;
 
 /// A piece of news from a session.
 #[derive(Clone, Debug)]
@@ -120,7 +121,7 @@ impl Stream {
 
     /// A handle that stops this answer from any thread.
     pub fn cancel_handle(&self) -> Cancel {
-        Cancel { queue: self.queue.clone() }
+        Cancel { queue: self.queue.clone(), signal: self.core.signal.clone() }
     }
 
     /// The next event if it is there already; never computes and never waits.
@@ -172,12 +173,15 @@ impl Drop for Stream {
 #[derive(Clone, Debug)]
 pub struct Cancel {
     queue: Arc<Queue>,
+    signal: Arc<Signal>,
 }
 
 impl Cancel {
     /// Stops it. Returns at once; safe in a signal handler's thread.
     pub fn cancel(&self) {
         self.queue.cancel();
+        // Who rests, because tokens are not to come faster, rests no longer.
+        self.signal.raise();
     }
 }
 

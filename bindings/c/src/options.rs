@@ -1,0 +1,349 @@
+//! Options, as C says them. What is not said is as in Rust.
+
+use std::time::Duration;
+
+use pocketlm::{
+    Adapter, Device, EngineOptions, GenerateOptions, Limits, LoadOptions, Manifest, Sampling, SaveOptions,
+};
+
+use crate::input::{Versioned, list, text};
+use crate::prompt::plm_text;
+use crate::status::{Outcome, Refusal};
+
+/// Where a number of `plm_generate_options` is as the model's own settings have it.
+pub const PLM_UNSET: i32 = -1;
+
+/// Where to compute.
+#[repr(u32)]
+pub enum plm_device {
+    /// A real GPU where there is one, else the CPU.
+    PLM_DEVICE_AUTO = 0,
+    /// A GPU, software Vulkan included.
+    PLM_DEVICE_GPU = 1,
+    /// The CPU.
+    PLM_DEVICE_CPU = 2,
+    /// The GPU at the place `device_index` of those that the system has.
+    PLM_DEVICE_INDEX = 3,
+}
+
+/// What an engine is made with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct plm_engine_options {
+    /// `sizeof(plm_engine_options)`.
+    pub struct_size: usize,
+    /// A `plm_device`.
+    pub device: u32,
+    /// See `PLM_DEVICE_INDEX`.
+    pub device_index: u32,
+    /// Threads of the CPU backend; 0 takes as many as there are processors.
+    pub threads: u32,
+    /// 1 computes in a thread of the engine's own: streams then wait, and a host without a loop needs no `plm_engine_tick`.
+    pub worker: u32,
+    /// 1 for f32 everywhere: slower, and the same tokens on every device.
+    pub exact: u32,
+    /// 1 stays on the device: one that is lost and does not come back is an error.
+    pub pinned: u32,
+    /// The most bytes of a buffer of a GPU; 0 for what it has.
+    pub max_buffer_bytes: u64,
+    /// A device that is silent for so many milliseconds is lost; 0 waits as long as is usual.
+    pub patience_ms: u64,
+    /// A folder of the app's own to keep what was found out about a GPU; empty keeps nothing.
+    pub tuning: plm_text,
+}
+
+/// A LoRA adapter beside a model.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct plm_adapter {
+    /// A folder of PEFT, the weights in it, or a GGUF file.
+    pub path: plm_text,
+    /// What it counts, 1 as it was trained.
+    pub weight: f32,
+}
+
+/// What a model is loaded with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct plm_load_options {
+    /// `sizeof(plm_load_options)`.
+    pub struct_size: usize,
+    /// Positions of a session; 0 takes what the model was trained for, at most 4096.
+    pub context: u32,
+    /// Sessions that keep their keys and values at the same time.
+    pub sessions: u32,
+    /// The most tokens of a prompt that are computed at once.
+    pub prefill: u32,
+    /// The most rows of logits that are computed at once.
+    pub outputs: u32,
+    /// The most bytes of memory that the model may take; 0 for what the machine has.
+    pub memory: u64,
+    /// What is added to the model.
+    pub adapters: *const plm_adapter,
+    /// How many.
+    pub adapter_count: usize,
+    /// The path of a manifest that every file must agree with; empty for none.
+    pub manifest: plm_text,
+    /// Minisign's public key, which must have signed the manifest; empty believes the manifest as it is.
+    pub manifest_key: plm_text,
+}
+
+/// What an answer is generated with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct plm_generate_options {
+    /// `sizeof(plm_generate_options)`.
+    pub struct_size: usize,
+    /// The most tokens of the answer; 0 stops only at the end of the context.
+    pub max_tokens: u32,
+    /// 0 takes the likeliest token; `PLM_UNSET`.
+    pub temperature: f32,
+    /// Keeps the likeliest that together reach this probability; `PLM_UNSET`.
+    pub top_p: f32,
+    /// Keeps those with at least this share of the likeliest's probability; `PLM_UNSET`.
+    pub min_p: f32,
+    /// Divides the logits of recent tokens; 1 changes nothing; `PLM_UNSET`.
+    pub repeat_penalty: f32,
+    /// How many recent tokens the penalty looks at; `PLM_UNSET`.
+    pub repeat_last: i32,
+    /// Keeps the k likeliest; 0 keeps all; `PLM_UNSET`.
+    pub top_k: i32,
+    /// 1 where `seed` is meant; otherwise nobody knows the seed.
+    pub has_seed: u32,
+    /// 1 goes on past the model's own end of an answer.
+    pub ignore_end: u32,
+    /// The draws are a function of it.
+    pub seed: u64,
+    /// Texts that end the answer and are not part of it.
+    pub stop: *const plm_text,
+    /// How many.
+    pub stop_count: usize,
+}
+
+/// What is kept of a session beside its history and its conversation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct plm_save_options {
+    /// `sizeof(plm_save_options)`.
+    pub struct_size: usize,
+    /// 1 keeps keys and values too: large, and the next start is quick.
+    pub kv: u32,
+}
+
+/// The usual choices.
+#[unsafe(no_mangle)]
+pub extern "C" fn plm_engine_options_default() -> plm_engine_options {
+    plm_engine_options::usual()
+}
+
+/// The usual choices.
+#[unsafe(no_mangle)]
+pub extern "C" fn plm_load_options_default() -> plm_load_options {
+    plm_load_options::usual()
+}
+
+/// The usual choices: everything as the model's own settings have it.
+#[unsafe(no_mangle)]
+pub extern "C" fn plm_generate_options_default() -> plm_generate_options {
+    plm_generate_options::usual()
+}
+
+/// The usual choices.
+#[unsafe(no_mangle)]
+pub extern "C" fn plm_save_options_default() -> plm_save_options {
+    plm_save_options::usual()
+}
+
+impl plm_engine_options {
+    /// # Safety
+    /// What it points to is there.
+    pub(crate) unsafe fn meant(&self) -> Outcome<EngineOptions> {
+        let device = match self.device {
+            0 => Device::Auto,
+            1 => Device::Gpu,
+            2 => Device::Cpu,
+            3 => Device::Index(self.device_index as usize),
+            device => return Err(Refusal::invalid(&format!("{device} is no plm_device"))),
+        };
+        // SAFETY: as the caller promised.
+        let tuning = unsafe { text(self.tuning, "folder for tuning")? };
+        Ok(EngineOptions {
+            device,
+            threads: (self.threads > 0).then_some(self.threads as usize),
+            exact: self.exact != 0,
+            pinned: self.pinned != 0,
+            limits: if self.max_buffer_bytes > 0 {
+                Limits::Buffer(self.max_buffer_bytes)
+            } else {
+                Limits::Device
+            },
+            patience: (self.patience_ms > 0).then_some(Duration::from_millis(self.patience_ms)),
+            tuning: (!tuning.is_empty()).then(|| tuning.into()),
+            ..EngineOptions::default()
+        })
+    }
+}
+
+impl plm_load_options {
+    /// # Safety
+    /// What it points to is there.
+    pub(crate) unsafe fn meant(&self) -> Outcome<LoadOptions> {
+        // SAFETY: as the caller promised, for all of it.
+        unsafe {
+            let adapter = |adapter: &plm_adapter| {
+                Ok(Adapter { path: text(adapter.path, "path of an adapter")?.into(), weight: adapter.weight })
+            };
+            let adapters = list(self.adapters, self.adapter_count, "adapters")?.iter().map(adapter);
+            let manifest = text(self.manifest, "path of the manifest")?;
+            let key = text(self.manifest_key, "key of the manifest")?;
+            let verify = match (manifest, key) {
+                ("", "") => None,
+                ("", _) => return Err(Refusal::invalid("there is a key and no manifest")),
+                (path, "") => Some(Manifest::read(path)?),
+                (path, key) => Some(Manifest::read_signed(path, key)?),
+            };
+            Ok(LoadOptions {
+                context: (self.context > 0).then_some(self.context),
+                sessions: self.sessions,
+                prefill: self.prefill,
+                outputs: self.outputs,
+                memory: (self.memory > 0).then_some(self.memory),
+                adapters: adapters.collect::<Outcome<_>>()?,
+                verify,
+                ..LoadOptions::default()
+            })
+        }
+    }
+}
+
+impl plm_generate_options {
+    /// # Safety
+    /// What it points to is there.
+    pub(crate) unsafe fn meant(&self) -> Outcome<GenerateOptions> {
+        // SAFETY: as the caller promised, for all of it.
+        let stop = unsafe {
+            let stop = list(self.stop, self.stop_count, "stop strings")?.iter();
+            stop.map(|&stop| Ok(text(stop, "stop string")?.to_owned())).collect::<Outcome<_>>()?
+        };
+        let number = |value: f32| (value != PLM_UNSET as f32).then_some(value);
+        let count = |value: i32, name| match u32::try_from(value) {
+            Ok(count) => Ok(Some(count)),
+            Err(_) if value == PLM_UNSET => Ok(None),
+            Err(_) => Err(Refusal::invalid(&format!("{value} is no {name}"))),
+        };
+        let sampling = Sampling {
+            temperature: number(self.temperature),
+            top_k: count(self.top_k, "top_k")?,
+            top_p: number(self.top_p),
+            min_p: number(self.min_p),
+            repeat_penalty: number(self.repeat_penalty),
+            repeat_last: count(self.repeat_last, "repeat_last")?.map(|last| last as usize),
+            seed: (self.has_seed != 0).then_some(self.seed),
+            ..Sampling::default()
+        };
+        Ok(GenerateOptions {
+            max_tokens: (self.max_tokens > 0).then_some(self.max_tokens),
+            sampling,
+            stop,
+            ignore_end: self.ignore_end != 0,
+            ..GenerateOptions::default()
+        })
+    }
+}
+
+impl plm_save_options {
+    pub(crate) fn meant(self) -> SaveOptions {
+        SaveOptions { kv: self.kv != 0, ..SaveOptions::default() }
+    }
+}
+
+// SAFETY: numbers and pointers, the size first.
+unsafe impl Versioned for plm_engine_options {
+    fn usual() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            device: 0,
+            device_index: 0,
+            threads: 0,
+            worker: 0,
+            exact: 0,
+            pinned: 0,
+            max_buffer_bytes: 0,
+            patience_ms: 0,
+            tuning: plm_text::of(""),
+        }
+    }
+}
+
+// SAFETY: numbers and pointers, the size first.
+unsafe impl Versioned for plm_load_options {
+    fn usual() -> Self {
+        let LoadOptions { sessions, prefill, outputs, .. } = LoadOptions::default();
+        Self {
+            struct_size: size_of::<Self>(),
+            context: 0,
+            sessions,
+            prefill,
+            outputs,
+            memory: 0,
+            adapters: std::ptr::null(),
+            adapter_count: 0,
+            manifest: plm_text::of(""),
+            manifest_key: plm_text::of(""),
+        }
+    }
+}
+
+// SAFETY: numbers and pointers, the size first.
+unsafe impl Versioned for plm_generate_options {
+    fn usual() -> Self {
+        let unset = PLM_UNSET as f32;
+        Self {
+            struct_size: size_of::<Self>(),
+            max_tokens: 0,
+            temperature: unset,
+            top_p: unset,
+            min_p: unset,
+            repeat_penalty: unset,
+            repeat_last: PLM_UNSET,
+            top_k: PLM_UNSET,
+            has_seed: 0,
+            ignore_end: 0,
+            seed: 0,
+            stop: std::ptr::null(),
+            stop_count: 0,
+        }
+    }
+}
+
+// SAFETY: numbers, the size first.
+unsafe impl Versioned for plm_save_options {
+    fn usual() -> Self {
+        Self { struct_size: size_of::<Self>(), kv: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_is_what_rust_has() {
+        // SAFETY: they point to nothing.
+        let (engine, load, generate) = unsafe {
+            (
+                plm_engine_options::usual().meant().unwrap(),
+                plm_load_options::usual().meant().unwrap(),
+                plm_generate_options::usual().meant().unwrap(),
+            )
+        };
+        let same = [
+            (format!("{engine:?}"), format!("{:?}", EngineOptions::default())),
+            (format!("{load:?}"), format!("{:?}", LoadOptions::default())),
+            (format!("{generate:?}"), format!("{:?}", GenerateOptions::default())),
+        ];
+        for (meant, usual) in same {
+            assert_eq!(meant, usual);
+        }
+    }
+}
