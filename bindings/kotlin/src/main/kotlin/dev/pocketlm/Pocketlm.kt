@@ -1,0 +1,190 @@
+/**
+ * Runs small, heavily compressed language models on the device in someone's hand.
+ *
+ *     Engine().use { engine ->
+ *         engine.load(path).use { model ->
+ *             model.session(instructions = "Answer in one sentence.").use { session ->
+ *                 session.say("Why is the sky blue?").text().collect { print(it) }
+ *             }
+ *         }
+ *     }
+ *
+ * Nothing here computes on the calling thread. A cancelled coroutine stops the thread of the library that computes for it, and
+ * the device. Close what you open: memory of a GPU must not wait for a garbage collector.
+ */
+package dev.pocketlm
+
+import kotlinx.coroutines.CoroutineDispatcher
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.currentCoroutineContext
+import kotlinx.coroutines.ensureActive
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.filterIsInstance
+import kotlinx.coroutines.flow.flow
+import kotlinx.coroutines.flow.flowOn
+import kotlinx.coroutines.flow.fold
+import kotlinx.coroutines.flow.map
+import kotlinx.coroutines.withContext
+
+/** Where calls wait that read files or a device for a moment. */
+private val waiting: CoroutineDispatcher = Dispatchers.IO
+
+/** A choice of device, and the models loaded on it. Touches no device before a model is loaded. */
+class Engine(options: EngineOptions = EngineOptions()) : AutoCloseable {
+    private val engine = FfiEngine(options)
+
+    /**
+     * Loads a model from a file or a folder. [progress] hears how much of a stage is done, in a thread of the library's; `false`
+     * stops the load, and so does what it throws, which comes out of here, and the coroutine's end.
+     */
+    suspend fun load(
+        path: String,
+        options: LoadOptions = LoadOptions(),
+        progress: ((LoadStage, Float) -> Boolean)? = null,
+    ): Model {
+        var thrown: Throwable? = null
+        val listener = progress?.let {
+            object : LoadListener {
+                override fun onProgress(stage: LoadStage, fraction: Float): Boolean = try {
+                    it(stage, fraction)
+                } catch (error: Throwable) {
+                    thrown = error
+                    throw ListenerException.Failed(error.toString())
+                }
+            }
+        }
+        val cancellation = Cancellation()
+        try {
+            return Model(engine.load(path, options, listener, cancellation))
+        } catch (error: PocketlmException) {
+            throw thrown ?: error
+        } finally {
+            cancellation.cancel()
+            cancellation.close()
+        }
+    }
+
+    /** What a model would take of memory, before it is loaded. */
+    suspend fun estimate(path: String, options: LoadOptions = LoadOptions()): Estimate =
+        withContext(waiting) { engine.estimate(path, options) }
+
+    /** Shares the device from now on as [pace] says. */
+    fun setPace(pace: Pace) = engine.setPace(pace)
+
+    /** Generates no more than so many tokens a second for each answer; `null` as many as it can. */
+    fun sustain(tokensPerSecond: Double?) = engine.sustain(tokensPerSecond)
+
+    /** Stops submitting, for at most [withinMs]: call it in `onStop`. Answers wait. Whether all stands still by then. */
+    fun suspend(withinMs: Int = 50, release: Boolean = false): Boolean = engine.suspend(withinMs.toUInt(), release)
+
+    /** Goes on after [suspend]: call it in `onStart`. */
+    fun resume() = engine.resume()
+
+    override fun close() = engine.close()
+}
+
+/** A model on a device, for as many sessions as one likes. */
+class Model internal constructor(private val model: FfiModel) : AutoCloseable {
+    /** What is known of it. */
+    val info: ModelInfo get() = model.info()
+
+    /** How it has fared on its device. */
+    suspend fun health(): Health = withContext(waiting) { model.health() }
+
+    /** A new session, with an instruction to the model or without. */
+    suspend fun session(instructions: String? = null): Session = withContext(waiting) {
+        Session(model.session()).also { session -> instructions?.let { session.instruct(it) } }
+    }
+
+    /** The session that [Session.save] wrote. */
+    suspend fun restore(path: String): Session = withContext(waiting) { Session(model.restore(path)) }
+
+    /** The session that [Session.toBytes] gave. */
+    suspend fun restore(bytes: ByteArray): Session = withContext(waiting) { Session(model.restoreBytes(bytes)) }
+
+    /** The tokens of a prompt as a session would compute them. */
+    suspend fun tokens(prompt: Prompt): List<UInt> = withContext(waiting) { model.tokens(prompt) }
+
+    /** Gives memory back while the model stays loaded; how many bytes. See `onTrimMemory`. */
+    suspend fun trim(level: Trim): Long = withContext(waiting) { model.trim(level).toLong() }
+
+    /** Gives each adapter its weight; 0 takes one out. */
+    suspend fun weighAdapters(weights: List<Float>) = withContext(waiting) { model.weighAdapters(weights) }
+
+    override fun close() = model.close()
+}
+
+/** A conversation with a model, or any other sequence of tokens. One answer at a time. */
+class Session internal constructor(private val session: FfiSession) : AutoCloseable {
+    /**
+     * Says something in the conversation. The flow is cold: collecting it asks, and the answer is kept in the conversation when
+     * it is whole. Who stops collecting stops the answer.
+     */
+    fun say(text: String, options: GenerateOptions = GenerateOptions()): Flow<Event> =
+        answer({ session.say(text, options) }, session::answered)
+
+    /** Continues [prompt]; a cold flow, as [say]. */
+    fun generate(prompt: Prompt, options: GenerateOptions = GenerateOptions()): Flow<Event> =
+        answer({ session.generate(prompt, options) })
+
+    /** Goes on with the answer that was under way when the session was saved; a cold flow, as [say]. */
+    fun proceed(options: GenerateOptions = GenerateOptions()): Flow<Event> = answer({ session.proceed(options) })
+
+    /** Computes the beginning of what will be asked, ahead of time. */
+    suspend fun prewarm(prompt: Prompt) {
+        answer({ session.prewarm(prompt) }).finish()
+    }
+
+    /** Another session that goes on from here; what is computed is shared. */
+    suspend fun branch(): Session = withContext(waiting) { Session(session.branch()) }
+
+    /** What becomes of the session when it outgrows the context. */
+    fun setOverflow(overflow: Overflow) = session.setOverflow(overflow)
+
+    /** Has a conversation that no longer fits forget its oldest exchange before the next answer. */
+    fun forgetOldest() = session.forgetOldest()
+
+    /** Begins the conversation with an instruction to the model, in place of all that was said. */
+    fun instruct(instructions: String) = session.instruct(instructions)
+
+    /** Forgets what was said, but for the instructions. */
+    fun reset() = session.reset()
+
+    /** The conversation so far. */
+    val transcript: List<Message> get() = session.transcript()
+
+    /** Whether an answer was under way when the session was saved, and has not gone on since. */
+    val isUnfinished: Boolean get() = session.isUnfinished()
+
+    /** Saves the session to a file; with [kv] keys and values too. */
+    suspend fun save(path: String, kv: Boolean = false) = withContext(waiting) { session.save(path, kv) }
+
+    /** The session in bytes. */
+    suspend fun toBytes(kv: Boolean = false): ByteArray = withContext(waiting) { session.toBytes(kv) }
+
+    override fun close() = session.close()
+
+    private fun answer(start: () -> FfiStream, ended: (String) -> Unit = {}): Flow<Event> = flow {
+        val stream = start()
+        try {
+            while (true) {
+                val event = stream.next() ?: break
+                if (event is Event.Finished) ended(event.finish.text)
+                emit(event)
+                currentCoroutineContext().ensureActive()
+            }
+        } finally {
+            stream.cancel()
+            stream.close()
+        }
+    }.flowOn(waiting)
+}
+
+/** The text of an answer, piece by piece. */
+fun Flow<Event>.text(): Flow<String> = filterIsInstance<Event.Text>().map { it.text }
+
+/** The whole answer; what is collected to its end has one. */
+suspend fun Flow<Event>.finish(): Finish {
+    val last = fold(null as Finish?) { last, event -> (event as? Event.Finished)?.finish ?: last }
+    return checkNotNull(last) { "an answer ended without its last event" }
+}

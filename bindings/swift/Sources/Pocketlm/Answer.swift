@@ -1,0 +1,67 @@
+import PocketlmFFI
+
+/// An answer: iterating it asks and gives all news. Once its task is cancelled, or nobody iterates it any more, it stops, and so
+/// does the device.
+public struct Answer: AsyncSequence, Sendable {
+    public typealias Element = Event
+
+    let start: @Sendable () throws -> PocketlmFFI.Stream
+    var ended: @Sendable (String) -> Void = { _ in }
+
+    public func makeAsyncIterator() -> Iterator { Iterator(start: start, ended: ended) }
+
+    public struct Iterator: AsyncIteratorProtocol {
+        let start: @Sendable () throws -> PocketlmFFI.Stream
+        let ended: @Sendable (String) -> Void
+        /// When it goes, the library's stream goes, and that stops the answer.
+        var stream: PocketlmFFI.Stream?
+
+        public mutating func next() async throws -> Event? {
+            if stream == nil { stream = try await off(start) }
+            guard let stream else { return nil }
+            // UniFFI's Swift does not pass a task's cancellation on.
+            let event = try await withTaskCancellationHandler {
+                try await stream.next()
+            } onCancel: {
+                stream.cancel()
+            }
+            if case .finished(let finish) = event { ended(finish.text) }
+            return event
+        }
+    }
+
+    /// The text, piece by piece.
+    public var texts: AsyncThrowingCompactMapSequence<Answer, String> {
+        compactMap { event throws -> String? in
+            if case .text(let text) = event { return text }
+            return nil
+        }
+    }
+
+    /// The text so far, again and again: what a view shows.
+    public var snapshots: AsyncThrowingStream<String, Error> {
+        AsyncThrowingStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
+            let task = Task {
+                var text = ""
+                do {
+                    for try await piece in texts {
+                        text += piece
+                        continuation.yield(text)
+                    }
+                    continuation.finish()
+                } catch {
+                    continuation.finish(throwing: error)
+                }
+            }
+            continuation.onTermination = { _ in task.cancel() }
+        }
+    }
+
+    /// Awaits the end.
+    public func finish() async throws -> Finish {
+        for try await event in self {
+            if case .finished(let finish) = event { return finish }
+        }
+        throw PocketlmError.Internal(message: "an answer ended without its last event")
+    }
+}
