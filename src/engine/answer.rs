@@ -27,6 +27,11 @@ impl Answer {
         Self { decoder, stops, held: String::new(), text: String::new() }
     }
 
+    /// Whether a text can end it.
+    pub(super) fn has_stops(&self) -> bool {
+        !self.stops.is_empty()
+    }
+
     /// Adds a token.
     pub(super) fn push(&mut self, token: u32) -> Added {
         let text = self.decoder.as_mut().map_or_else(String::new, |decoder| decoder.push(token));

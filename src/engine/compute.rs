@@ -117,10 +117,8 @@ impl Runner {
         let mut logits = vec![0.0f32; self.logits_width()];
         let at = 4 * output * logits.len();
         self.backend.read(self.lowered.ports.logits, at, bytemuck::cast_slice_mut(&mut logits))?;
-        let (Some((chain, step)), Some(state)) = (self.chain(id), self.session(id)) else {
-            return Err(Error::internal("a pick for a session without an answer"));
-        };
-        Ok(chain.pick(&logits, &state.history, step))
+        let picked = self.choose(id, &logits);
+        picked.ok_or_else(|| Error::internal("a pick for a session without an answer"))
     }
 
     pub(super) fn logits_width(&self) -> usize {

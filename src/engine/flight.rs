@@ -164,6 +164,9 @@ impl Runner {
             self.send(&mut flight)?;
         }
         let Some(slice) = flight.slices.pop_front() else { return Ok(Vec::new()) };
+        // While the device computes, the host finds out which tokens may follow.
+        let parts = flight.parts.iter().filter(|part| matches!(part.pick, Some(Pick::Host)));
+        parts.filter_map(|part| part.id).for_each(|id| self.prepare(id));
         let asked = Instant::now();
         let Some(result) = self.wait(slice.ticket)? else {
             // Abandoned: the engine stands still before anything else is done.
@@ -257,6 +260,9 @@ impl Runner {
 
     /// Who picks the session's next token.
     fn pick_of(&self, id: SessionId) -> Pick {
+        if self.is_guided(id) {
+            return Pick::Host;
+        }
         let (Some((chain, _)), Some(first)) = (self.chain(id), self.first_position(id)) else {
             return Pick::Best;
         };

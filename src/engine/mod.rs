@@ -48,6 +48,7 @@ use crate::base::Bytes;
 use crate::error::{Error, Result};
 use crate::format::{Checkpoint, Files};
 
+pub use crate::text::Constraint;
 pub use calibrate::calibrate;
 pub use condense::forget_oldest;
 pub use costs::Slices;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::model::Lowered;
 use crate::sample::Chain;
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{ChatTemplate, Decoder, Guide, Lexicon, Tokenizer};
 
 use super::answer::Answer;
 use super::costs::Slices;
@@ -81,6 +81,8 @@ pub(super) struct Core {
     pub(super) template: Option<ChatTemplate>,
     pub(super) signal: Arc<Signal>,
     tokenizer: Option<Tokenizer>,
+    /// Made when the first constraint is given.
+    lexicon: OnceLock<Lexicon>,
     defaults: Sampling,
     /// The model, then its adapters.
     identity: Vec<Hash>,
@@ -99,8 +101,9 @@ impl Model {
         runner: Runner,
         signal: Arc<Signal>,
     ) -> Self {
-        let (runner, left) = (Mutex::new(runner), Mutex::default());
-        Self { core: Arc::new(Core { info, template, signal, tokenizer, defaults, identity, runner, left }) }
+        let (runner, left, lexicon) = (Mutex::new(runner), Mutex::default(), OnceLock::new());
+        let core = Core { info, template, signal, tokenizer, lexicon, defaults, identity, runner, left };
+        Self { core: Arc::new(core) }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -245,14 +248,21 @@ impl Core {
         let tokenizer = self.tokenizer.as_ref();
         let prompt_tokens = answer.map(|answer| answer.prompt_tokens);
         let prompt = prompt_tokens.map_or(tokens.len(), |tokens| tokens as usize);
+        let mut guide = self.guide(options)?;
         let decoder = tokenizer.map(|tokenizer| tokenizer.decoder(tokens[..prompt].last().copied(), false));
+        // A guide knows of every byte.
+        let decoder = if guide.is_some() { decoder.map(Decoder::as_spelled) } else { decoder };
         let ends = tokenizer.filter(|_| !options.ignore_end).map(Tokenizer::ends).unwrap_or_default();
         let mut answer = Answer::new(decoder, options.stop.clone());
         let mut said = String::new();
         for &token in &tokens[prompt..] {
             let added = answer.push(token);
             said += &added.text;
-            if added.stopped || ends.contains(&token) {
+            let complete = guide.as_mut().map_or(Ok(false), |guide| guide.push(token));
+            let complete = complete.map_err(|error| {
+                Error::invalid("the answer under way is not what the constraint asks for").caused_by(error)
+            })?;
+            if added.stopped || complete || ends.contains(&token) {
                 return Err(Error::invalid("the answer under way has ended, by these stops"));
             }
         }
@@ -261,7 +271,8 @@ impl Core {
             let what = format!("the answer under way has {generated} tokens already");
             return Err(Error::invalid(what).hint("ask for more than that"));
         }
-        let request = Request { tokens, prompt_tokens, chain, answer, max_tokens: options.max_tokens, ends };
+        let max_tokens = options.max_tokens;
+        let request = Request { tokens, prompt_tokens, chain, answer, guide, max_tokens, ends };
         // Held until the first event is there: a worker may compute the next at once.
         let mut runner = self.runner();
         let queue = runner.begin(id, request)?;
@@ -277,11 +288,25 @@ impl Core {
     pub(super) fn prewarm(&self, id: SessionId, tokens: Vec<u32>) -> Result<Arc<Queue>> {
         let answer = Answer::new(None, Vec::new());
         let chain = Chain::new(Vec::new(), true, 0)?;
+        let (max_tokens, ends) = (Some(0), Vec::new());
         let request =
-            Request { tokens, prompt_tokens: None, chain, answer, max_tokens: Some(0), ends: Vec::new() };
+            Request { tokens, prompt_tokens: None, chain, answer, guide: None, max_tokens, ends };
         let queue = self.runner().begin(id, request)?;
         self.signal.raise();
         Ok(queue)
+    }
+
+    /// What holds an answer to the constraint of its options.
+    fn guide(&self, options: &GenerateOptions) -> Result<Option<Guide>> {
+        let Some(constraint) = &options.constraint else { return Ok(None) };
+        let lexicon = match self.lexicon.get() {
+            Some(lexicon) => lexicon,
+            None => {
+                let made = Lexicon::new(self.tokenizer()?)?;
+                self.lexicon.get_or_init(|| made)
+            }
+        };
+        lexicon.guide(constraint, options.ignore_end).map(Some)
     }
 
     /// Goes on with an answer that was under way.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::Manifest;
 use crate::kernel::KernelId;
 use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
+use crate::text::Constraint;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,6 +205,8 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Goes on past the model's own end-of-answer tokens.
     pub ignore_end: bool,
+    /// What the text must be: it is, or the reason is [`super::FinishReason::Length`].
+    pub constraint: Option<Constraint>,
 }
 
 impl GenerateOptions {

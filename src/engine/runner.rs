@@ -8,6 +8,7 @@ use crate::backend::{Backend, Program};
 use crate::error::{Error, Kind, Result};
 use crate::model::Lowered;
 use crate::sample::Chain;
+use crate::text::Guide;
 
 use super::answer::Answer;
 use super::costs::{Costs, Slices};
@@ -105,6 +106,8 @@ pub(super) struct Job {
     queue: Arc<Queue>,
     chain: Chain,
     answer: Answer,
+    /// What holds the answer to its constraint; it knows of the tokens in the history.
+    guide: Option<Guide>,
     prompt_tokens: u32,
     cached_tokens: u32,
     max_tokens: u32,
@@ -120,6 +123,7 @@ pub(super) struct Request {
     pub(super) prompt_tokens: Option<u32>,
     pub(super) chain: Chain,
     pub(super) answer: Answer,
+    pub(super) guide: Option<Guide>,
     pub(super) max_tokens: Option<u32>,
     pub(super) ends: Vec<u32>,
 }
@@ -236,7 +240,7 @@ impl Runner {
         if state.job.is_some() {
             return Err(busy());
         }
-        let Request { tokens, prompt_tokens, chain, answer, max_tokens, ends } = request;
+        let Request { tokens, prompt_tokens, chain, answer, guide, max_tokens, ends } = request;
         let known = tokens.len() as u32;
         let dropped = state.overflow.dropped(known, context).ok_or_else(|| overflow(known, context))?;
         state.rewrite(tokens, dropped);
@@ -246,6 +250,7 @@ impl Runner {
             queue: queue.clone(),
             chain,
             answer,
+            guide,
             prompt_tokens,
             cached_tokens: state.computed.min(prompt_tokens),
             max_tokens: max_tokens.unwrap_or(u32::MAX),
@@ -379,12 +384,20 @@ impl Runner {
         state.history.push(token);
         job.first_token.get_or_insert_with(|| job.begun.elapsed());
         let ended = job.ends.contains(&token);
+        let complete = match &mut job.guide {
+            Some(guide) if !ended => guide.push(token),
+            _ => Ok(false),
+        };
+        let complete = match complete {
+            Ok(complete) => complete,
+            Err(error) => return self.fail(id, error),
+        };
         let added = job.answer.push(token);
         if !added.text.is_empty() {
             job.queue.push(Ok(Event::Text(added.text)));
         }
         let generated = state.history.len() as u32 - job.prompt_tokens;
-        if ended || added.stopped {
+        if ended || complete || added.stopped {
             self.finish(id, FinishReason::Stop);
         } else if generated >= job.max_tokens {
             self.finish(id, FinishReason::Length);
@@ -410,12 +423,18 @@ impl Runner {
         self.forget(id);
         let Some(state) = self.sessions.get_mut(&id) else { return };
         let Some(mut job) = state.job.take() else { return };
-        let rest = job.answer.finish();
+        let (has_stops, rest) = (job.answer.has_stops(), job.answer.finish());
         if !rest.text.is_empty() {
             job.queue.push(Ok(Event::Text(rest.text)));
         }
         // What was held back may have held a whole stop string.
         let reason = if rest.stopped { FinishReason::Stop } else { reason };
+        let text = job.answer.into_text();
+        // A stop string may cut a text that is not what its constraint asks for yet.
+        let is_cut = has_stops
+            && reason == FinishReason::Stop
+            && !job.guide.is_none_or(|mut guide| guide.accepts(text.as_bytes()).unwrap_or(false));
+        let reason = if is_cut { FinishReason::Length } else { reason };
         let (prompt, tokens) = state.history.split_at(job.prompt_tokens as usize);
         let total = job.begun.elapsed();
         let timings = Timings {
@@ -426,7 +445,6 @@ impl Runner {
             total,
         };
         let (prompt_tokens, tokens) = (prompt.to_vec(), tokens.to_vec());
-        let text = job.answer.into_text();
         job.queue.push(Ok(Event::Finished(Finish { reason, text, prompt_tokens, tokens, timings })));
         self.close_if_left(id);
     }
@@ -477,6 +495,32 @@ impl Runner {
     pub(super) fn first_position(&self, id: SessionId) -> Option<u32> {
         let state = self.sessions.get(&id)?;
         Some(state.job.as_ref()?.prompt_tokens.wrapping_sub(state.dropped))
+    }
+
+    /// Finds out what a constraint lets follow, if the session's answer has one. What goes wrong is said when a token is
+    /// picked by it.
+    pub(super) fn prepare(&mut self, id: SessionId) {
+        let job = self.sessions.get_mut(&id).and_then(|state| state.job.as_mut());
+        let _said_later = job.and_then(|job| job.guide.as_mut()).map(Guide::prepare);
+    }
+
+    /// Whether the session's answer has a constraint.
+    pub(super) fn is_guided(&self, id: SessionId) -> bool {
+        let job = self.sessions.get(&id).and_then(|state| state.job.as_ref());
+        job.is_some_and(|job| job.guide.is_some())
+    }
+
+    /// The next token by the session's chain, of those that its constraint allows; `None` without an answer.
+    pub(super) fn choose(&mut self, id: SessionId, logits: &[f32]) -> Option<Result<u32>> {
+        let state = self.sessions.get_mut(&id)?;
+        let job = state.job.as_mut()?;
+        let step = state.history.len() as u64 - u64::from(job.prompt_tokens);
+        Some(match &mut job.guide {
+            None => job.chain.pick(logits, &state.history, step),
+            Some(guide) => guide
+                .allowed()
+                .and_then(|allowed| job.chain.pick_allowed(logits, allowed, &state.history, step)),
+        })
     }
 
     /// Tokens of the prompt that the session answers.

@@ -145,6 +145,23 @@ impl Chain {
         self.pick_from(Candidates::new(entries), history, step)
     }
 
+    /// [`Self::pick`] of the tokens that are allowed: token `t` where bit `t % 32` of `allowed[t / 32]` is set.
+    ///
+    /// # Errors
+    /// As [`check_logits`].
+    pub fn pick_allowed(&self, logits: &[f32], allowed: &[u32], history: &[u32], step: u64) -> Result<u32> {
+        let entries = || (0u32..).zip(logits.iter().copied());
+        check_logits(entries())?;
+        let is_allowed =
+            |token: u32| allowed.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1);
+        let mut entries: Vec<(u32, f32)> = entries().filter(|&(token, _)| is_allowed(token)).collect();
+        // A model may think all of them impossible; then they are alike.
+        if !entries.is_empty() && entries.iter().all(|&(_, logit)| logit == f32::NEG_INFINITY) {
+            entries.iter_mut().for_each(|entry| entry.1 = 0.0);
+        }
+        self.pick_from(Candidates::new(entries), history, step)
+    }
+
     /// The token at step `step`, given as many candidates as [`Self::sees`] asks for.
     ///
     /// # Errors

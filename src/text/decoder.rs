@@ -20,6 +20,13 @@ impl Decoder {
         Self { vocabulary, keep_special, drop_space, pending: Vec::new() }
     }
 
+    /// With the space that the spelling puts before a text: what the bytes of the tokens say, and nothing else.
+    #[must_use]
+    pub fn as_spelled(mut self) -> Self {
+        self.drop_space = false;
+        self
+    }
+
     /// The characters that `id` completes, or none. Bytes that can be no UTF-8 become U+FFFD; an id outside
     /// the vocabulary is no text.
     pub fn push(&mut self, id: u32) -> String {

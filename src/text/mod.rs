@@ -1,7 +1,9 @@
-//! Floor 3: text. A tokenizer from the model file, tokens back to whole characters, and chat templates.
+//! Floor 3: text. A tokenizer from the model file, tokens back to whole characters, chat templates, and what holds an answer
+//! to a grammar.
 //!
 //! Merging is the `tokenizers` crate's, but for SentencePiece's unigram model; what is here is how each kind of file becomes one of its models.
 
+mod constraint;
 mod decoder;
 mod dialects;
 mod gguf;
@@ -16,6 +18,7 @@ mod tokenizer;
 mod unigram;
 mod vocabulary;
 
+pub use constraint::{Constraint, Guide, Lexicon};
 pub use decoder::Decoder;
 pub use dialects::{FolderWords, GgufWords, to_gguf, to_hugging_face};
 pub use template::{ChatRequest, ChatTemplate, Message};

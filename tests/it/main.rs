@@ -1,4 +1,5 @@
 //! tests
+mod answers;
 mod archs;
 #[cfg(feature = "cli")]
 mod bench;

@@ -1,7 +1,7 @@
 //! The flags that several commands know, each defined once, by the names that llama.cpp and Ollama users know.
 
 use std::num::{NonZero, ParseIntError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 use std::{fs, io};
@@ -9,8 +9,8 @@ use std::{fs, io};
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Device, EngineOptions, Error, GenerateOptions, Kind, Limits, LoadOptions, Manifest, Pace,
-    Prompt, Result as Outcome, Sampling,
+    Adapter, Constraint, Device, EngineOptions, Error, GenerateOptions, Kind, Limits, LoadOptions, Manifest,
+    Pace, Prompt, Result as Outcome, Sampling,
 };
 
 use crate::output;
@@ -397,6 +397,55 @@ impl SamplingArgs {
     }
 }
 
+/// What the text of an answer must be: one of these.
+#[derive(Args)]
+#[command(next_help_heading = "Structured answers")]
+#[group(multiple = false)]
+pub(crate) struct ConstraintArgs {
+    /// The answer is JSON that is valid by this JSON schema: a file, or the schema itself
+    #[arg(long, short_alias = 'j', value_name = "FILE|SCHEMA")]
+    json_schema: Option<String>,
+    /// The answer is a JSON object
+    #[arg(long)]
+    json_object: bool,
+    /// The answer follows the grammar in this file: Lark's syntax, or llama.cpp's GBNF
+    #[arg(long, visible_alias = "grammar-file", value_name = "FILE")]
+    grammar: Option<PathBuf>,
+    /// The whole answer matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    regex: Option<String>,
+    /// The answer is one of the texts given so
+    #[arg(long, value_name = "TEXT")]
+    choice: Vec<String>,
+}
+
+impl ConstraintArgs {
+    pub(crate) fn read(&self) -> Outcome<Option<Constraint>> {
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(|error| Error::new(Kind::Io, error.to_string()).in_file(path))
+        };
+        if let Some(schema) = &self.json_schema {
+            let is_inline = schema.trim_start().starts_with('{');
+            let text = if is_inline { schema.clone() } else { read(Path::new(schema))? };
+            let wrong = |error: serde_json::Error| {
+                let error = Error::invalid("the JSON schema is no JSON").caused_by(error);
+                if is_inline { error } else { error.in_file(schema) }
+            };
+            return serde_json::from_str(&text).map_err(wrong).map(Constraint::JsonSchema).map(Some);
+        }
+        if let Some(path) = &self.grammar {
+            let text = read(path)?;
+            return Ok(Some(match text.contains("::=") {
+                true => Constraint::Gbnf(text),
+                false => Constraint::Lark(text),
+            }));
+        }
+        let regex = self.regex.clone().map(Constraint::Regex);
+        let choice = (!self.choice.is_empty()).then(|| Constraint::Choice(self.choice.clone()));
+        Ok(regex.or(choice).or(self.json_object.then_some(Constraint::JsonObject)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, FromArgMatches, Parser};
@@ -425,6 +474,8 @@ mod tests {
         form: FormArgs,
         #[command(flatten)]
         sampling: SamplingArgs,
+        #[command(flatten)]
+        constraint: ConstraintArgs,
     }
 
     fn parse(words: &str) -> Result<All, clap::Error> {
@@ -513,6 +564,8 @@ mod tests {
             "-p a --memory infGiB",
             "-p a --limits none",
             "-p a --lora a=inf",
+            "-p a --regex a --choice b",
+            "-p a --json-object --json-schema a",
         ] {
             assert!(parse(words).is_err(), "{words}");
         }

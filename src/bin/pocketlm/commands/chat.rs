@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use pocketlm::{Error, FinishReason, GenerateOptions, Kind, Model, Result, SaveOptions, Session, Timings};
 
 use super::generate;
-use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, ModelArgs, SamplingArgs, VerifyArgs};
+use crate::args::{
+    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, ModelArgs, SamplingArgs, VerifyArgs,
+};
 use crate::{failure, interrupt, load, models, output};
 
 /// Answers a question, or talks: without PROMPT each line is a question
@@ -33,6 +35,8 @@ pub(crate) struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    constraint: ConstraintArgs,
 }
 
 /// Where the conversation is kept.
@@ -81,7 +85,8 @@ const HELP: &str = "/help   this
 Ctrl-C  stops an answer; between two answers it ends the program";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let options = args.sampling.options(None, &models::recommended(args.model.model.as_deref()));
+    let mut options = args.sampling.options(None, &models::recommended(args.model.model.as_deref()));
+    options.constraint = args.constraint.read()?;
     let model = load::load(
         &args.model,
         &args.device,

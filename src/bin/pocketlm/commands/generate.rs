@@ -6,7 +6,8 @@ use pocketlm::{Event, Finish, FinishReason, Model, Sampling, Stream, Timings};
 use serde_json::{Value, json};
 
 use crate::args::{
-    AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, SamplingArgs, VerifyArgs,
+    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs,
+    SamplingArgs, VerifyArgs,
 };
 use crate::{interrupt, load, output};
 
@@ -36,11 +37,14 @@ pub(crate) struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    constraint: ConstraintArgs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let prompt = args.form.prompt(args.input.read()?);
-    let options = args.sampling.options(Some(PREDICT), &Sampling::default());
+    let mut options = args.sampling.options(Some(PREDICT), &Sampling::default());
+    options.constraint = args.constraint.read()?;
     let model = load::load(
         &args.model,
         &args.device,

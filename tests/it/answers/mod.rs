@@ -1,0 +1,3 @@
+//! Structured answers: what a guide lets through and what not, and what a model's answer is then.
+
+mod schemas;
