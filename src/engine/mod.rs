@@ -36,6 +36,7 @@ mod schedule;
 mod seats;
 mod session;
 mod trim;
+mod typed;
 mod verify;
 mod view;
 mod worker;

@@ -1,5 +1,6 @@
-//! What a grammar of JSON lets through and a reader of JSON stumbles over: numbers beyond any float, and arrays in arrays
-//! without an end. Both are JSON; both end in errors of parsers (serde_json reads numbers up to 1.8e308 and 128 levels).
+//! What a grammar of JSON lets through and a reader of JSON stumbles over: numbers that no float is or is near, and arrays
+//! in arrays without an end. Both are JSON; readers round the ones, or refuse both (serde_json reads numbers up to 1.8e308
+//! and 128 levels).
 
 use llguidance::toktrie::SimpleVob;
 
@@ -7,9 +8,11 @@ use super::Lexicon;
 
 /// Levels of arrays and objects.
 const MOST_DEPTH: u32 = 120;
-/// Digits of a number's whole part.
-const MOST_DIGITS: u32 = 200;
-/// Digits of an exponent: 200 digits and 99 more zeros are within a float.
+/// Digits of a number's whole part: what every reader knows exactly (RFC 7493, 2.2).
+const MOST_DIGITS: u32 = 15;
+/// Digits behind the point: no float tells more apart.
+const MOST_FRACTION: u32 = 20;
+/// Digits of an exponent.
 const MOST_EXPONENT: u32 = 2;
 
 /// Where a text of JSON stands.
@@ -32,8 +35,8 @@ enum Number {
     No,
     /// So many digits of its whole part.
     Whole(u32),
-    /// Behind the point.
-    Fraction,
+    /// So many digits behind the point.
+    Fraction(u32),
     /// So many digits of its exponent.
     Exponent(u32),
 }
@@ -67,9 +70,8 @@ impl Scan {
     /// Takes the tokens out of `mask` that no reader would follow; where none would be left, leaves them all.
     pub(super) fn narrow(&self, mask: &mut SimpleVob, lexicon: &Lexicon) {
         let is_near = match self.number {
-            Number::No | Number::Fraction => self.depth > MOST_DEPTH / 2,
-            Number::Whole(digits) => digits > MOST_DIGITS / 2,
-            Number::Exponent(_) => true,
+            Number::No => self.depth > MOST_DEPTH / 2,
+            Number::Whole(_) | Number::Fraction(_) | Number::Exponent(_) => true,
         };
         let vast = lexicon.vast().iter().filter(|&&token| mask.is_allowed(token));
         let suspects: Vec<u32> = match is_near {
@@ -90,8 +92,9 @@ impl Scan {
             scan.depth > MOST_DEPTH
                 || match scan.number {
                     Number::Whole(digits) => digits > MOST_DIGITS,
+                    Number::Fraction(digits) => digits > MOST_FRACTION,
                     Number::Exponent(digits) => digits > MOST_EXPONENT,
-                    Number::No | Number::Fraction => false,
+                    Number::No => false,
                 }
         })
     }
@@ -103,9 +106,9 @@ impl Number {
             (Self::No | Self::Whole(0), b'-') => Self::Whole(0),
             (Self::No, b'0'..=b'9') => Self::Whole(1),
             (Self::Whole(digits), b'0'..=b'9') => Self::Whole(digits + 1),
-            (Self::Whole(_), b'.') => Self::Fraction,
-            (Self::Fraction, b'0'..=b'9') => Self::Fraction,
-            (Self::Whole(_) | Self::Fraction, b'e' | b'E') => Self::Exponent(0),
+            (Self::Whole(_), b'.') => Self::Fraction(0),
+            (Self::Fraction(digits), b'0'..=b'9') => Self::Fraction(digits + 1),
+            (Self::Whole(_) | Self::Fraction(_), b'e' | b'E') => Self::Exponent(0),
             (Self::Exponent(0), b'+' | b'-') => Self::Exponent(0),
             (Self::Exponent(digits), b'0'..=b'9') => Self::Exponent(digits + 1),
             _ => Self::No,
@@ -147,8 +150,9 @@ mod tests {
         assert!(scan("1e99").is_beyond(b"9"));
         assert!(scan("-1.5E-9").is_beyond(b"99"));
         assert!(!scan("1e9").is_beyond(b"9,"));
-        assert!(scan(&"9".repeat(200)).is_beyond(b"9"));
-        assert!(!scan(&format!("0.{}", "9".repeat(300))).is_beyond(b"9"));
+        assert!(scan(&"9".repeat(15)).is_beyond(b"9"));
+        assert!(!scan(&"9".repeat(15)).is_beyond(b".9"));
+        assert!(scan(&format!("0.{}", "9".repeat(20))).is_beyond(b"9"));
         assert!(scan(&"[".repeat(120)).is_beyond(b"["));
         assert!(!scan(&"[".repeat(119)).is_beyond(b"["));
         assert!(!scan(&format!("\"{}", "[".repeat(200))).is_beyond(b"1e999"));

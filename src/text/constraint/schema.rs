@@ -34,7 +34,13 @@ const REFUSED: &[&str] = &[
 const SCHEMAS: &[&str] = &["additionalItems", "additionalProperties", "items"];
 const LISTS: &[&str] = &["allOf", "anyOf", "items", "oneOf", "prefixItems"];
 const MAPS: &[&str] = &["$defs", "definitions", "patternProperties", "properties"];
-const BOUNDS: &[&str] = &["exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"];
+/// Bounds, and the direction in which they let more through.
+const BOUNDS: &[(&str, f64)] =
+    &[("exclusiveMaximum", 1.0), ("exclusiveMinimum", -1.0), ("maximum", 1.0), ("minimum", -1.0)];
+/// The farthest bound.
+const FARTHEST: f64 = 9.2e18;
+/// The farthest bound where multiples are asked for.
+const FARTHEST_MULTIPLE: f64 = 1e15;
 /// Drafts that know `prefixItems`, by how their names begin.
 const NEW: &str = "https://json-schema.org/draft/2020-12/";
 /// Whole numbers up to here are exact in a float.
@@ -164,15 +170,27 @@ impl Walk {
         Ok(())
     }
 
-    /// Numbers are floats to llguidance: those that no float is, and bounds beyond its whole numbers, are refused.
-    fn numbers(&self, map: &Map<String, Value>, at: &str) -> Result<()> {
+    /// Numbers are floats to llguidance, and bounds 64 bits: a wider bound is drawn in, which lets nothing wrong through, and
+    /// what cannot be is refused.
+    fn numbers(&self, map: &mut Map<String, Value>, at: &str) -> Result<()> {
         let refuse = |key: &str, number: &Value| {
             let what = format!("the JSON schema's keyword `{key}` is not supported for {number}");
             Err(Error::unsupported(what).at(at).hint("numbers up to 2 to the 53rd would work"))
         };
-        for &key in BOUNDS {
-            if let Some(bound) = map.get(key).filter(|bound| bound.as_f64().is_some_and(|x| x.abs() > 1e19)) {
+        // Whether a float is a multiple is a matter of its last digit.
+        let farthest = if map.contains_key("multipleOf") { FARTHEST_MULTIPLE } else { FARTHEST };
+        if map.contains_key("multipleOf") {
+            map.entry("maximum").or_insert(json!(farthest as i64));
+            map.entry("minimum").or_insert(json!(-farthest as i64));
+        }
+        for &(key, sign) in BOUNDS {
+            let Some(bound) = map.get_mut(key) else { continue };
+            let outward = bound.as_f64().map_or(0.0, |value| value * sign);
+            if outward < -farthest {
                 return refuse(key, bound);
+            }
+            if outward > farthest {
+                *bound = json!((farthest * sign) as i64);
             }
         }
         for key in ["const", "enum"] {

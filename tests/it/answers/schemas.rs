@@ -33,8 +33,8 @@ fn cases() -> Vec<Case> {
 }
 
 pub(super) fn tokenizer(path: &std::path::Path) -> Tokenizer {
-    match Checkpoint::open(path).unwrap().dialect() {
-        Dialect::Gguf(metadata) => Tokenizer::from_gguf(metadata).unwrap(),
+    match Checkpoint::open(path).unwrap().dialect {
+        Dialect::Gguf(metadata) => Tokenizer::from_gguf(&metadata).unwrap(),
         _ => panic!("a GGUF was expected"),
     }
 }
@@ -167,6 +167,7 @@ fn own() -> Vec<Value> {
         json!({"type": "integer", "minimum": -5, "exclusiveMaximum": 300}),
         json!({"type": "number", "minimum": 0.5, "maximum": 2.25}),
         json!({"type": "integer", "multipleOf": 7}),
+        json!({"type": "integer", "minimum": i64::MIN, "maximum": u64::MAX}),
         json!({"type": "number", "multipleOf": 0.25}),
         json!({"const": {"a": [1, null, "x"]}}),
         json!({"enum": ["a", 2, 2.5, null, true, {"b": 1}]}),

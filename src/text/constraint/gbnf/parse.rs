@@ -1,139 +1,44 @@
-//! llama.cpp's grammars (`grammars/README.md` there) said in Lark's syntax as llguidance knows it.
-//!
-//! GBNF matches characters, and llguidance lexemes that are as long as they can be. So a rule that does not come back to itself
-//! becomes one lexeme, a terminal, within which every way to match counts; only what is recursive becomes a rule.
+//! The grammar's text as rules.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
+use super::Node;
+use super::set::Set;
 use crate::error::{Error, Result};
 
+/// Rules, at most: what follows each is found out by going through all of them again and again.
+const MOST_RULES: usize = 2000;
 /// A count in braces, at most.
 const MOST_REPEATED: u32 = 10_000;
 
-/// What a rule may be.
-#[derive(Debug)]
-enum Node {
-    /// One of these.
-    Any(Vec<Node>),
-    /// All of these, in order.
-    All(Vec<Node>),
-    /// A text.
-    Text(String),
-    /// A regular expression for one character.
-    Class(String),
-    /// The rule of this number.
-    Rule(usize),
-    /// So often: at least, at most.
-    Repeat(Box<Node>, u32, Option<u32>),
-}
-
-/// The grammar in Lark's syntax.
-pub(super) fn to_lark(grammar: &str) -> Result<String> {
-    let mut parser = Parser { rest: grammar, line: 1, names: HashMap::new(), rules: Vec::new() };
-    parser.grammar()?;
-    let Parser { names, rules, .. } = parser;
-    let mut bodies = Vec::with_capacity(rules.len());
-    for (name, rule) in rules {
-        let missing = || Error::invalid(format!("the grammar has no rule {name:?}"));
-        bodies.push(rule.ok_or_else(missing)?);
-    }
-    let root = names.get("root").copied();
-    let root = root.ok_or_else(|| Error::invalid("the grammar has no rule \"root\""))?;
-    let recursive = recursive(&bodies);
-    let name = |rule: usize| if recursive[rule] { format!("r{rule}") } else { format!("T{rule}") };
-    let mut lark = format!("start: {}\n", name(root));
-    for (i, body) in bodies.iter().enumerate() {
-        let _infallible = write!(lark, "{}: ", name(i));
-        say(body, &name, &mut lark);
-        lark.push('\n');
-    }
-    Ok(lark)
-}
-
-/// Which rules come back to themselves, or go to one that does.
-fn recursive(bodies: &[Node]) -> Vec<bool> {
-    let mut all: Vec<Vec<usize>> = vec![Vec::new(); bodies.len()];
-    for (i, body) in bodies.iter().enumerate() {
-        body.uses(&mut all[i]);
-        all[i].sort_unstable();
-        all[i].dedup();
-    }
-    // A rule all of whose rules are plain is plain; in turn, until nothing changes.
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); bodies.len()];
-    let mut open: Vec<usize> = all.iter().map(Vec::len).collect();
-    for (i, used) in all.iter().enumerate() {
-        used.iter().for_each(|&rule| users[rule].push(i));
-    }
-    let mut recursive = vec![true; bodies.len()];
-    let mut plain: Vec<usize> = (0..bodies.len()).filter(|&i| open[i] == 0).collect();
-    while let Some(i) = plain.pop() {
-        recursive[i] = false;
-        for &user in &users[i] {
-            open[user] -= 1;
-            if open[user] == 0 {
-                plain.push(user);
-            }
-        }
-    }
-    recursive
-}
-
-fn say(node: &Node, name: &dyn Fn(usize) -> String, lark: &mut String) {
-    match node {
-        Node::Any(nodes) => {
-            lark.push('(');
-            for (i, node) in nodes.iter().enumerate() {
-                lark.push_str(if i == 0 { "" } else { " | " });
-                say(node, name, lark);
-            }
-            lark.push(')');
-        }
-        Node::All(nodes) if nodes.is_empty() => lark.push_str("\"\""),
-        Node::All(nodes) => {
-            for (i, node) in nodes.iter().enumerate() {
-                lark.push_str(if i == 0 { "" } else { " " });
-                say(node, name, lark);
-            }
-        }
-        Node::Text(text) => lark.push_str(&serde_json::Value::from(text.as_str()).to_string()),
-        Node::Class(regex) => {
-            let _infallible = write!(lark, "/{regex}/");
-        }
-        Node::Rule(rule) => lark.push_str(&name(*rule)),
-        Node::Repeat(node, least, most) => {
-            lark.push('(');
-            say(node, name, lark);
-            let _infallible = match (least, most) {
-                (0, None) => write!(lark, ")*"),
-                (1, None) => write!(lark, ")+"),
-                (0, Some(1)) => write!(lark, ")?"),
-                (least, None) => write!(lark, "){{{least},}}"),
-                (least, Some(most)) => write!(lark, "){{{least},{most}}}"),
-            };
-        }
-    }
-}
-
-impl Node {
-    fn uses(&self, rules: &mut Vec<usize>) {
-        match self {
-            Self::Any(nodes) | Self::All(nodes) => nodes.iter().for_each(|node| node.uses(rules)),
-            Self::Rule(rule) => rules.push(*rule),
-            Self::Repeat(node, ..) => node.uses(rules),
-            Self::Text(_) | Self::Class(_) => {}
-        }
-    }
-}
-
-struct Parser<'a> {
+/// Reads a grammar.
+pub(super) struct Parser<'a> {
     rest: &'a str,
     line: usize,
     names: HashMap<String, usize>,
     rules: Vec<(String, Option<Node>)>,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    pub(super) fn new(grammar: &'a str) -> Self {
+        Self { rest: grammar, line: 1, names: HashMap::new(), rules: Vec::new() }
+    }
+
+    /// The rules, and which of them is the root.
+    pub(super) fn read(mut self) -> Result<(Vec<Node>, usize)> {
+        self.grammar()?;
+        let root = self.names.get("root").copied();
+        let root = root.ok_or_else(|| Error::invalid("the grammar has no rule \"root\""))?;
+        if self.rules.len() > MOST_RULES {
+            let what = format!("the grammar has {} rules", self.rules.len());
+            return Err(Error::invalid(what).hint(format!("{MOST_RULES} are the most that works")));
+        }
+        let body = |(name, body): (String, Option<Node>)| {
+            body.ok_or_else(|| Error::invalid(format!("the grammar has no rule {name:?}")))
+        };
+        Ok((self.rules.into_iter().map(body).collect::<Result<_>>()?, root))
+    }
+
     fn grammar(&mut self) -> Result<()> {
         self.space(true);
         while !self.rest.is_empty() {
@@ -171,7 +76,7 @@ impl Parser<'_> {
                 Some('[') => Node::Class(self.class()?),
                 Some('.') => {
                     self.take(".");
-                    Node::Class("(?s:.)".into())
+                    Node::Class(Set::all())
                 }
                 Some('(') => {
                     self.take("(");
@@ -251,17 +156,16 @@ impl Parser<'_> {
         }
     }
 
-    /// `[a-z]` or `[^a-z]`, as a regular expression.
-    fn class(&mut self) -> Result<String> {
+    /// `[a-z]` or `[^a-z]`.
+    fn class(&mut self) -> Result<Set> {
         self.take("[");
-        let mut regex = String::from(if self.take("^") { "[^" } else { "[" });
-        let mut is_empty = true;
+        let negated = self.take("^");
+        let mut ranges = Vec::new();
         loop {
             let first = match self.character()? {
                 (true, ']') => break,
                 (_, c) => c,
             };
-            is_empty = false;
             let mut last = first;
             if self.rest.starts_with('-') && !self.rest.starts_with("-]") {
                 self.take("-");
@@ -270,13 +174,11 @@ impl Parser<'_> {
             if last < first {
                 return self.refuse(&format!("{first:?} comes after {last:?}"));
             }
-            let _infallible = write!(regex, "\\u{{{:x}}}-\\u{{{:x}}}", u32::from(first), u32::from(last));
+            ranges.push((u32::from(first), u32::from(last)));
         }
-        match (is_empty, regex.as_str()) {
-            (true, "[^") => Ok("(?s:.)".into()),
-            (true, _) => self.refuse("no character is in []"),
-            _ => Ok(regex + "]"),
-        }
+        let set = Set::of(ranges);
+        let set = if negated { set.others() } else { set };
+        if set.is_empty() { self.refuse("no character is in a class") } else { Ok(set) }
     }
 
     /// The next character of a text or a class, and whether it stands there as it is.
