@@ -2,4 +2,5 @@
 
 mod engine;
 mod grammars;
+mod masks;
 mod schemas;
