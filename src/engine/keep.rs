@@ -29,7 +29,8 @@ impl Runner {
         let seed = self.chain(id).and_then(|(chain, _)| chain.seed());
         let State { overflow, .. } = *self.session(id)?;
         let history = self.session(id)?.history.clone();
-        let answer = prompt_tokens.map(|prompt_tokens| Unfinished { prompt_tokens, seed });
+        let answer =
+            prompt_tokens.map(|prompt_tokens| Unfinished { prompt_tokens, seed, limit: self.limit(id) });
         let kv = if kv { self.read_kv(id, identity) } else { Ok(None) };
         let kv = kv.unwrap_or_else(|error| {
             log::warn!("the session is saved without keys and values: {error}");

@@ -140,7 +140,16 @@ fn seeded(seed: u64) -> Chain {
 fn request(tokens: &[u32], chain: Chain, max_tokens: u32, ends: &[u32]) -> Request {
     let answer = Answer::new(None, Vec::new());
     let (tokens, ends) = (tokens.to_vec(), ends.to_vec());
-    Request { tokens, prompt_tokens: None, chain, answer, guide: None, max_tokens: Some(max_tokens), ends }
+    Request {
+        tokens,
+        prompt_tokens: None,
+        chain,
+        answer,
+        guide: None,
+        limit: None,
+        max_tokens: Some(max_tokens),
+        ends,
+    }
 }
 
 /// The end of an answer, where it is there.

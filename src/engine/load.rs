@@ -367,6 +367,7 @@ fn defaults(dialect: &Dialect) -> Sampling {
         top_k: if chance { config.u32("top_k").ok().flatten() } else { None },
         top_p: if chance { float("top_p") } else { None },
         min_p: if chance { float("min_p") } else { None },
+        typical_p: if chance { float("typical_p") } else { None },
         repeat_penalty: float("repetition_penalty"),
         ..Sampling::default()
     }

@@ -26,6 +26,7 @@ mod logits;
 mod model;
 mod options;
 mod pace;
+mod pick;
 mod prompt;
 mod recover;
 mod remedy;

@@ -244,7 +244,13 @@ impl Core {
         options.check()?;
         let mut sampling = options.sampling.or(&self.defaults);
         sampling.seed = sampling.seed.or(answer.and_then(|answer| answer.seed));
+        if let (Some(dry), Some(tokenizer)) = (&mut sampling.dry, &self.tokenizer)
+            && dry.breakers.is_empty()
+        {
+            dry.breakers = tokenizer.tokens_with(&["\n", ":", "\"", "*"]);
+        }
         let chain = sampling.chain()?;
+        let limit = answer.and_then(|answer| answer.limit);
         let tokenizer = self.tokenizer.as_ref();
         let prompt_tokens = answer.map(|answer| answer.prompt_tokens);
         let prompt = prompt_tokens.map_or(tokens.len(), |tokens| tokens as usize);
@@ -272,7 +278,7 @@ impl Core {
             return Err(Error::invalid(what).hint("ask for more than that"));
         }
         let max_tokens = options.max_tokens;
-        let request = Request { tokens, prompt_tokens, chain, answer, guide, max_tokens, ends };
+        let request = Request { tokens, prompt_tokens, chain, answer, guide, limit, max_tokens, ends };
         // Held until the first event is there: a worker may compute the next at once.
         let mut runner = self.runner();
         let queue = runner.begin(id, request)?;
@@ -290,7 +296,7 @@ impl Core {
         let chain = Chain::new(Vec::new(), true, 0)?;
         let (max_tokens, ends) = (Some(0), Vec::new());
         let request =
-            Request { tokens, prompt_tokens: None, chain, answer, guide: None, max_tokens, ends };
+            Request { tokens, prompt_tokens: None, chain, answer, guide: None, limit: None, max_tokens, ends };
         let queue = self.runner().begin(id, request)?;
         self.signal.raise();
         Ok(queue)

@@ -10,7 +10,10 @@ use crate::backend::wgpu::SharedDevice;
 use crate::error::{Error, Result};
 use crate::format::Manifest;
 use crate::kernel::KernelId;
-use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
+use crate::sample::{
+    Chain, Dry, Filter, FrequencyPenalty, LogitBias, MinP, Mirostat, PresencePenalty, RepeatPenalty,
+    Temperature, TopK, TopP, Typical, Xtc,
+};
 use crate::text::Constraint;
 
 /// Where to compute.
@@ -150,8 +153,23 @@ pub struct Sampling {
     pub min_p: Option<f32>,
     /// Divides the logits of recent tokens; 1 changes nothing.
     pub repeat_penalty: Option<f32>,
-    /// How many recent tokens the penalty looks at.
+    /// How many recent tokens the penalties look at, those of the prompt included.
     pub repeat_last: Option<usize>,
+    /// Is taken from the logit of a recent token each time that it is there; 0 changes nothing.
+    pub frequency_penalty: Option<f32>,
+    /// Is taken from the logits of recent tokens once; 0 changes nothing.
+    pub presence_penalty: Option<f32>,
+    /// Keeps those that are as surprising as the text on average, up to this probability; 1 keeps all.
+    pub typical_p: Option<f32>,
+    /// Tokens and what is added to their logits; −∞ bars one.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Makes what goes on with a repetition less likely. Without breakers of its own, a repetition ends at the tokens with
+    /// an end of line, a colon, a quotation mark or an asterisk.
+    pub dry: Option<Dry>,
+    /// Sometimes takes the likeliest out.
+    pub xtc: Option<Xtc>,
+    /// Keeps the text as surprising as is wished, in place of top-k, typical, top-p, min-p and XTC.
+    pub mirostat: Option<Mirostat>,
     /// The draws are a function of it; `None` takes one that nobody knows.
     pub seed: Option<u64>,
 }
@@ -166,31 +184,71 @@ impl Sampling {
             min_p: self.min_p.or(defaults.min_p),
             repeat_penalty: self.repeat_penalty.or(defaults.repeat_penalty),
             repeat_last: self.repeat_last.or(defaults.repeat_last),
+            frequency_penalty: self.frequency_penalty.or(defaults.frequency_penalty),
+            presence_penalty: self.presence_penalty.or(defaults.presence_penalty),
+            typical_p: self.typical_p.or(defaults.typical_p),
+            logit_bias: if self.logit_bias.is_empty() { &defaults.logit_bias } else { &self.logit_bias }
+                .clone(),
+            dry: self.dry.clone().or_else(|| defaults.dry.clone()),
+            xtc: self.xtc.clone().or_else(|| defaults.xtc.clone()),
+            mirostat: self.mirostat.clone().or_else(|| defaults.mirostat.clone()),
             seed: self.seed.or(defaults.seed),
         }
     }
 
-    /// The chain: penalty, top-k, top-p, min-p, temperature, pick. Where nothing asks for chance (no temperature,
-    /// top-k, top-p or min-p) the likeliest token is taken; where something does, the temperature is 1 unless given.
+    /// The chain: logit bias, repeat, frequency and presence penalty, DRY, top-k, typical, top-p, min-p, XTC, temperature,
+    /// pick; or up to DRY the same, then temperature, mirostat, pick. What changes nothing is left out. Where nothing asks
+    /// for chance (no temperature, top-k, typical, top-p, min-p, XTC or mirostat) the likeliest token is taken; where
+    /// something does, the temperature is 1 unless given, and at 0 the likeliest is taken all the same.
     ///
     /// # Errors
     /// `InvalidArgument` naming the number outside its range.
     pub fn chain(&self) -> Result<Chain> {
-        let chance = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let shares = [self.top_p, self.min_p, self.typical_p];
+        let chance = self.top_k.is_some()
+            || shares.iter().any(Option::is_some)
+            || self.xtc.is_some()
+            || self.mirostat.is_some();
         let temperature = self.temperature.unwrap_or(if chance { 1.0 } else { 0.0 });
-        let mut filters = Vec::new();
-        if let Some(penalty) = self.repeat_penalty.filter(|&penalty| penalty != 1.0) {
-            filters
-                .push(Filter::RepeatPenalty(RepeatPenalty { penalty, last: self.repeat_last.unwrap_or(64) }));
-        }
+        let mut filters = self.weights();
         if temperature == 0.0 {
             return Chain::new(filters, true, 0);
         }
-        filters.extend(self.top_k.filter(|&k| k > 0).map(|k| Filter::TopK(TopK { k })));
-        filters.extend(self.top_p.filter(|&p| p != 1.0).map(|p| Filter::TopP(TopP { p })));
-        filters.extend(self.min_p.filter(|&p| p != 0.0).map(|p| Filter::MinP(MinP { p })));
-        filters.extend((temperature != 1.0).then_some(Filter::Temperature(Temperature { temperature })));
+        let temperature = (temperature != 1.0).then_some(Filter::Temperature(Temperature { temperature }));
+        match &self.mirostat {
+            Some(mirostat) => {
+                filters.extend(temperature);
+                filters.push(Filter::Mirostat(mirostat.clone()));
+            }
+            None => {
+                filters.extend(self.top_k.filter(|&k| k > 0).map(|k| Filter::TopK(TopK { k })));
+                filters.extend(self.typical_p.filter(|&p| p != 1.0).map(|p| Filter::Typical(Typical { p })));
+                filters.extend(self.top_p.filter(|&p| p != 1.0).map(|p| Filter::TopP(TopP { p })));
+                filters.extend(self.min_p.filter(|&p| p != 0.0).map(|p| Filter::MinP(MinP { p })));
+                filters.extend(self.xtc.clone().filter(|xtc| xtc.probability != 0.0).map(Filter::Xtc));
+                filters.extend(temperature);
+            }
+        }
         Chain::new(filters, false, self.seed.unwrap_or_else(unknown_seed))
+    }
+
+    /// The filters that change logits by what was said, or by what they stand for.
+    fn weights(&self) -> Vec<Filter> {
+        let last = self.repeat_last.unwrap_or(64);
+        let other = |penalty: Option<f32>, idle: f32| penalty.filter(|&penalty| penalty != idle);
+        let bias = || Filter::LogitBias(LogitBias { biases: self.logit_bias.clone() });
+        let repeat = |penalty| Filter::RepeatPenalty(RepeatPenalty { penalty, last });
+        let frequency = |penalty| Filter::FrequencyPenalty(FrequencyPenalty { penalty, last });
+        let presence = |penalty| Filter::PresencePenalty(PresencePenalty { penalty, last });
+        let dry = self.dry.clone().filter(|dry| dry.multiplier != 0.0).map(Filter::Dry);
+        let filters = [
+            (!self.logit_bias.is_empty()).then(bias),
+            other(self.repeat_penalty, 1.0).map(repeat),
+            other(self.frequency_penalty, 0.0).map(frequency),
+            other(self.presence_penalty, 0.0).map(presence),
+            dry,
+        ];
+        filters.into_iter().flatten().collect()
     }
 }
 
@@ -237,6 +295,40 @@ mod tests {
         assert_eq!(top_k.chain().unwrap().to_string(), "top-k 40 → seed 7");
         let cold = Sampling { temperature: Some(0.0), ..top_k };
         assert_eq!(cold.chain().unwrap().to_string(), "greedy");
+    }
+
+    #[test]
+    fn filters_stand_in_their_order() {
+        let all = Sampling {
+            temperature: Some(0.7),
+            top_k: Some(40),
+            top_p: Some(0.9),
+            min_p: Some(0.05),
+            repeat_penalty: Some(1.1),
+            repeat_last: Some(32),
+            frequency_penalty: Some(0.2),
+            presence_penalty: Some(0.1),
+            typical_p: Some(0.8),
+            logit_bias: vec![(5, 1.5)],
+            dry: Some(Dry { multiplier: 0.8, ..Dry::default() }),
+            xtc: Some(Xtc { probability: 0.5, ..Xtc::default() }),
+            mirostat: None,
+            seed: Some(1),
+        };
+        let weights = "logit-bias 5=1.5 → repeat-penalty 1.1 over 32 → frequency-penalty 0.2 over 32 → presence-penalty 0.1 over 32 → dry 0.8 · 1.75^(n − 2) over 1024";
+        let said = all.chain().unwrap().to_string();
+        assert_eq!(
+            said,
+            format!(
+                "{weights} → top-k 40 → typical-p 0.8 → top-p 0.9 → min-p 0.05 → xtc 0.5 from 0.1 → temperature 0.7 → seed 1"
+            )
+        );
+        assert_eq!(Sampling::default().or(&all), all);
+        let mirostat = Sampling { mirostat: Some(Mirostat::default()), ..all.clone() };
+        let said = mirostat.chain().unwrap().to_string();
+        assert_eq!(said, format!("{weights} → temperature 0.7 → mirostat 5 by 0.1 → seed 1"));
+        let cold = Sampling { temperature: Some(0.0), ..all };
+        assert_eq!(cold.chain().unwrap().to_string(), format!("{weights} → greedy"));
     }
 
     #[test]

@@ -104,11 +104,13 @@ pub(super) struct State {
 /// An answer under way.
 pub(super) struct Job {
     queue: Arc<Queue>,
-    chain: Chain,
+    pub(super) chain: Chain,
     answer: Answer,
     /// What holds the answer to its constraint; it knows of the tokens in the history.
-    guide: Option<Guide>,
-    prompt_tokens: u32,
+    pub(super) guide: Option<Guide>,
+    /// What mirostat knows of the tokens in the history, and what it will know once the picked one has landed.
+    pub(super) limits: [Option<f64>; 2],
+    pub(super) prompt_tokens: u32,
     cached_tokens: u32,
     max_tokens: u32,
     ends: Vec<u32>,
@@ -124,6 +126,7 @@ pub(super) struct Request {
     pub(super) chain: Chain,
     pub(super) answer: Answer,
     pub(super) guide: Option<Guide>,
+    pub(super) limit: Option<f64>,
     pub(super) max_tokens: Option<u32>,
     pub(super) ends: Vec<u32>,
 }
@@ -240,7 +243,7 @@ impl Runner {
         if state.job.is_some() {
             return Err(busy());
         }
-        let Request { tokens, prompt_tokens, chain, answer, guide, max_tokens, ends } = request;
+        let Request { tokens, prompt_tokens, chain, answer, guide, limit, max_tokens, ends } = request;
         let known = tokens.len() as u32;
         let dropped = state.overflow.dropped(known, context).ok_or_else(|| overflow(known, context))?;
         state.rewrite(tokens, dropped);
@@ -251,6 +254,7 @@ impl Runner {
             chain,
             answer,
             guide,
+            limits: [limit; 2],
             prompt_tokens,
             cached_tokens: state.computed.min(prompt_tokens),
             max_tokens: max_tokens.unwrap_or(u32::MAX),
@@ -382,6 +386,7 @@ impl Runner {
             return self.finish(id, FinishReason::Length);
         }
         state.history.push(token);
+        job.limits[0] = job.limits[1];
         job.first_token.get_or_insert_with(|| job.begun.elapsed());
         let ended = job.ends.contains(&token);
         let complete = match &mut job.guide {
@@ -495,32 +500,6 @@ impl Runner {
     pub(super) fn first_position(&self, id: SessionId) -> Option<u32> {
         let state = self.sessions.get(&id)?;
         Some(state.job.as_ref()?.prompt_tokens.wrapping_sub(state.dropped))
-    }
-
-    /// Finds out what a constraint lets follow, if the session's answer has one. What goes wrong is said when a token is
-    /// picked by it.
-    pub(super) fn prepare(&mut self, id: SessionId) {
-        let job = self.sessions.get_mut(&id).and_then(|state| state.job.as_mut());
-        let _said_later = job.and_then(|job| job.guide.as_mut()).map(Guide::prepare);
-    }
-
-    /// Whether the session's answer has a constraint.
-    pub(super) fn is_guided(&self, id: SessionId) -> bool {
-        let job = self.sessions.get(&id).and_then(|state| state.job.as_ref());
-        job.is_some_and(|job| job.guide.is_some())
-    }
-
-    /// The next token by the session's chain, of those that its constraint allows; `None` without an answer.
-    pub(super) fn choose(&mut self, id: SessionId, logits: &[f32]) -> Option<Result<u32>> {
-        let state = self.sessions.get_mut(&id)?;
-        let job = state.job.as_mut()?;
-        let step = state.history.len() as u64 - u64::from(job.prompt_tokens);
-        Some(match &mut job.guide {
-            None => job.chain.pick(logits, &state.history, step),
-            Some(guide) => guide
-                .allowed()
-                .and_then(|allowed| job.chain.pick_allowed(logits, allowed, &state.history, step)),
-        })
     }
 
     /// Tokens of the prompt that the session answers.

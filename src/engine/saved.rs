@@ -56,12 +56,14 @@ pub struct Saved {
 
 /// An answer that was under way: what it takes, beside the history and the caller's options, to go on as if it had never
 /// stopped. A draw is a function of the seed and of how many tokens the answer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unfinished {
     /// Tokens of the history that are the prompt; the others are the answer.
     pub prompt_tokens: u32,
     /// What the draws are a function of, where there are any.
     pub seed: Option<u64>,
+    /// What mirostat knows of the answer, which no history tells.
+    pub limit: Option<f64>,
 }
 
 /// Keys and values, as the device had them.
@@ -129,10 +131,12 @@ impl Saved {
         out.extend((transcript.len() as u64).to_le_bytes());
         out.extend(transcript);
         out.push(self.answer.is_some().into());
-        if let Some(Unfinished { prompt_tokens, seed }) = self.answer {
+        if let Some(Unfinished { prompt_tokens, seed, limit }) = self.answer {
             out.extend(prompt_tokens.to_le_bytes());
             out.push(seed.is_some().into());
             out.extend(seed.iter().flat_map(|seed| seed.to_le_bytes()));
+            out.push(limit.is_some().into());
+            out.extend(limit.iter().flat_map(|limit| limit.to_le_bytes()));
         }
         out.push(self.kv.is_some().into());
         if let Some(kv) = &self.kv {
@@ -195,7 +199,13 @@ impl Saved {
                 if prompt_tokens == 0 || prompt_tokens > count {
                     return Err(Error::bad_file("the answer under way is not in the session's history"));
                 }
-                Some(Unfinished { prompt_tokens, seed })
+                // The first version knew no mirostat.
+                let has_limit = version > 1 && body.flag()?;
+                let limit = if has_limit { Some(f64::from_bits(body.u64()?)) } else { None };
+                if limit.is_some_and(|limit| !limit.is_finite()) {
+                    return Err(Error::bad_file("the limit of the answer under way is no number"));
+                }
+                Some(Unfinished { prompt_tokens, seed, limit })
             }
         };
         let kv = match body.flag()? {

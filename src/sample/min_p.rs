@@ -1,6 +1,6 @@
 //! Those with at least p times the probability of the likeliest (Nguyen et al. 2024, arXiv 2407.01082).
 
-use super::{Candidates, Lowering};
+use super::{Candidates, Lowering, Past};
 use crate::base::chance::Stage;
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ impl MinP {
         }
     }
 
-    pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
+    pub(super) fn apply(&self, candidates: &mut Candidates, _past: &Past) {
         candidates.keep(Stage::near(self.p, candidates.sharpness));
     }
 

@@ -4,6 +4,8 @@
 //! in the list below. What is weighed is weighed in whole numbers ([`crate::base::chance`]): a chain that needs no more
 //! than the largest logits can be [lowered](Chain::lower) for a device, which then picks the same tokens.
 
+use std::collections::HashMap;
+
 use crate::base::chance::{Stage, Stages, counted};
 use crate::error::{Error, Kind, Result};
 
@@ -35,9 +37,9 @@ macro_rules! samplers {
         }
 
         impl Filter {
-            fn apply(&self, candidates: &mut Candidates, history: &[u32]) {
+            fn apply(&self, candidates: &mut Candidates, past: &Past) {
                 match self {
-                    $(Self::$name(filter) => filter.apply(candidates, history),)*
+                    $(Self::$name(filter) => filter.apply(candidates, past),)*
                 }
             }
 
@@ -65,16 +67,30 @@ macro_rules! samplers {
 }
 
 samplers! {
+    /// Makes tokens likelier, less likely or impossible.
+    LogitBias => logit_bias,
     /// Makes tokens of the recent past less likely.
     RepeatPenalty => repeat_penalty,
+    /// Makes a token less likely each time that it comes again.
+    FrequencyPenalty => frequency_penalty,
+    /// Makes tokens of the recent past less likely, once.
+    PresencePenalty => presence_penalty,
+    /// Makes tokens that would go on with a repetition less likely.
+    Dry => dry,
     /// Keeps the k likeliest.
     TopK => top_k,
+    /// Keeps those that are as surprising as the text on average.
+    Typical => typical,
     /// Keeps the likeliest that together reach a probability.
     TopP => top_p,
     /// Keeps those not much less likely than the likeliest.
     MinP => min_p,
+    /// Sometimes takes the likeliest out.
+    Xtc => xtc,
     /// Flattens or sharpens.
     Temperature => temperature,
+    /// Keeps the text as surprising as is wished.
+    Mirostat => mirostat,
 }
 
 /// How the next token is chosen: filters in order, then a pick.
@@ -83,6 +99,28 @@ pub struct Chain {
     filters: Vec<Filter>,
     greedy: bool,
     seed: u64,
+}
+
+/// What came before the token that is picked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past<'a> {
+    /// The tokens so far, those of the prompt included.
+    pub tokens: &'a [u32],
+    /// Which token of the answer is picked.
+    pub step: u64,
+    /// Mirostat's limit, which [`Picked`] told of the token before; `None` for the first.
+    pub limit: Option<f64>,
+    /// What the chain's draws are a function of.
+    seed: [u32; 2],
+}
+
+/// A token, and what the next pick has to know.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Picked {
+    /// The token.
+    pub token: u32,
+    /// Mirostat's limit, where the chain has one.
+    pub limit: Option<f64>,
 }
 
 /// How much of the logits a [`Chain`] has to see.
@@ -114,7 +152,7 @@ impl Chain {
     /// How much of the logits the chain has to see to give the same answer as with all of them.
     pub fn sees(&self) -> Sees {
         match self.filters.first() {
-            Some(Filter::RepeatPenalty(_)) => Sees::All,
+            Some(filter) if filter.weighs() => Sees::All,
             _ if self.greedy => Sees::Best,
             Some(Filter::TopK(top)) if top.k > 0 => Sees::Top(top.k),
             _ => Sees::All,
@@ -141,24 +179,7 @@ impl Chain {
     /// # Errors
     /// As [`check_logits`].
     pub fn pick(&self, logits: &[f32], history: &[u32], step: u64) -> Result<u32> {
-        let entries = logits.iter().enumerate().map(|(token, &logit)| (token as u32, logit)).collect();
-        self.pick_from(Candidates::new(entries), history, step)
-    }
-
-    /// [`Self::pick`] of the tokens that are allowed: token `t` where bit `t % 32` of `allowed[t / 32]` is set.
-    ///
-    /// # Errors
-    /// As [`check_logits`].
-    pub fn pick_allowed(&self, logits: &[f32], allowed: &[u32], history: &[u32], step: u64) -> Result<u32> {
-        let entries = || (0u32..).zip(logits.iter().copied());
-        check_logits(entries())?;
-        let is_allowed =
-            |token: u32| allowed.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1);
-        let mut entries: Vec<(u32, f32)> = entries().filter(|&(token, _)| is_allowed(token)).collect();
-        // A model may think all of them impossible; then they are alike.
-        if !entries.is_empty() && entries.iter().all(|&(_, logit)| logit == f32::NEG_INFINITY) {
-            entries.iter_mut().for_each(|entry| entry.1 = 0.0);
-        }
+        let entries = (0..).zip(logits.iter().copied()).collect();
         self.pick_from(Candidates::new(entries), history, step)
     }
 
@@ -166,26 +187,107 @@ impl Chain {
     ///
     /// # Errors
     /// As [`check_logits`].
-    pub fn pick_from(&self, mut candidates: Candidates, history: &[u32], step: u64) -> Result<u32> {
+    pub fn pick_from(&self, candidates: Candidates, history: &[u32], step: u64) -> Result<u32> {
+        let past = Past { tokens: history, step, ..Past::default() };
+        self.pick_after(candidates, past).map(|picked| picked.token)
+    }
+
+    /// The token after `past`, given all logits, of those that are allowed: all, or token `t` where bit `t % 32` of
+    /// `allowed[t / 32]` is set.
+    ///
+    /// # Errors
+    /// As [`check_logits`].
+    pub fn pick_allowed(&self, logits: &[f32], allowed: Option<&[u32]>, past: Past) -> Result<Picked> {
+        let entries = || (0u32..).zip(logits.iter().copied());
+        let Some(allowed) = allowed else {
+            return self.pick_after(Candidates::new(entries().collect()), past);
+        };
+        check_logits(entries()).map_err(|error| error.at(format!("step {}", past.step)))?;
+        let is_allowed = |token: u32| {
+            let word = allowed.get(token as usize / 32);
+            word.is_some_and(|word| word >> (token % 32) & 1 == 1)
+        };
+        let mut entries: Vec<(u32, f32)> = entries().filter(|&(token, _)| is_allowed(token)).collect();
+        // A model may think all of them impossible; then they are alike.
+        if !entries.is_empty() && entries.iter().all(|&(_, logit)| logit == f32::NEG_INFINITY) {
+            entries.iter_mut().for_each(|entry| entry.1 = 0.0);
+        }
+        self.pick_after(Candidates::new(entries), past)
+    }
+
+    /// The token after `past`, given as many candidates as [`Self::sees`] asks for.
+    ///
+    /// # Errors
+    /// As [`check_logits`].
+    pub fn pick_after(&self, mut candidates: Candidates, past: Past) -> Result<Picked> {
+        let step = past.step;
         check_logits(candidates.entries.iter().copied()).map_err(|error| error.at(format!("step {step}")))?;
-        // Only the first filter of a chain without penalties may cut before sorting.
+        let past = Past { seed: halves(self.seed), ..past };
+        // Only the first filter of a chain that weighs nothing anew may cut before sorting.
         match self.filters.first() {
+            Some(filter) if filter.weighs() => {}
             Some(Filter::TopK(top)) if !self.greedy => candidates.keep_largest(top.k as usize),
-            Some(Filter::RepeatPenalty(_)) => {}
             _ if self.greedy => candidates.keep_largest(1),
             _ => {}
         }
         for filter in &self.filters {
-            if !matches!(filter, Filter::RepeatPenalty(_)) {
+            if !filter.weighs() {
                 candidates.sort();
             }
-            filter.apply(&mut candidates, history);
+            filter.apply(&mut candidates, &past);
         }
         candidates.sort();
-        let Some(&(best, _)) = candidates.entries.first() else {
+        let Some(&(best, largest)) = candidates.entries.first() else {
             return Err(Error::new(Kind::WrongNumbers, "no token is left to pick from"));
         };
-        Ok(if self.greedy { best } else { candidates.draw(counted(halves(self.seed), step)) })
+        // What all tokens of an answer are barred from by biases is no answer.
+        if largest == f32::NEG_INFINITY {
+            return Err(Error::invalid("every token that could follow has a bias of -inf")
+                .at(format!("step {step}"))
+                .hint("leave one"));
+        }
+        let token = if self.greedy { best } else { candidates.draw(counted(past.seed, step)) };
+        let limit = self.filters.iter().find_map(|filter| match filter {
+            Filter::Mirostat(mirostat) => Some(mirostat.next(&candidates, token, &past)),
+            _ => None,
+        });
+        Ok(Picked { token, limit })
+    }
+}
+
+impl Filter {
+    /// Whether it changes logits by what they stand for, so that their order may be another.
+    fn weighs(&self) -> bool {
+        matches!(
+            self,
+            Self::LogitBias(_)
+                | Self::RepeatPenalty(_)
+                | Self::FrequencyPenalty(_)
+                | Self::PresencePenalty(_)
+                | Self::Dry(_)
+        )
+    }
+}
+
+impl<'a> Past<'a> {
+    /// The last tokens.
+    fn recent(&self, last: usize) -> &'a [u32] {
+        &self.tokens[self.tokens.len().saturating_sub(last)..]
+    }
+
+    /// How often each of the last tokens is there.
+    fn counts(&self, last: usize) -> HashMap<u32, u32> {
+        let mut counts = HashMap::new();
+        for &token in self.recent(last) {
+            *counts.entry(token).or_default() += 1;
+        }
+        counts
+    }
+
+    /// A number in 0 .. 1 for this step, another than the one that draws.
+    fn chance(&self) -> f64 {
+        let seed = [self.seed[0] ^ 0x7874_6321, self.seed[1]];
+        f64::from(counted(seed, self.step)) / f64::from(1 << 24)
     }
 }
 
@@ -246,6 +348,15 @@ impl Candidates {
         self.entries[Stage::draw(self.sharpness).drawn(&self.logits(), chance)].0
     }
 
+    /// The probabilities of entries in order, as they are now.
+    fn probabilities(&self) -> Vec<f64> {
+        let largest = self.entries.first().map_or(0.0, |entry| f64::from(entry.1));
+        let weight = |&(_, logit): &(u32, f32)| ((f64::from(logit) - largest) * self.sharpness).exp();
+        let weights: Vec<f64> = self.entries.iter().map(weight).collect();
+        let total: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / total).collect()
+    }
+
     fn logits(&self) -> Vec<f32> {
         self.entries.iter().map(|&(_, logit)| logit).collect()
     }
@@ -273,147 +384,6 @@ fn order(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chain(filters: Vec<Filter>) -> Chain {
-        Chain::new(filters, false, 42).unwrap()
-    }
-
-    fn logits() -> Vec<f32> {
-        crate::base::Seed::new(3).vector(1000, 8.0)
-    }
-
-    #[test]
-    fn greedy_takes_the_largest_and_the_smaller_token_among_equals() {
-        let chain = Chain::new(Vec::new(), true, 0).unwrap();
-        assert_eq!(chain.pick(&[1.0, 3.0, 3.0, 2.0], &[], 0).unwrap(), 1);
-        assert_eq!(chain.sees(), Sees::Best);
-    }
-
-    #[test]
-    fn what_a_chain_sees_suffices() {
-        let chain = chain(vec![
-            Filter::TopK(TopK { k: 40 }),
-            Filter::TopP(TopP { p: 0.9 }),
-            Filter::Temperature(Temperature { temperature: 1.3 }),
-        ]);
-        assert_eq!(chain.sees(), Sees::Top(40));
-        let logits = logits();
-        let mut top = Candidates::new(logits.iter().enumerate().map(|(t, &l)| (t as u32, l)).collect());
-        top.keep_largest(40);
-        for step in 0..200 {
-            let from_top = chain.pick_from(top.clone(), &[], step).unwrap();
-            assert_eq!(chain.pick(&logits, &[], step).unwrap(), from_top);
-        }
-    }
-
-    #[test]
-    fn a_lowered_chain_picks_the_same_tokens() {
-        let mut seed = crate::base::Seed::new(8);
-        let mut kinds = std::collections::BTreeSet::new();
-        for _ in 0..500 {
-            let top = 1 + seed.below(64) as usize;
-            let mut entries: Vec<(u32, f32)> = (0..top as u32)
-                .zip(seed.vector(top, 9.0))
-                .map(|(t, l)| (t, (8.0 * l).round() / 8.0))
-                .collect();
-            entries.sort_by(order);
-            let filters: Vec<Filter> = (0..seed.below(5))
-                .map(|_| {
-                    let number = seed.signed().abs();
-                    match seed.below(4) {
-                        0 => Filter::TopK(TopK { k: seed.below(70) as u32 }),
-                        1 => Filter::TopP(TopP { p: number }),
-                        2 => Filter::MinP(MinP { p: number / 2.0 }),
-                        _ => Filter::Temperature(Temperature { temperature: 3.0 * number + 0.01 }),
-                    }
-                })
-                .collect();
-            let chain = Chain::new(filters, false, seed.bits()).unwrap();
-            let first = seed.below(100) as u32;
-            let stages = chain.lower(first).unwrap();
-            let logits: Vec<f32> = entries.iter().map(|entry| entry.1).collect();
-            for step in 0..8u32 {
-                let (token, _) = entries[stages.draw(&logits, first + step)];
-                let picked = chain.pick_from(Candidates::new(entries.clone()), &[], step.into());
-                assert_eq!(picked.unwrap(), token, "{chain}");
-                kinds.insert(token);
-            }
-        }
-        assert!(kinds.len() > 30, "draws of all kinds: {kinds:?}");
-    }
-
-    #[test]
-    fn what_a_device_cannot_do_is_not_lowered() {
-        let penalty = Filter::RepeatPenalty(RepeatPenalty { penalty: 1.1, last: 64 });
-        assert_eq!(chain(vec![Filter::TopK(TopK { k: 4 }), penalty]).lower(0), None);
-        assert_eq!(chain(vec![Filter::TopK(TopK { k: 4 }); 7]).lower(0), None);
-        assert_eq!(Chain::new(Vec::new(), true, 0).unwrap().lower(0), None);
-        assert_eq!(chain(vec![Filter::TopK(TopK { k: 0 })]).sees(), Sees::All);
-    }
-
-    #[test]
-    fn draws_follow_the_probabilities() {
-        let chain = chain(vec![Filter::Temperature(Temperature { temperature: 1.0 })]);
-        let logits = [1.0f32.ln(), 2.0f32.ln(), 5.0f32.ln()];
-        let mut counts = [0u32; 3];
-        for step in 0..8000 {
-            counts[chain.pick(&logits, &[], step).unwrap() as usize] += 1;
-        }
-        // Three standard deviations of a binomial count of 8000.
-        for (count, expected) in counts.iter().zip([1000.0, 2000.0, 5000.0f64]) {
-            assert!((f64::from(*count) - expected).abs() < 3.0 * 45.0, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn a_seed_gives_one_answer_and_another_seed_another() {
-        let logits = logits();
-        let warm = |seed| {
-            let filters = vec![Filter::Temperature(Temperature { temperature: 2.0 })];
-            let chain = Chain::new(filters, false, seed).unwrap();
-            (0..20).map(|step| chain.pick(&logits, &[], step).unwrap()).collect::<Vec<_>>()
-        };
-        assert_eq!(warm(1), warm(1));
-        assert_ne!(warm(1), warm(2));
-    }
-
-    #[test]
-    fn not_a_number_is_refused() {
-        let chain = Chain::new(Vec::new(), true, 0).unwrap();
-        assert_eq!(chain.pick(&[1.0, f32::NAN], &[], 0).unwrap_err().kind(), Kind::WrongNumbers);
-        let inf = f32::INFINITY;
-        for logits in [&[1.0, inf][..], &[-inf, -inf], &[-inf, f32::NAN], &[]] {
-            assert_eq!(chain.pick(logits, &[], 0).unwrap_err().kind(), Kind::WrongNumbers, "{logits:?}");
-        }
-        // A token may be impossible.
-        assert_eq!(chain.pick(&[-inf, 0.0, -inf], &[], 0).unwrap(), 1);
-        let drawn = Chain::new(vec![Filter::TopK(TopK { k: 3 })], false, 5).unwrap();
-        assert!((0..50).all(|step| drawn.pick(&[-inf, 0.0, -inf], &[], step).unwrap() == 1));
-        assert!(drawn.pick(&[-inf; 3], &[], 0).is_err());
-    }
-
-    #[test]
-    fn a_penalty_lowers_what_was_said() {
-        let greedy = |penalty| {
-            let filter = Filter::RepeatPenalty(RepeatPenalty { penalty, last: 64 });
-            Chain::new(vec![filter], true, 0).unwrap()
-        };
-        assert_eq!(greedy(1.0).pick(&[2.0, 1.5], &[0], 0).unwrap(), 0);
-        assert_eq!(greedy(2.0).pick(&[2.0, 1.5], &[0], 0).unwrap(), 1);
-        assert_eq!(greedy(2.0).pick(&[-2.0, -3.0], &[0], 0).unwrap(), 1);
-        assert_eq!(greedy(2.0).sees(), Sees::All);
-    }
-
-    #[test]
-    fn absurd_numbers_are_refused() {
-        assert!(Chain::new(vec![Filter::TopP(TopP { p: f32::NAN })], false, 0).is_err());
-        assert!(Chain::new(vec![Filter::Temperature(Temperature { temperature: -1.0 })], false, 0).is_err());
-        assert!(Chain::new(vec![Filter::MinP(MinP { p: 2.0 })], false, 0).is_err());
-        assert!(
-            Chain::new(vec![Filter::RepeatPenalty(RepeatPenalty { penalty: 0.0, last: 1 })], false, 0)
-                .is_err()
-        );
-    }
-}
+mod tests;
+#[cfg(test)]
+mod vectors;

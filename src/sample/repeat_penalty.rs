@@ -1,7 +1,7 @@
 //! `logit /= penalty` where positive, `*= penalty` where negative, for tokens of the recent past (Keskar et al.
 //! 2019, arXiv 1909.05858, 4.1).
 
-use super::{Candidates, Lowering};
+use super::{Candidates, Lowering, Past};
 use crate::error::{Error, Result};
 
 /// Makes tokens of the recent past less likely.
@@ -21,12 +21,10 @@ impl RepeatPenalty {
         }
     }
 
-    pub(super) fn apply(&self, candidates: &mut Candidates, history: &[u32]) {
-        let recent = &history[history.len().saturating_sub(self.last)..];
-        let mut recent: Vec<u32> = recent.to_vec();
-        recent.sort_unstable();
+    pub(super) fn apply(&self, candidates: &mut Candidates, past: &Past) {
+        let counts = past.counts(self.last);
         for (token, logit) in &mut candidates.entries {
-            if recent.binary_search(token).is_ok() {
+            if counts.contains_key(token) {
                 *logit = if *logit > 0.0 { *logit / self.penalty } else { *logit * self.penalty };
             }
         }

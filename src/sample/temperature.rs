@@ -1,6 +1,6 @@
 //! `logit / temperature` (Ackley, Hinton and Sejnowski 1985).
 
-use super::{Candidates, Lowering};
+use super::{Candidates, Lowering, Past};
 use crate::error::{Error, Result};
 
 /// Flattens above 1, sharpens below.
@@ -18,7 +18,7 @@ impl Temperature {
         }
     }
 
-    pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
+    pub(super) fn apply(&self, candidates: &mut Candidates, _past: &Past) {
         candidates.sharpness /= f64::from(self.temperature);
     }
 

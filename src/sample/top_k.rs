@@ -1,6 +1,6 @@
 //! The k largest logits (Fan et al. 2018, arXiv 1805.04833).
 
-use super::{Candidates, Lowering};
+use super::{Candidates, Lowering, Past};
 use crate::base::chance::Stage;
 use crate::error::Result;
 
@@ -16,7 +16,7 @@ impl TopK {
         Ok(())
     }
 
-    pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
+    pub(super) fn apply(&self, candidates: &mut Candidates, _past: &Past) {
         candidates.keep_largest(self.k as usize);
     }
 

@@ -1,6 +1,6 @@
 //! The smallest set of the likeliest whose probabilities reach p (Holtzman et al. 2020, arXiv 1904.09751).
 
-use super::{Candidates, Lowering};
+use super::{Candidates, Lowering, Past};
 use crate::base::chance::Stage;
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ impl TopP {
         }
     }
 
-    pub(super) fn apply(&self, candidates: &mut Candidates, _history: &[u32]) {
+    pub(super) fn apply(&self, candidates: &mut Candidates, _past: &Past) {
         if self.p < 1.0 {
             candidates.keep(Stage::share(self.p, candidates.sharpness));
         }

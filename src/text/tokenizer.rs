@@ -206,6 +206,15 @@ impl Tokenizer {
         self.token_bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
+    /// The tokens in which one of these texts stands.
+    pub fn tokens_with(&self, texts: &[&str]) -> Vec<u32> {
+        let holds = |id: &u32| {
+            let bytes = self.token_bytes(*id).unwrap_or_default();
+            texts.iter().any(|text| bytes.windows(text.len().max(1)).any(|part| part == text.as_bytes()))
+        };
+        self.vocabulary.ids().filter(holds).collect()
+    }
+
     /// Whether a token steers the model and is no text.
     pub fn is_special(&self, id: u32) -> bool {
         self.vocabulary.role(id) == Some(Role::Special)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pocketlm::backend::fault::{Fault, Faults, Harm, Point};
 use pocketlm::{
     Constraint, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Kind,
-    LoadOptions, Model, Pace, Prompt, Result, Sampling, Session, Stream, Suspend, Worker,
+    LoadOptions, Mirostat, Model, Pace, Prompt, Result, Sampling, Session, Stream, Suspend, Worker,
 };
 
 use crate::data::{fixture, limits};
@@ -33,14 +33,17 @@ fn load(engine: &Engine) -> Result<Model> {
     engine.load(path, &LoadOptions { prefill: 16, ..LoadOptions::default() }, |_| Ok(()))
 }
 
-/// A greedy answer, one that the device draws, one that the host picks, and one that is held to a constraint.
-fn requests() -> [GenerateOptions; 4] {
+/// A greedy answer, one that the device draws, two that the host picks, one of them by what the
+/// tokens before were like, and one that is held to a constraint.
+fn requests() -> [GenerateOptions; 5] {
     let of = |sampling| GenerateOptions { max_tokens: Some(TOKENS), sampling, ..GenerateOptions::default() };
     let drawn = Sampling { temperature: Some(1.1), top_k: Some(30), seed: Some(5), ..Sampling::default() };
     let penalised = Sampling { repeat_penalty: Some(1.2), ..Sampling::default() };
     let constraint = Some(Constraint::Regex("( [a-z]+){3,12}, [A-Z][a-z ]+\\.".into()));
     let held = GenerateOptions { constraint, ..of(drawn.clone()) };
-    [of(Sampling::default()), of(drawn), of(penalised), held]
+    let mirostat = Some(Mirostat { tau: 3.0, eta: 0.3 });
+    let followed = Sampling { mirostat, seed: Some(6), ..Sampling::default() };
+    [of(Sampling::default()), of(drawn), of(penalised), of(followed), held]
 }
 
 /// What an answer ended with, and how often it went on elsewhere.

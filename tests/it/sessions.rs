@@ -274,7 +274,7 @@ fn a_right_sum_over_lies_is_no_passport() {
     let long = vec![1; model.info().context as usize + 1];
     assert_eq!(kind(Saved { history: long, ..saved.clone() }), Kind::ContextOverflow);
     for prompt_tokens in [0, saved.history.len() as u32 + 1] {
-        let answer = Some(Unfinished { prompt_tokens, seed: None });
+        let answer = Some(Unfinished { prompt_tokens, seed: None, limit: None });
         assert_eq!(kind(Saved { answer, ..saved.clone() }), Kind::BadFile);
     }
     let kv = saved.kv.clone().unwrap();

@@ -1,7 +1,7 @@
 //! The flags that several commands know, each defined once, by the names that llama.cpp and Ollama users know.
 
 use std::num::{NonZero, ParseIntError};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use std::{fs, io};
@@ -9,11 +9,13 @@ use std::{fs, io};
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Constraint, Device, EngineOptions, Error, GenerateOptions, Kind, Limits, LoadOptions, Manifest,
-    Pace, Prompt, Result as Outcome, Sampling,
+    Adapter, Device, EngineOptions, Error, Kind, Limits, LoadOptions, Manifest, Pace, Prompt,
+    Result as Outcome,
 };
 
 use crate::output;
+
+pub(crate) use crate::answering::{ConstraintArgs, SamplingArgs};
 
 /// How much to log; stands before or after the command.
 #[derive(Args)]
@@ -335,120 +337,11 @@ impl FormArgs {
     }
 }
 
-/// How tokens are chosen; what is not given is the model's own default.
-#[derive(Args)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SamplingArgs {
-    /// Tokens to generate at most; -1 stops only at the end of the context
-    #[arg(
-        short = 'n',
-        long,
-        visible_aliases = ["num-predict", "max-tokens"],
-        alias = "n-predict",
-        value_name = "N",
-        value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)),
-        allow_negative_numbers = true
-    )]
-    pub(crate) predict: Option<i64>,
-    /// 0 always takes the likeliest token; higher is more varied
-    #[arg(long, visible_alias = "temperature", value_name = "T")]
-    pub(crate) temp: Option<f32>,
-    /// Choose among the K likeliest tokens; 0 for all
-    #[arg(long, value_name = "K")]
-    pub(crate) top_k: Option<u32>,
-    /// Choose among the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P")]
-    pub(crate) top_p: Option<f32>,
-    /// Leave out tokens less likely than this share of the likeliest
-    #[arg(long, value_name = "P")]
-    pub(crate) min_p: Option<f32>,
-    /// Make tokens of the last --repeat-last-n less likely; 1 does nothing
-    #[arg(long, value_name = "X")]
-    pub(crate) repeat_penalty: Option<f32>,
-    /// How far back a repetition counts
-    #[arg(long, value_name = "N")]
-    pub(crate) repeat_last_n: Option<usize>,
-    /// The same seed gives the same answer on the same device
-    #[arg(short, long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
-    /// End the answer before this text; can be given several times
-    #[arg(long, visible_alias = "reverse-prompt", short_alias = 'r', value_name = "TEXT")]
-    pub(crate) stop: Vec<String>,
-}
-
-impl SamplingArgs {
-    /// What to generate with: what was said, else `defaults`, and `predict` tokens at most where -n is not given.
-    pub(crate) fn options(&self, predict: Option<u32>, defaults: &Sampling) -> GenerateOptions {
-        let said = Sampling {
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: self.repeat_penalty,
-            repeat_last: self.repeat_last_n,
-            seed: self.seed,
-        };
-        GenerateOptions {
-            max_tokens: self.predict.map_or(predict, |predict| u32::try_from(predict).ok()),
-            sampling: said.or(defaults),
-            stop: self.stop.clone(),
-            ..GenerateOptions::default()
-        }
-    }
-}
-
-/// What the text of an answer must be: one of these.
-#[derive(Args)]
-#[command(next_help_heading = "Structured answers")]
-#[group(multiple = false)]
-pub(crate) struct ConstraintArgs {
-    /// The answer is JSON that is valid by this JSON schema: a file, or the schema itself
-    #[arg(long, short_alias = 'j', value_name = "FILE|SCHEMA")]
-    json_schema: Option<String>,
-    /// The answer is a JSON object
-    #[arg(long)]
-    json_object: bool,
-    /// The answer follows the grammar in this file: Lark's syntax, or llama.cpp's GBNF
-    #[arg(long, visible_alias = "grammar-file", value_name = "FILE")]
-    grammar: Option<PathBuf>,
-    /// The whole answer matches this regular expression
-    #[arg(long, value_name = "REGEX")]
-    regex: Option<String>,
-    /// The answer is one of the texts given so
-    #[arg(long, value_name = "TEXT")]
-    choice: Vec<String>,
-}
-
-impl ConstraintArgs {
-    pub(crate) fn read(&self) -> Outcome<Option<Constraint>> {
-        let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|error| Error::new(Kind::Io, error.to_string()).in_file(path))
-        };
-        if let Some(schema) = &self.json_schema {
-            let is_inline = schema.trim_start().starts_with('{');
-            let text = if is_inline { schema.clone() } else { read(Path::new(schema))? };
-            let wrong = |error: serde_json::Error| {
-                let error = Error::invalid("the JSON schema is no JSON").caused_by(error);
-                if is_inline { error } else { error.in_file(schema) }
-            };
-            return serde_json::from_str(&text).map_err(wrong).map(Constraint::JsonSchema).map(Some);
-        }
-        if let Some(path) = &self.grammar {
-            let text = read(path)?;
-            return Ok(Some(match text.contains("::=") {
-                true => Constraint::Gbnf(text),
-                false => Constraint::Lark(text),
-            }));
-        }
-        let regex = self.regex.clone().map(Constraint::Regex);
-        let choice = (!self.choice.is_empty()).then(|| Constraint::Choice(self.choice.clone()));
-        Ok(regex.or(choice).or(self.json_object.then_some(Constraint::JsonObject)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, FromArgMatches, Parser};
+
+    use pocketlm::Sampling;
 
     use super::*;
 

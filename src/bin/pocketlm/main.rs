@@ -1,6 +1,7 @@
 //! The command line `pocketlm`: a door, so it prints, reads the environment and starts devices; the rooms
 //! below do none of that.
 
+mod answering;
 mod args;
 mod checks;
 mod commands;

@@ -3,4 +3,5 @@
 mod engine;
 mod grammars;
 mod masks;
+mod sampling;
 mod schemas;
