@@ -295,8 +295,16 @@ impl Core {
         let answer = Answer::new(None, Vec::new());
         let chain = Chain::new(Vec::new(), true, 0)?;
         let (max_tokens, ends) = (Some(0), Vec::new());
-        let request =
-            Request { tokens, prompt_tokens: None, chain, answer, guide: None, limit: None, max_tokens, ends };
+        let request = Request {
+            tokens,
+            prompt_tokens: None,
+            chain,
+            answer,
+            guide: None,
+            limit: None,
+            max_tokens,
+            ends,
+        };
         let queue = self.runner().begin(id, request)?;
         self.signal.raise();
         Ok(queue)

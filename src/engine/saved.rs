@@ -9,7 +9,8 @@
 //!         u8      from version 2 on: 1 where the session slides: u32 its sinks
 //!         u32 n   tokens of the history, then n × u32
 //!         u64 n   bytes of the transcript, then n bytes: a JSON array of messages
-//!         u8      1 where an answer was under way: u32 tokens of its prompt, u8 1 where it draws: u64 its seed
+//!         u8      1 where an answer was under way: u32 tokens of its prompt, u8 1 where it draws: u64 its seed;
+//!                 from version 2 on, u8 1 where mirostat follows it: f64 its limit
 //!         u8      1 where keys and values follow: 32 bytes what they belong to, u32 positions, u64 n, n bytes
 //!      …  32      SHA-256 of all before it
 //! ```

@@ -8,8 +8,8 @@ mod chat;
 mod cli;
 #[cfg(feature = "cli")]
 mod commands;
-mod cpu;
 mod conversations;
+mod cpu;
 mod data;
 mod dialects;
 mod engine;

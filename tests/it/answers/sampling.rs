@@ -58,7 +58,7 @@ fn what_mirostat_knows_is_saved() {
     assert!(prefix >= 12 && forgetful != whole, "{prefix}");
 }
 
-/// A session of the first layout, which knew no limit, is read.
+/// A session of the first layout, which knew neither a limit nor what slides, is read.
 #[test]
 fn an_older_session_goes_on() {
     let model = load();
@@ -69,6 +69,7 @@ fn an_older_session_goes_on() {
     assert_eq!(bytes.pop(), Some(0));
     assert_eq!(bytes.pop(), Some(0));
     bytes.push(0);
+    assert_eq!(bytes.remove(52), 0);
     bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
     let total = bytes.len() as u64 + 32;
     bytes[12..20].copy_from_slice(&total.to_le_bytes());
