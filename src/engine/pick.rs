@@ -25,7 +25,7 @@ impl Runner {
         let state = self.sessions.get_mut(&id)?;
         let job = state.job.as_mut()?;
         let step = state.history.len() as u64 - u64::from(job.prompt_tokens);
-        let past = Past { tokens: &state.history, step, limit: job.limits[0], ..Past::default() };
+        let past = Past::of(&state.history, step, job.limits[0]);
         let picked = match &mut job.guide {
             None => job.chain.pick_allowed(logits, None, past),
             Some(guide) => {

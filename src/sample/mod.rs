@@ -270,6 +270,11 @@ impl Filter {
 }
 
 impl<'a> Past<'a> {
+    /// What came before: the tokens, how many of them are the answer's, and mirostat's limit.
+    pub fn of(tokens: &'a [u32], step: u64, limit: Option<f64>) -> Self {
+        Self { tokens, step, limit, seed: [0; 2] }
+    }
+
     /// The last tokens.
     fn recent(&self, last: usize) -> &'a [u32] {
         &self.tokens[self.tokens.len().saturating_sub(last)..]
