@@ -28,10 +28,10 @@ pub mod text;
 pub use backend::wgpu::{DeviceInfo, SharedDevice, devices};
 pub use base::Bytes;
 pub use engine::{
-    Adapter, Budget, Cancel, Constraint, Device, Engine, EngineOptions, Estimate, Event, Finish,
+    Adapter, Budget, Cancel, Constraint, Device, Draft, Engine, EngineOptions, Estimate, Event, Finish,
     FinishReason, GenerateOptions, Health, Largest, Limits, LoadOptions, LoadProgress, LoadStage, Message,
-    Model, ModelInfo, Overflow, Pace, Progress, Prompt, Remedy, Sampling, SaveOptions, Session, Slices,
-    Stream, Suspend, Timings, Trim, Trimmed, Verdict, Worker, forget_oldest,
+    Model, ModelInfo, Overflow, Pace, Pooling, Progress, Prompt, Remedy, Sampling, SaveOptions, Score,
+    Session, Slices, Stream, Suspend, Timings, Trim, Trimmed, Verdict, Worker, forget_oldest,
 };
 pub use error::{Error, Kind, Result};
 pub use format::Manifest;

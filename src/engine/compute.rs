@@ -8,7 +8,7 @@ use crate::base::chance::Stages;
 use crate::error::{Error, Kind, Result};
 use crate::kernel::ROW_WORDS;
 use crate::model::Phase;
-use crate::plan::Inputs;
+use crate::plan::{Inputs, ItemId};
 use crate::sample::check_logits;
 
 use super::runner::{Runner, SessionId};
@@ -16,22 +16,52 @@ use super::runner::{Runner, SessionId};
 /// How long a device is waited for before its host looks whether it is to stand still.
 const GLANCE: Duration = Duration::from_millis(5);
 
+/// What is asked for of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What the head is given.
+    Hidden,
+    /// The logits.
+    Logits,
+}
+
 impl Runner {
-    /// Computes the next `rows` of one session and gives the logits of the last `wanted` of them.
-    pub(super) fn compute_logits(&mut self, id: SessionId, rows: u32, wanted: u32) -> Result<Vec<f32>> {
+    /// Computes the next `rows` of one session and gives what is asked for of the last `wanted` of them.
+    pub(super) fn compute_rows(
+        &mut self,
+        id: SessionId,
+        rows: u32,
+        wanted: u32,
+        what: Wanted,
+    ) -> Result<Vec<f32>> {
         let outputs: Vec<u32> = (rows - wanted..rows).collect();
         let inputs = self.write_rows(&[(id, rows)], &outputs, &[])?;
         let phase = self.phase(inputs).1;
-        let end = if wanted == 0 { phase.body } else { phase.logits };
+        let end = match what {
+            _ if wanted == 0 => phase.body,
+            Wanted::Hidden => phase.hidden,
+            Wanted::Logits => phase.logits,
+        };
         let ticket = self.submit(inputs, 0..end)?;
         if self.wait(ticket)?.is_none() {
             return Err(Error::new(Kind::Suspended, "the engine was suspended").hint("resume it first"));
         }
-        let words = self.logits_width();
-        let mut logits = vec![0.0f32; wanted as usize * words];
-        self.backend.read(self.lowered.ports.logits, 0, bytemuck::cast_slice_mut(&mut logits))?;
-        logits.chunks_exact(words.max(1)).try_for_each(|row| check_logits((0..).zip(row.iter().copied())))?;
-        Ok(logits)
+        let ports = &self.lowered.ports;
+        let item = if what == Wanted::Hidden { ports.hidden } else { ports.logits };
+        let words = self.width_of(item);
+        let mut values = vec![0.0f32; wanted as usize * words];
+        self.backend.read(item, 0, bytemuck::cast_slice_mut(&mut values))?;
+        match what {
+            Wanted::Hidden if values.iter().any(|value| !value.is_finite()) => {
+                return Err(Error::new(Kind::WrongNumbers, "what the model makes of a token is not finite"));
+            }
+            Wanted::Hidden => {}
+            Wanted::Logits => {
+                let mut rows = values.chunks_exact(words.max(1));
+                rows.try_for_each(|row| check_logits((0..).zip(row.iter().copied())))?;
+            }
+        }
+        Ok(values)
     }
 
     /// Writes the next rows of the sessions, by their histories; `chains` are those of the outputs, where one draws.
@@ -111,18 +141,23 @@ impl Runner {
         Err(Error::new(Kind::DeviceLost, what))
     }
 
-    /// The token that the session's chain picks from the logits of the last submission: an error of its own where it
-    /// cannot, of the device's outside.
-    pub(super) fn pick(&mut self, id: SessionId, output: usize) -> Result<Result<u32>> {
+    /// The token that the session's chain picks from the logits of the last submission, after the history and `guesses`: an
+    /// error of its own where it cannot, of the device's outside.
+    pub(super) fn pick(&mut self, id: SessionId, output: usize, guesses: &[u32]) -> Result<Result<u32>> {
         let mut logits = vec![0.0f32; self.logits_width()];
         let at = 4 * output * logits.len();
         self.backend.read(self.lowered.ports.logits, at, bytemuck::cast_slice_mut(&mut logits))?;
-        let picked = self.choose(id, &logits);
+        let picked = self.choose(id, &logits, guesses);
         picked.ok_or_else(|| Error::internal("a pick for a session without an answer"))
     }
 
     pub(super) fn logits_width(&self) -> usize {
-        match self.lowered.store.item(self.lowered.ports.logits) {
+        self.width_of(self.lowered.ports.logits)
+    }
+
+    /// Words for each output of a state.
+    fn width_of(&self, item: ItemId) -> usize {
+        match self.lowered.store.item(item) {
             crate::plan::Item::State { words, .. } => words / self.lowered.options.outputs as usize,
             _ => 0,
         }

@@ -84,6 +84,10 @@ pub struct Timings {
     pub cached_tokens: u32,
     /// Tokens of the answer.
     pub generated_tokens: u32,
+    /// Tokens that were guessed by [`super::Draft`].
+    pub guessed_tokens: u32,
+    /// Those of them that were picked.
+    pub accepted_tokens: u32,
     /// From the request to the first token.
     pub first_token: Duration,
     /// From the request to the end.

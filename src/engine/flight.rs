@@ -45,13 +45,15 @@ struct Slice {
 }
 
 /// Rows of one session in a flight.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Part {
     /// `None` where nobody waits for them any more.
     id: Option<SessionId>,
     rows: u32,
     /// How the token after them is picked, where the history ends in them.
     pick: Option<Pick>,
+    /// Guesses of that token and of those behind it, one in each row but the first of those with a pick.
+    guesses: Vec<u32>,
 }
 
 /// Who picks a token.
@@ -69,8 +71,10 @@ pub(super) enum Pick {
 pub(super) struct Landed {
     pub(super) id: SessionId,
     pub(super) rows: u32,
-    /// The token after them, where it is due.
-    pub(super) token: Option<Result<u32>>,
+    /// How many of the rows hold guesses.
+    pub(super) guessed: u32,
+    /// The token after them, where it is due, and where guesses were right those after these.
+    pub(super) tokens: Vec<Result<u32>>,
 }
 
 impl Runner {
@@ -80,13 +84,14 @@ impl Runner {
         let (mut outputs, mut row) = (Vec::new(), 0);
         for &(id, rows) in slices {
             row += rows;
-            let ends = self.session(id).is_some_and(|state| state.computed + rows == state.seen());
-            if ends {
-                outputs.push(row - 1);
-            }
-            parts.push(Part { id: Some(id), rows, pick: ends.then(|| self.pick_of(id)) });
+            let Some(state) = self.session(id) else { continue };
+            // A page that was shared may have taken more away than the slice makes good.
+            let guessed = (state.computed + rows).checked_sub(state.seen());
+            outputs.extend(guessed.into_iter().flat_map(|guessed| row - 1 - guessed..row));
+            let guesses = guessed.map_or(Vec::new(), |count| state.guesses[..count as usize].to_vec());
+            parts.push(Part { id: Some(id), rows, pick: guessed.map(|_| self.pick_of(id)), guesses });
         }
-        let picks: Vec<Pick> = parts.iter().filter_map(|part| part.pick).collect();
+        let picks: Vec<Pick> = parts.iter().flat_map(Part::picks).collect();
         let draws = picks.iter().any(|pick| matches!(pick, Pick::Draw(_)));
         let chains: Vec<Stages> = if draws { picks.iter().map(Pick::stages).collect() } else { Vec::new() };
         let inputs = self.write_rows(slices, &outputs, &chains)?;
@@ -145,7 +150,8 @@ impl Runner {
             let inputs = Inputs { rows, outputs: rows, kv_len };
             let phase = self.phase(inputs).1;
             let end = fed.iter().map(|(_, pick)| pick.end(phase)).max().unwrap_or(phase.body);
-            let parts = fed.iter().map(|&(id, pick)| Part { id: Some(id), rows: 1, pick: Some(pick) });
+            let part = |&(id, pick)| Part { id: Some(id), rows: 1, pick: Some(pick), guesses: Vec::new() };
+            let parts = fed.iter().map(part);
             self.push(parts.collect(), inputs, end)?;
         }
         Ok(())
@@ -199,21 +205,40 @@ impl Runner {
         let mut all = Vec::with_capacity(parts.len());
         let mut outputs = 0;
         for part in parts {
-            let output = outputs;
-            outputs += usize::from(part.pick.is_some());
+            let first = outputs;
+            outputs += part.picks().count();
             let Some(id) = part.id else { continue };
-            let token = match part.pick {
-                None => None,
-                Some(Pick::Host) => Some(self.pick(id, output)?),
-                Some(Pick::Best | Pick::Draw(_)) => Some(match result.get(output) {
+            let tokens = self.tokens_of(id, &part, &result, first)?;
+            all.push(Landed { id, rows: part.rows, guessed: part.guesses.len() as u32, tokens });
+        }
+        Ok(all)
+    }
+
+    /// The tokens that a part brings, whose first output is the `first` of all: each after guesses that were right.
+    fn tokens_of(
+        &mut self,
+        id: SessionId,
+        part: &Part,
+        result: &[u32],
+        first: usize,
+    ) -> Result<Vec<Result<u32>>> {
+        let mut tokens = Vec::new();
+        for (at, pick) in part.picks().enumerate() {
+            let token = match pick {
+                Pick::Host => self.pick(id, first + at, &part.guesses[..at])?,
+                Pick::Best | Pick::Draw(_) => match result.get(first + at) {
                     Some(&token) if (token as usize) < self.logits_width() => Ok(token),
                     Some(&token) => Err(not_a_token(token)),
                     None => return Err(Error::internal("a submission without its result")),
-                }),
+                },
             };
-            all.push(Landed { id, rows: part.rows, token });
+            let is_right = token.as_ref().is_ok_and(|token| part.guesses.get(at) == Some(token));
+            tokens.push(token);
+            if !is_right {
+                break;
+            }
         }
-        Ok(all)
+        Ok(tokens)
     }
 
     /// Nobody waits any more for what is in flight for a session.
@@ -242,7 +267,8 @@ impl Runner {
         let cost = self.costs[0] * self.fed.len() as f64;
         let in_time =
             |left: Duration| (self.flights.len() + 1) as f64 * cost <= left.as_secs_f64() && cost > 0.0;
-        if !is_same || !(self.flights.is_empty() || left.is_none_or(in_time)) {
+        let guesses = matches!(waiting, [id] if self.is_drafted(*id));
+        if !is_same || guesses || !(self.flights.is_empty() || left.is_none_or(in_time)) {
             return false;
         }
         waiting.iter().all(|&id| {
@@ -290,6 +316,13 @@ impl Flight {
     /// Whether the device has all of it.
     pub(super) fn is_whole(&self) -> bool {
         self.rest.is_empty()
+    }
+}
+
+impl Part {
+    /// Who picks the token after each of its last rows.
+    fn picks(&self) -> impl Iterator<Item = Pick> {
+        self.pick.into_iter().flat_map(|pick| std::iter::repeat_n(pick, 1 + self.guesses.len()))
     }
 }
 

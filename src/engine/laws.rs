@@ -147,6 +147,7 @@ fn request(tokens: &[u32], chain: Chain, max_tokens: u32, ends: &[u32]) -> Reque
         answer,
         guide: None,
         limit: None,
+        drafter: None,
         max_tokens: Some(max_tokens),
         ends,
     }

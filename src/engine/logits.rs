@@ -1,15 +1,17 @@
-//! All logits of a text, for scores and measurements.
+//! All logits of a text, for scores and measurements, or what the head is given, for embeddings.
 
 use crate::error::{Error, Kind, Result};
 
+use super::compute::Wanted;
 use super::recover::befell_device;
 use super::runner::{Runner, SessionId};
 use super::schedule::Slice;
 
 impl Runner {
-    /// The logits of every position of `tokens` from `from` on, in order: `visit(position, logits)`.
-    pub(super) fn logits(
+    /// What is `wanted` of every position of `tokens` from `from` on, in order: `visit(position, values)`.
+    pub(super) fn visit_rows(
         &mut self,
+        wanted: Wanted,
         tokens: &[u32],
         from: usize,
         visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
@@ -31,12 +33,12 @@ impl Runner {
         let outcome = loop {
             let from = next;
             let mut refused = None;
-            let mut once = |at: usize, logits: &[f32]| {
+            let mut once = |at: usize, values: &[f32]| {
                 next = at + 1;
-                visit(at, logits).inspect_err(|error| refused = Some(error.clone()))
+                visit(at, values).inspect_err(|error| refused = Some(error.clone()))
             };
             // On another device, what has been shown is not shown again.
-            let outcome = self.logits_of(id, tokens, from, &mut once);
+            let outcome = self.rows_of(id, wanted, tokens, from, &mut once);
             match outcome {
                 Err(error) if refused.is_none() && befell_device(&error) => {
                     if let Err(error) = self.recover(error) {
@@ -50,9 +52,10 @@ impl Runner {
         outcome
     }
 
-    fn logits_of(
+    fn rows_of(
         &mut self,
         id: SessionId,
+        what: Wanted,
         tokens: &[u32],
         from: usize,
         visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
@@ -77,10 +80,10 @@ impl Runner {
                 return Err(busy());
             }
             let wanted = if silent == 0 { rows } else { 0 };
-            let logits = self.compute_logits(id, rows as u32, wanted as u32)?;
-            let vocab = logits.len() / wanted.max(1);
-            for (i, logits) in logits.chunks_exact(vocab.max(1)).enumerate() {
-                visit(at + i, logits)?;
+            let values = self.compute_rows(id, rows as u32, wanted as u32, what)?;
+            let width = values.len() / wanted.max(1);
+            for (i, values) in values.chunks_exact(width.max(1)).enumerate() {
+                visit(at + i, values)?;
             }
             at += rows;
             if let Some(state) = self.sessions.get_mut(&id) {

@@ -14,7 +14,9 @@ use crate::sample::Chain;
 use crate::text::{ChatTemplate, Decoder, Guide, Lexicon, Tokenizer};
 
 use super::answer::Answer;
+use super::compute::Wanted;
 use super::costs::Slices;
+use super::draft::Drafter;
 use super::estimate::Estimate;
 use super::event::{Event, Queue};
 use super::identity::Hash;
@@ -200,7 +202,7 @@ impl Model {
         if let Some(token) = tokens.iter().find(|&&token| token >= vocab) {
             return Err(Error::invalid(format!("token {token} is not in the vocabulary of {vocab}")));
         }
-        self.core.runner().logits(tokens, from, &mut visit)
+        self.core.runner().visit_rows(Wanted::Logits, tokens, from, &mut visit)
     }
 
     /// Gives each adapter its weight, in the order of [`super::LoadOptions::adapters`]; 0 takes one out. Sessions keep
@@ -277,8 +279,13 @@ impl Core {
             let what = format!("the answer under way has {generated} tokens already");
             return Err(Error::invalid(what).hint("ask for more than that"));
         }
+        // What the next pick depends on beside the history cannot be guessed ahead.
+        let is_free = guide.is_none() && limit.is_none();
+        let draft = options.draft.as_ref().filter(|_| is_free);
+        let drafter = draft.map(|draft| Drafter::new(draft, self)).transpose()?;
         let max_tokens = options.max_tokens;
-        let request = Request { tokens, prompt_tokens, chain, answer, guide, limit, max_tokens, ends };
+        let request =
+            Request { tokens, prompt_tokens, chain, answer, guide, limit, drafter, max_tokens, ends };
         // Held until the first event is there: a worker may compute the next at once.
         let mut runner = self.runner();
         let queue = runner.begin(id, request)?;
@@ -302,6 +309,7 @@ impl Core {
             answer,
             guide: None,
             limit: None,
+            drafter: None,
             max_tokens,
             ends,
         };
@@ -410,7 +418,20 @@ impl Core {
     }
 
     pub(super) fn runner(&self) -> MutexGuard<'_, Runner> {
-        let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        let runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.close_left(runner)
+    }
+
+    /// The runner, where nobody has it.
+    pub(super) fn try_runner(&self) -> Option<MutexGuard<'_, Runner>> {
+        match self.runner.try_lock() {
+            Ok(runner) => Some(self.close_left(runner)),
+            Err(TryLockError::Poisoned(poisoned)) => Some(self.close_left(poisoned.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn close_left<'a>(&self, mut runner: MutexGuard<'a, Runner>) -> MutexGuard<'a, Runner> {
         for id in self.left.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             runner.close(id);
         }

@@ -16,6 +16,8 @@ use crate::sample::{
 };
 use crate::text::Constraint;
 
+use super::draft::Draft;
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
@@ -265,6 +267,9 @@ pub struct GenerateOptions {
     pub ignore_end: bool,
     /// What the text must be: it is, or the reason is [`super::FinishReason::Length`].
     pub constraint: Option<Constraint>,
+    /// Where the next tokens are guessed, to check several at once: the same answer, perhaps sooner. Guesses are at most one fewer
+    /// than [`LoadOptions::outputs`], are made while nobody else generates, and left off while they do not pay.
+    pub draft: Option<Draft>,
 }
 
 impl GenerateOptions {

@@ -20,12 +20,14 @@ impl Runner {
         job.is_some_and(|job| job.guide.is_some())
     }
 
-    /// The next token by the session's chain, of those that its constraint allows; `None` without an answer.
-    pub(super) fn choose(&mut self, id: SessionId, logits: &[f32]) -> Option<Result<u32>> {
+    /// The next token after the history and `guesses` by the session's chain, of those that its constraint allows; `None`
+    /// without an answer.
+    pub(super) fn choose(&mut self, id: SessionId, logits: &[f32], guesses: &[u32]) -> Option<Result<u32>> {
         let state = self.sessions.get_mut(&id)?;
         let job = state.job.as_mut()?;
-        let step = state.history.len() as u64 - u64::from(job.prompt_tokens);
-        let past = Past::of(&state.history, step, job.limits[0]);
+        let known = [&state.history, guesses].concat();
+        let step = known.len() as u64 - u64::from(job.prompt_tokens);
+        let past = Past::of(&known, step, job.limits[0]);
         let picked = match &mut job.guide {
             None => job.chain.pick_allowed(logits, None, past),
             Some(guide) => {

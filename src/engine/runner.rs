@@ -12,6 +12,7 @@ use crate::text::Guide;
 
 use super::answer::Answer;
 use super::costs::{Costs, Slices};
+use super::draft::Drafter;
 use super::event::{Event, Finish, FinishReason, Queue, Timings};
 use super::flight::{Flight, Landed, Pick};
 use super::kv::{Pool, Seat};
@@ -95,6 +96,8 @@ pub(super) struct State {
     /// Tokens at the beginning of what is seen whose keys and values are in the seat's pages.
     pub(super) computed: u32,
     pub(super) seat: Option<Seat>,
+    /// Guesses of the tokens that follow, on their way to the device.
+    pub(super) guesses: Vec<u32>,
     pub(super) used: u64,
     pub(super) job: Option<Job>,
     /// Nobody holds the session any more, only its stream.
@@ -112,6 +115,7 @@ pub(super) struct Job {
     pub(super) limits: [Option<f64>; 2],
     pub(super) prompt_tokens: u32,
     cached_tokens: u32,
+    drafter: Option<Drafter>,
     max_tokens: u32,
     ends: Vec<u32>,
     begun: Instant,
@@ -127,6 +131,7 @@ pub(super) struct Request {
     pub(super) answer: Answer,
     pub(super) guide: Option<Guide>,
     pub(super) limit: Option<f64>,
+    pub(super) drafter: Option<Drafter>,
     pub(super) max_tokens: Option<u32>,
     pub(super) ends: Vec<u32>,
 }
@@ -243,7 +248,8 @@ impl Runner {
         if state.job.is_some() {
             return Err(busy());
         }
-        let Request { tokens, prompt_tokens, chain, answer, guide, limit, max_tokens, ends } = request;
+        let Request { tokens, prompt_tokens, chain, answer, guide, limit, drafter, max_tokens, ends } =
+            request;
         let known = tokens.len() as u32;
         let dropped = state.overflow.dropped(known, context).ok_or_else(|| overflow(known, context))?;
         state.rewrite(tokens, dropped);
@@ -257,6 +263,7 @@ impl Runner {
             limits: [limit; 2],
             prompt_tokens,
             cached_tokens: state.computed.min(prompt_tokens),
+            drafter,
             max_tokens: max_tokens.unwrap_or(u32::MAX),
             ends,
             begun: Instant::now(),
@@ -347,7 +354,11 @@ impl Runner {
             let demands: Vec<Demand> =
                 seated.iter().map(|id| Demand { pending: self.sessions[id].pending() }).collect();
             let turn = (self.clock % seated.len() as u64) as usize;
-            let slices = schedule(&demands, turn, self.rows_within(left), self.lowered.options.outputs);
+            let rows = self.rows_within(left);
+            let mut slices = schedule(&demands, turn, rows, self.lowered.options.outputs);
+            if let ([id], [slice]) = (seated, &mut slices[..]) {
+                slice.rows += self.guess(*id, rows);
+            }
             let slices = self.with_pages(seated, &slices);
             self.launch(&slices)?;
             self.go_on(seated, ahead)?;
@@ -364,22 +375,39 @@ impl Runner {
 
     /// Rows of a session are computed, and perhaps the token that follows its history.
     fn advance(&mut self, landed: Landed) {
-        let Landed { id, rows, token } = landed;
-        let context = self.lowered.options.context;
+        let Landed { id, rows, guessed, tokens } = landed;
         let Some(state) = self.sessions.get_mut(&id) else { return };
         state.used = self.clock;
-        state.computed += rows;
+        state.computed += rows - guessed;
         let computed = state.computed;
         let Some(job) = &mut state.job else { return };
         if state.history.len() as u32 == job.prompt_tokens {
             let (done, total) = (computed + state.dropped, job.prompt_tokens);
             job.queue.push(Ok(Event::Prefill { done, total }));
         }
-        let token = match token {
-            None => return,
-            Some(Ok(token)) => token,
-            Some(Err(error)) => return self.fail(id, error),
-        };
+        if let Some(drafter) = job.drafter.as_mut().filter(|_| !tokens.is_empty()) {
+            drafter.landed(tokens.len() as u32);
+        }
+        let count = tokens.len();
+        for (at, token) in tokens.into_iter().enumerate() {
+            match token {
+                Ok(token) => self.add(id, token),
+                Err(error) => return self.fail(id, error),
+            }
+            // What follows was picked after a guess that was right: its row is computed too.
+            if let Some(state) =
+                self.sessions.get_mut(&id).filter(|state| at + 1 < count && state.job.is_some())
+            {
+                state.computed += 1;
+            }
+        }
+    }
+
+    /// Adds a token to an answer under way.
+    fn add(&mut self, id: SessionId, token: u32) {
+        let context = self.lowered.options.context;
+        let Some(state) = self.sessions.get_mut(&id) else { return };
+        let Some(job) = &mut state.job else { return };
         self.record.progress();
         if job.max_tokens == 0 {
             // Nobody wants a token: the prompt was to be computed ahead.
@@ -442,10 +470,13 @@ impl Runner {
         let reason = if is_cut { FinishReason::Length } else { reason };
         let (prompt, tokens) = state.history.split_at(job.prompt_tokens as usize);
         let total = job.begun.elapsed();
+        let guesses = job.drafter.as_ref().map_or([0; 2], |drafter| drafter.tally);
         let timings = Timings {
             prompt_tokens: job.prompt_tokens,
             cached_tokens: job.cached_tokens,
             generated_tokens: tokens.len() as u32,
+            guessed_tokens: guesses[0],
+            accepted_tokens: guesses[1],
             first_token: job.first_token.unwrap_or(total),
             total,
         };
@@ -469,6 +500,30 @@ impl Runner {
         if self.sessions.get(&id).is_some_and(|state| state.closing) {
             self.close(id);
         }
+    }
+
+    /// Guesses what follows the history of a session that decodes, where its drafts pay: how many tokens, which with its next
+    /// one are at most `rows`. They are checked in one submission, so all they want is there: outputs, positions, and tokens
+    /// that may still follow.
+    fn guess(&mut self, id: SessionId, rows: u32) -> u32 {
+        let options = &self.lowered.options;
+        let Some(state) = self.sessions.get_mut(&id).filter(|state| state.pending() == 1) else { return 0 };
+        let (seen, known) = (state.seen(), state.history.len() as u32);
+        let Some(job) = &mut state.job else { return 0 };
+        let left = job.max_tokens.saturating_sub(known - job.prompt_tokens);
+        let most = [rows, options.outputs, options.prefill_rows, left, options.context - seen];
+        let most = most.into_iter().min().unwrap_or(0).saturating_sub(1);
+        state.guesses.clear();
+        if let Some(drafter) = job.drafter.as_mut().filter(|drafter| drafter.is_on() && most > 0) {
+            state.guesses = drafter.guess(&state.history, most as usize);
+        }
+        state.guesses.len() as u32
+    }
+
+    /// Whether guesses follow the session's next token, which has to be seen first.
+    pub(super) fn is_drafted(&self, id: SessionId) -> bool {
+        let job = self.sessions.get(&id).and_then(|state| state.job.as_ref());
+        job.and_then(|job| job.drafter.as_ref()).is_some_and(Drafter::is_on)
     }
 
     pub(super) fn session(&self, id: SessionId) -> Option<&State> {

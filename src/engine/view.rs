@@ -43,9 +43,24 @@ impl Overflow {
         }
     }
 
+    /// The tokens of `history` that a session with a context of so many sees, and how many more it may know before it sees others;
+    /// `None` where they do not fit.
+    pub fn view(self, history: &[u32], context: u32) -> Option<(Vec<u32>, u32)> {
+        let total = history.len() as u32;
+        let state = State {
+            history: history.to_vec(),
+            overflow: self,
+            dropped: self.dropped(total, context)?,
+            ..State::default()
+        };
+        let seen: Vec<u32> = (0..state.seen()).map(|position| state.token(position)).collect();
+        let room = context - seen.len() as u32 - 1;
+        Some((seen, room))
+    }
+
     /// # Errors
     /// `InvalidArgument` where the sinks leave no room in the context.
-    pub(super) fn check(self, context: u32) -> Result<()> {
+    pub fn check(self, context: u32) -> Result<()> {
         match self {
             Self::Slide { sinks } if sinks > context / 2 => {
                 let what = format!("{sinks} sinks leave too little of a context of {context} tokens");
@@ -69,9 +84,11 @@ impl State {
         self.history.len() as u32 - self.dropped
     }
 
-    /// The token at a position.
+    /// The token at a position, of the history or behind it of the guesses.
     pub(super) fn token(&self, position: u32) -> u32 {
-        self.history[self.place(position)]
+        let place = self.place(position);
+        let guessed = || self.guesses[place - self.history.len()];
+        self.history.get(place).copied().unwrap_or_else(guessed)
     }
 
     /// Tokens in sight that are not computed yet.

@@ -73,6 +73,8 @@ pub struct Phase {
     pub plan: Arc<Plan>,
     /// Steps that fill the KV cache and no more.
     pub body: usize,
+    /// Steps up to what the head is given.
+    pub hidden: usize,
     /// Steps up to the logits.
     pub logits: usize,
     /// Steps up to the token of the largest logit, which becomes the next row.
@@ -92,6 +94,8 @@ pub struct Ports {
     pub outputs: ItemId,
     /// In: the chain of each output, as the kernel `draw` takes it.
     pub chains: ItemId,
+    /// Out: what the head is given, `(outputs, width)`.
+    pub hidden: ItemId,
     /// Out: `(outputs, vocabulary)`.
     pub logits: ItemId,
     /// Out: the token of each output.
@@ -188,6 +192,7 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
         ),
         pages: store.add_state("pages", (options.sequences * options.pages_per_sequence()) as usize),
         outputs: store.add_state("outputs", outputs),
+        hidden: store.add_state("hidden", outputs * blueprint.width as usize),
         logits: store.add_state("logits", outputs * blueprint.vocab as usize),
         chains: store.add_state("chains", outputs * draw::CHAIN_WORDS),
         token: store.add_state("token", outputs),
@@ -224,8 +229,9 @@ impl Pass<'_> {
         let vocab = blueprint.vocab;
         let last = b.temp("last", Extent::Outputs, width as usize);
         b.step::<Pick>("pick", Extent::Outputs, Form::default(), pick::Params { width }, &[wanted, x, last])?;
-        let h = b.temp("h", Extent::Outputs, width as usize);
+        let h = Operand::Item(ports.hidden);
         self.norm(b, "output_norm".into(), Extent::Outputs, last, placed.final_norm, h, Epilogue::Store)?;
+        let hidden = b.len();
         self.linear(b, "output", Extent::Outputs, &placed.head, h, logits, vocab, Epilogue::Store)?;
         if let Some(cap) = blueprint.logit_cap {
             let params = soft_cap::Params { width: vocab, cap };
@@ -243,7 +249,7 @@ impl Pass<'_> {
         let args = [top, wanted, Operand::Item(ports.chains), rows, token];
         b.step::<Draw>("draw", Extent::Outputs, Form::default(), draw::Params { k: options.top }, &args)?;
         let plan = Arc::new(plan.finish());
-        Ok(Phase { body, logits: logits_end, argmax, draw: plan.steps.len(), plan })
+        Ok(Phase { body, hidden, logits: logits_end, argmax, draw: plan.steps.len(), plan })
     }
 
     /// x ← x + O·attend(rope(head_norm(QKV·norm(x)))), with the keys and values of block `i`.

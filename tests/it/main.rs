@@ -12,6 +12,7 @@ mod conversations;
 mod cpu;
 mod data;
 mod dialects;
+mod drafts;
 mod engine;
 mod faults;
 #[cfg(feature = "cli")]
@@ -39,6 +40,7 @@ mod quants;
 mod quarantine;
 mod recovery;
 mod same;
+mod scores;
 mod sessions;
 mod sessions_killed;
 mod shaders;

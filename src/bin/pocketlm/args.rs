@@ -6,11 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 use std::{fs, io};
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Device, EngineOptions, Error, Kind, Limits, LoadOptions, Manifest, Pace, Prompt,
-    Result as Outcome,
+    Adapter, Device, EngineOptions, Error, Kind, Limits, LoadOptions, Manifest, Overflow, Pace, Prompt,
+    Result as Outcome, Session,
 };
 
 use crate::output;
@@ -334,6 +334,54 @@ impl FormArgs {
             Input::Text(text) if self.chat => Prompt::user(text),
             Input::Text(text) => Prompt::Raw(text),
         }
+    }
+}
+
+/// Where the next tokens are guessed.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct DraftArgs {
+    /// Guess the next tokens by what followed the latest ones before; the answer is the same, and sooner where it repeats its prompt
+    #[arg(long)]
+    pub(crate) lookup: bool,
+    /// Guess the next tokens by a smaller model with the same vocabulary; the answer is the same
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) draft: Option<String>,
+}
+
+impl DraftArgs {
+    /// `options` with room for the guesses, if there are any.
+    pub(crate) fn within(&self, options: LoadOptions) -> LoadOptions {
+        let outputs = if self.lookup || self.draft.is_some() { DRAFT_OUTPUTS } else { options.outputs };
+        LoadOptions { outputs, ..options }
+    }
+}
+
+/// Tokens that are guessed at once, and the one before them.
+const DRAFT_OUTPUTS: u32 = 8;
+
+/// What becomes of a text that outgrows the context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Overflowing {
+    /// It ends there
+    Stop,
+    /// Its first tokens stay in sight, and the latest ones
+    Slide,
+    /// A conversation forgets its oldest questions and answers
+    Forget,
+}
+
+impl Overflowing {
+    /// Tokens at the beginning that stay in sight of what slides.
+    const SINKS: u32 = 4;
+
+    pub(crate) fn apply(self, session: &mut Session) -> Outcome<()> {
+        match self {
+            Self::Stop => {}
+            Self::Slide => session.set_overflow(Overflow::Slide { sinks: Self::SINKS })?,
+            Self::Forget => session.condense_with(pocketlm::forget_oldest),
+        }
+        Ok(())
     }
 }
 

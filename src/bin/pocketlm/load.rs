@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use pocketlm::{Engine, EngineOptions, LoadOptions, LoadStage, Model, ModelInfo, Result};
+use pocketlm::{Draft, Engine, EngineOptions, LoadOptions, LoadStage, Model, ModelInfo, Result};
 use serde_json::{Value, json};
 
-use crate::args::{DeviceArgs, ModelArgs};
+use crate::args::{DeviceArgs, DraftArgs, ModelArgs};
 use crate::interrupt::Work;
 use crate::{models, output};
 
@@ -52,6 +52,21 @@ pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions
         *weight_bytes as f64 / f64::from(1 << 20),
     );
     Ok(model)
+}
+
+/// Where guesses come from, loaded where it is a model: on the same device, for one session.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn draft(draft: &DraftArgs, device: &DeviceArgs) -> Result<Option<Draft>> {
+    Ok(match &draft.draft {
+        None => draft.lookup.then_some(Draft::Lookup),
+        Some(model) => {
+            let model = ModelArgs { model: Some(model.clone()) };
+            let options = LoadOptions { sessions: 1, ..LoadOptions::default() };
+            Some(Draft::Model(load(&model, device, &options)?))
+        }
+    })
 }
 
 /// The device in words.

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use pocketlm::{Error, FinishReason, GenerateOptions, Kind, Model, Result, SaveOptions, Session, Timings};
 
 use super::generate;
-use crate::args::{
-    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, ModelArgs, SamplingArgs, VerifyArgs,
-};
+use crate::args::{AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, ModelArgs, Overflowing, SamplingArgs, VerifyArgs};
 use crate::{failure, interrupt, load, models, output};
 
 /// Answers a question, or talks: without PROMPT each line is a question
@@ -31,6 +29,11 @@ pub(crate) struct Args {
     verify: VerifyArgs,
     #[command(flatten)]
     context: ContextArgs,
+    #[command(flatten)]
+    draft: DraftArgs,
+    /// What becomes of a conversation that outgrows the context
+    #[arg(long, value_enum, default_value_t = Overflowing::Forget)]
+    overflow: Overflowing,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -90,13 +93,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let model = load::load(
         &args.model,
         &args.device,
-        &args.verify.on(args.adapters.beside(args.context.options()))?,
+        &args.draft.within(args.verify.on(args.adapters.beside(args.context.options()))?),
     )?;
     if !model.can_chat() {
         let error = Error::new(Kind::Template, "the model has no chat template");
         return Err(error.hint("`pocketlm generate` continues text with it").into());
     }
+    options.draft = load::draft(&args.draft, &args.device)?;
     let mut session = args.file.open(&model, args.system.as_ref())?;
+    args.overflow.apply(&mut session)?;
     match &args.prompt {
         Some(prompt) => match answer(&mut session, prompt, &options, &args.file)? {
             (FinishReason::Cancelled, _) => Err(interrupt::interrupted().into()),

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use pocketlm::{Event, Finish, FinishReason, Model, Sampling, Stream, Timings};
+use pocketlm::{Error, Event, Finish, FinishReason, Model, Sampling, Stream, Timings};
 use serde_json::{Value, json};
 
 use crate::args::{
-    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs,
-    SamplingArgs, VerifyArgs,
+    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, Overflowing, SamplingArgs, VerifyArgs,
 };
 use crate::{interrupt, load, output};
 
@@ -34,6 +33,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
+    draft: DraftArgs,
+    /// What becomes of a text that outgrows the context: stop or slide
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t = Overflowing::Stop)]
+    overflow: Overflowing,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -45,12 +49,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let prompt = args.form.prompt(args.input.read()?);
     let mut options = args.sampling.options(Some(PREDICT), &Sampling::default());
     options.constraint = args.constraint.read()?;
+    if args.overflow == Overflowing::Forget {
+        let error = Error::invalid("only a conversation forgets");
+        return Err(error.hint("--overflow slide would work").into());
+    }
     let model = load::load(
         &args.model,
         &args.device,
-        &args.verify.on(args.adapters.beside(args.context.options()))?,
+        &args.draft.within(args.verify.on(args.adapters.beside(args.context.options()))?),
     )?;
+    options.draft = load::draft(&args.draft, &args.device)?;
     let mut session = model.session();
+    args.overflow.apply(&mut session)?;
     let stream = session.generate(&prompt, &options)?;
     let finish = match args.json.json {
         true => follow(stream, |_| Ok(()))?,
@@ -94,9 +104,14 @@ fn follow(stream: Stream, mut listen: impl FnMut(&str) -> anyhow::Result<()>) ->
 /// How long an answer took, in words.
 pub(super) fn timings(timings: &Timings) -> String {
     let Timings { prompt_tokens, cached_tokens, generated_tokens, first_token, .. } = timings;
+    let Timings { guessed_tokens, accepted_tokens, .. } = timings;
+    let guessed = match guessed_tokens {
+        0 => String::new(),
+        _ => format!(", {accepted_tokens} of {guessed_tokens} guesses right"),
+    };
     let cached = if *cached_tokens > 0 { format!(" ({cached_tokens} kept)") } else { String::new() };
     format!(
-        "{prompt_tokens} tokens read{cached} at {:.1}/s, the first after {:.0} ms; {generated_tokens} generated at {:.1}/s",
+        "{prompt_tokens} tokens read{cached} at {:.1}/s, the first after {:.0} ms; {generated_tokens} generated at {:.1}/s{guessed}",
         timings.prefill_rate(),
         first_token.as_secs_f64() * 1e3,
         timings.decode_rate(),
@@ -116,6 +131,9 @@ fn report(finish: &Finish, model: &Model) -> Value {
             "ttft_ms": timings.first_token.as_secs_f64() * 1e3,
             "prefill_tok_s": timings.prefill_rate(),
             "decode_tok_s": timings.decode_rate(),
+            "cached_tokens": timings.cached_tokens,
+            "guessed_tokens": timings.guessed_tokens,
+            "accepted_tokens": timings.accepted_tokens,
         },
         "slices": {
             "count": health.slices.count,

@@ -24,6 +24,7 @@ commands! {
     Chat => chat,
     Generate => generate,
     Score => score,
+    Embed => embed,
     Perplexity => perplexity,
     Tokenize => tokenize,
     Inspect => inspect,

@@ -4,11 +4,12 @@
 //! second half are scored; where the model's metadata asks for a token at the beginning it takes the first place
 //! of each window. exp of the mean negative log-probability.
 
+use pocketlm::engine::log_sum_exp;
 use pocketlm::text::Special;
-use pocketlm::{Error, LoadOptions, Model};
+use pocketlm::{Error, Kind, LoadOptions, Model, Overflow, Prompt};
 use serde_json::json;
 
-use super::score::{OUTPUTS, log_sum_exp};
+use super::score::OUTPUTS;
 use crate::args::{AdapterArgs, ContextArgs, DeviceArgs, FileArgs, JsonArgs, ModelArgs, VerifyArgs};
 use crate::interrupt::Work;
 use crate::{load, output};
@@ -26,6 +27,10 @@ pub(crate) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     file: FileArgs,
+    /// Read the text as one session that slides in a context of -c tokens and keeps the first N in sight; all predictions behind
+    /// the first -c tokens are scored
+    #[arg(long, value_name = "N")]
+    slide: Option<u32>,
     #[command(flatten)]
     json: JsonArgs,
     #[command(flatten)]
@@ -49,6 +54,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let options = LoadOptions { context: Some(window), outputs: OUTPUTS, ..options };
     let model = load::load(&args.model, &args.device, &options)?;
+    if let Some(sinks) = args.slide {
+        return slid(&model, &text, window, sinks, args.json.json);
+    }
     let Measured { perplexity, tokens, chunks, scored } =
         measure(&model, &text, window as usize, usize::MAX, |line| output::note(&line))?;
     if args.json.json {
@@ -59,6 +67,47 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     output::line(&format!(
         "perplexity {perplexity:.4} ({chunks} windows of {window} tokens, {scored} predictions scored)"
+    ))
+}
+
+/// Reads the text as a session does that outgrows its context.
+fn slid(model: &Model, text: &str, window: u32, sinks: u32, as_json: bool) -> anyhow::Result<()> {
+    let overflow = Overflow::Slide { sinks };
+    overflow.check(window)?;
+    let tokens = model.tokens(&Prompt::Raw(text.into()))?;
+    let work = Work::begin();
+    let (mut surprise, mut scored) = (0.0, 0u32);
+    // As it grows behind its first context: what is in sight stays until it slides.
+    let mut known = window as usize;
+    while known < tokens.len() {
+        let Some((mut seen, room)) = overflow.view(&tokens[..known], window) else {
+            return Err(Error::new(Kind::Internal, "a session that slides sees nothing").into());
+        };
+        let more = tokens.len().min(known + 1 + room as usize) - known;
+        let first = seen.len() - 1;
+        seen.extend(&tokens[known..known + more - 1]);
+        model.logits(&seen, first, |at, logits| {
+            work.check()?;
+            let next = tokens[known + at - first];
+            surprise += log_sum_exp(logits) - f64::from(logits[next as usize]);
+            scored += 1;
+            Ok(())
+        })?;
+        known += more;
+    }
+    if scored == 0 {
+        let what = format!("the text has {} tokens and the context {window}", tokens.len());
+        return Err(Error::invalid(what).hint("take a longer text, or a smaller -c").into());
+    }
+    let perplexity = (surprise / f64::from(scored)).exp();
+    if as_json {
+        return output::json(&json!({
+            "perplexity": perplexity, "tokens": tokens.len(), "context": window, "sinks": sinks, "scored": scored,
+        }));
+    }
+    output::line(&format!(
+        "perplexity {perplexity:.4} ({} tokens sliding in a context of {window} behind {sinks}, {scored} predictions scored)",
+        tokens.len(),
     ))
 }
 

@@ -1,9 +1,11 @@
 //! `score`: what the model expects at each position of a text.
 
+use pocketlm::engine::log_sum_exp;
 use pocketlm::format::Checkpoint;
 use pocketlm::model::Blueprint;
-use pocketlm::{LoadOptions, Model, Result as Outcome};
+use pocketlm::{LoadOptions, Model, Result as Outcome, Score};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::args::{
     AdapterArgs, ContextArgs, DeviceArgs, FormArgs, Input, InputArgs, JsonArgs, ModelArgs, VerifyArgs,
@@ -16,7 +18,7 @@ pub(super) const OUTPUTS: u32 = 32;
 /// Tokens that a chat template may add to what it wraps.
 const TEMPLATE: usize = 1024;
 
-/// Shows the likeliest next tokens at each position, with the logarithms of their probabilities
+/// Shows the likeliest next tokens at each position, or how likely a continuation is
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     input: InputArgs,
     #[command(flatten)]
     form: FormArgs,
+    /// Show instead how likely this text is after the input, token by token; mostly it begins with a space
+    #[arg(long, value_name = "TEXT")]
+    continuation: Option<String>,
     /// How many tokens at each position
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
@@ -62,6 +67,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let prompt = args.form.prompt(input);
     let model = load::load(&args.model, &args.device, &options)?;
+    if let Some(continuation) = &args.continuation {
+        return continued(&model, &model.score(&prompt, continuation)?, args.json.json);
+    }
     let tokens = model.tokens(&prompt)?;
     let work = Work::begin();
     let mut positions = Vec::with_capacity(tokens.len());
@@ -82,6 +90,7 @@ fn enough(args: &Args, input: &Input) -> Outcome<u32> {
         Input::Ids(ids) => ids.len().max(1),
         Input::Text(text) => text.len() + TEMPLATE,
     };
+    let most = most + args.continuation.as_ref().map_or(0, String::len);
     let path = models::resolve(args.model.model.as_deref())?;
     let trained = Blueprint::read(&Checkpoint::open(path)?)?.context;
     Ok(u32::try_from(most).map_or(trained, |most| most.min(trained)))
@@ -99,10 +108,21 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     tokens.into_iter().map(|token| (token, (f64::from(logits[token as usize]) - offset) as f32)).collect()
 }
 
-/// ln Σ exp(logit), in f64.
-pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    largest + logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum::<f64>().ln()
+fn continued(model: &Model, score: &Score, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return output::json(&json!({
+            "tokens": score.tokens,
+            "log_probabilities": score.log_probabilities,
+            "total": score.total(),
+            "is_greedy": score.is_greedy,
+        }));
+    }
+    for (token, log_probability) in score.tokens.iter().zip(&score.log_probabilities) {
+        let text = model.tokenizer()?.token_text(*token).unwrap_or_default();
+        output::line(&format!("{token:7}  {log_probability:9.4}  {text:?}"))?;
+    }
+    let greedy = if score.is_greedy { ", the likeliest there is" } else { "" };
+    output::line(&format!("  total  {:9.4}{greedy}", score.total()))
 }
 
 fn table(model: &Model, positions: &[Position]) -> anyhow::Result<()> {

@@ -129,7 +129,7 @@ impl Stage {
         };
         let first = match test {
             Test::Prefill { depth, .. } => depth,
-            Test::Decode { tokens, depth } => depth + tokens / 2,
+            Test::Decode { tokens, depth, .. } => depth + tokens / 2,
         };
         let rows: Vec<u32> =
             (first..first + count).flat_map(|position| [position % 256, position, 0, 0]).collect();

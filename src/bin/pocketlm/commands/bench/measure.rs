@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pocketlm::base::Seed;
 use pocketlm::kernel::KernelId;
@@ -10,7 +10,7 @@ use pocketlm::model::Lowered;
 use pocketlm::plan::{Inputs, Item, Operand};
 use pocketlm::{
     Error, Event, Finish, GenerateOptions, Limits, LoadOptions, Model, Pace, Prompt, Result as Outcome,
-    Sampling, Session,
+    Sampling, Session, Stream,
 };
 
 use super::bandwidth::Bandwidth;
@@ -36,8 +36,8 @@ pub(super) struct Config {
 pub(super) enum Test {
     /// A prompt, to its first token.
     Prefill { tokens: u32, depth: u32 },
-    /// Tokens, each computed by itself.
-    Decode { tokens: u32, depth: u32 },
+    /// Tokens one after the other, of each of so many sessions at once.
+    Decode { tokens: u32, depth: u32, sessions: u32 },
 }
 
 /// A loaded model and what was measured so far.
@@ -80,18 +80,26 @@ impl Config {
 }
 
 impl Test {
-    /// As llama-bench calls it: `pp512`, `tg128 @ d512`.
+    /// As llama-bench calls it: `pp512`, `tg128 @ d512`; several sessions are `tg128 x4`.
     pub(super) fn name(&self) -> String {
         let depth = |depth: u32| if depth > 0 { format!(" @ d{depth}") } else { String::new() };
         match *self {
             Self::Prefill { tokens, depth: d } => format!("pp{tokens}{}", depth(d)),
-            Self::Decode { tokens, depth: d } => format!("tg{tokens}{}", depth(d)),
+            Self::Decode { tokens, depth: d, sessions: 1 } => format!("tg{tokens}{}", depth(d)),
+            Self::Decode { tokens, depth: d, sessions } => format!("tg{tokens} x{sessions}{}", depth(d)),
         }
     }
 
     pub(super) fn tokens(&self) -> u32 {
         match *self {
             Self::Prefill { tokens, .. } | Self::Decode { tokens, .. } => tokens,
+        }
+    }
+
+    pub(super) fn sessions(&self) -> u32 {
+        match *self {
+            Self::Prefill { .. } => 1,
+            Self::Decode { sessions, .. } => sessions,
         }
     }
 
@@ -125,7 +133,9 @@ impl Subject {
         alone: bool,
     ) -> Outcome<Self> {
         let context = context(tests.iter().copied())?;
-        let options = LoadOptions { context: Some(context), sessions: 1, ..LoadOptions::default() };
+        let sessions = tests.iter().map(Test::sessions).max().unwrap_or(1);
+        let outputs = LoadOptions::default().outputs.max(sessions);
+        let options = LoadOptions { context: Some(context), sessions, outputs, ..LoadOptions::default() };
         let prefill = ubatch.map_or(options.prefill, NonZero::get);
         let options = LoadOptions { prefill, ..options };
         if alone {
@@ -168,8 +178,8 @@ impl Subject {
         let bandwidth = bandwidth.median();
         let row = |(test, samples): &(Test, Samples)| {
             let bytes = match *test {
-                Test::Prefill { .. } => None,
-                Test::Decode { tokens, depth } => {
+                Test::Prefill { .. } | Test::Decode { sessions: 2.., .. } => None,
+                Test::Decode { tokens, depth, .. } => {
                     Some(model.inspect(|lowered| bytes_of_a_token(lowered, depth + tokens.div_ceil(2))))
                 }
             };
@@ -199,39 +209,43 @@ fn sample(
     let vocab = u64::from(model.info().vocab);
     let mut seed = Seed::new(seed);
     let mut random = |count: u32| (0..count).map(|_| seed.below(vocab) as u32).collect::<Vec<u32>>();
-    let mut session = model.session();
-    let mut tokens = random(test.depth());
-    if test.depth() > 0 {
-        answer(&mut session, tokens.clone(), 1, work)?;
-    }
-    let predict = match test {
-        Test::Prefill { tokens: prompt, .. } => {
-            tokens.extend(random(prompt));
-            1
-        }
-        Test::Decode { tokens: predict, .. } => {
-            tokens.extend(random(1));
-            predict
-        }
+    let mut sessions = Vec::new();
+    let (prompt, predict) = match test {
+        Test::Prefill { tokens, .. } => (tokens, 1),
+        Test::Decode { tokens, .. } => (1, tokens),
     };
+    for _ in 0..test.sessions() {
+        sessions.push((model.session(), random(test.depth())));
+    }
+    if test.depth() > 0 {
+        answers(&mut sessions, 1, work)?;
+    }
+    for (_, tokens) in &mut sessions {
+        tokens.extend(random(prompt));
+    }
     let meter = model.info().device.meter.clone();
     let (dispatches, submissions, drains) = (meter.dispatches(), meter.submissions(), meter.drains());
     if let Some(energy) = energy.as_deref_mut() {
         energy.begin();
     }
-    let timings = answer(&mut session, tokens, predict, work)?.timings;
-    let joules = energy.and_then(|energy| energy.joules(timings.total));
-    if timings.cached_tokens != test.depth() || timings.generated_tokens != predict {
-        let what = format!("{timings:?} where {} cached and {predict} generated were due", test.depth());
-        return Err(Error::internal(what).at(test.name()));
+    let begun = Instant::now();
+    let finishes = answers(&mut sessions, predict, work)?;
+    let total = begun.elapsed();
+    let joules = energy.and_then(|energy| energy.joules(total));
+    for Finish { timings, .. } in &finishes {
+        if timings.cached_tokens != test.depth() || timings.generated_tokens != predict {
+            let what = format!("{timings:?} where {} cached and {predict} generated were due", test.depth());
+            return Err(Error::internal(what).at(test.name()));
+        }
     }
+    let first_token = finishes.iter().map(|finish| finish.timings.first_token).max().unwrap_or(total);
     let time = match test {
-        Test::Prefill { .. } => timings.first_token,
-        Test::Decode { .. } => timings.total,
+        Test::Prefill { .. } => first_token,
+        Test::Decode { .. } => total,
     };
     Ok(Sample {
         time,
-        first_token: timings.first_token,
+        first_token,
         dispatches: meter.dispatches() - dispatches,
         submissions: meter.submissions() - submissions,
         drains: meter.drains() - drains,
@@ -239,15 +253,24 @@ fn sample(
     })
 }
 
-/// Generates `predict` tokens after `tokens`, or stops at Ctrl-C.
-fn answer(session: &mut Session, tokens: Vec<u32>, predict: u32, work: &Work) -> Outcome<Finish> {
+/// Generates `predict` tokens after those of each session, all at once, or stops at Ctrl-C.
+fn answers(sessions: &mut [(Session, Vec<u32>)], predict: u32, work: &Work) -> Outcome<Vec<Finish>> {
     let options = GenerateOptions {
         max_tokens: Some(predict),
         sampling: Sampling { temperature: Some(0.0), repeat_penalty: Some(1.0), ..Sampling::default() },
         ignore_end: true,
         ..GenerateOptions::default()
     };
-    for event in session.generate(&Prompt::Tokens(tokens), &options)? {
+    let begin = |(session, tokens): &mut (Session, Vec<u32>)| {
+        session.generate(&Prompt::Tokens(tokens.clone()), &options)
+    };
+    let streams = sessions.iter_mut().map(begin).collect::<Outcome<Vec<Stream>>>()?;
+    // Who waits for one computes for all.
+    streams.into_iter().map(|stream| end(stream, work)).collect()
+}
+
+fn end(stream: Stream, work: &Work) -> Outcome<Finish> {
+    for event in stream {
         work.check()?;
         if let Event::Finished(finish) = event? {
             return Ok(finish);

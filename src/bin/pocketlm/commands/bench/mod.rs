@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// Tokens that stand before those of the test
     #[arg(short = 'd', long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
     n_depth: Vec<u32>,
+    /// Sessions that generate at the same time; tokens per second are of all of them
+    #[arg(long, visible_alias = "np", value_name = "N,…", value_delimiter = ',', default_value = "1")]
+    parallel: Vec<NonZero<u32>>,
     /// Measurements of each, after one that does not count
     #[arg(short, long, value_name = "N", default_value = "5")]
     repetitions: NonZero<u32>,
@@ -127,7 +130,11 @@ impl Args {
         for &depth in &self.n_depth {
             let some = |tokens: &&u32| **tokens > 0;
             tests.extend(self.n_prompt.iter().filter(some).map(|&tokens| Test::Prefill { tokens, depth }));
-            tests.extend(self.n_gen.iter().filter(some).map(|&tokens| Test::Decode { tokens, depth }));
+            let decodes = self.n_gen.iter().filter(some).flat_map(|&tokens| {
+                let with = move |sessions: &NonZero<u32>| Test::Decode { tokens, depth, sessions: sessions.get() };
+                self.parallel.iter().map(with)
+            });
+            tests.extend(decodes);
         }
         let nothing = || Error::invalid("there is nothing to measure").hint("give -p or -n a number above 0");
         (!tests.is_empty()).then_some(tests).ok_or_else(nothing)
@@ -215,6 +222,8 @@ mod tests {
         let configs = args.configs();
         assert_eq!(configs.len(), 2 * 3, "two numbers of threads on the CPU, one GPU");
         assert!(configs[3..].iter().all(|config| config.model.as_deref() == Some("b.gguf")));
+        let several = parse("-p 0 -n 8 --parallel 1,4").tests().unwrap();
+        assert_eq!(several.iter().map(Test::name).collect::<Vec<_>>(), ["tg8", "tg8 x4"]);
         assert!(parse("-p 0 -n 0").tests().is_err());
         assert_eq!(parse("").configs().len(), 1);
     }

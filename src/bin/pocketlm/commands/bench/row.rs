@@ -35,6 +35,7 @@ pub(super) struct Row {
     n_prompt: u32,
     n_gen: u32,
     n_depth: u32,
+    n_sessions: u32,
     avg_ns: f64,
     stddev_ns: f64,
     avg_ts: f64,
@@ -108,7 +109,7 @@ impl Row {
     ) -> Self {
         let info = model.info();
         let on_cpu = info.device.backend == "cpu";
-        let tokens = f64::from(test.tokens());
+        let tokens = f64::from(test.tokens()) * f64::from(test.sessions());
         let ns = samples.each(|sample| sample.time.as_nanos() as f64);
         let ts: Vec<f64> = ns.iter().map(|ns| tokens * 1e9 / ns).collect();
         let median_ts = median(ts.clone());
@@ -139,6 +140,7 @@ impl Row {
             n_prompt: if is_prefill { test.tokens() } else { 0 },
             n_gen: if is_prefill { 0 } else { test.tokens() },
             n_depth: test.depth(),
+            n_sessions: test.sessions(),
             avg_ns: mean(&ns),
             stddev_ns: deviation(&ns),
             avg_ts: mean(&ts),
