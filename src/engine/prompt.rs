@@ -81,6 +81,21 @@ impl Core {
         }
     }
 
+    /// The tokens of a prompt that `more` text follows.
+    pub(super) fn tokens_on(&self, prompt: &Prompt, more: &str) -> Result<Vec<u32>> {
+        match prompt {
+            Prompt::Raw(text) => self.tokens(&Prompt::Raw([text, more].concat())),
+            Prompt::Chat(messages) => {
+                self.tokenizer()?.encode(&[&self.render(messages)?, more].concat(), Special::Parse)
+            }
+            Prompt::Tokens(tokens) => {
+                let mut tokens = tokens.clone();
+                tokens.extend(self.tokenizer()?.encode(more, Special::Plain)?);
+                Ok(tokens)
+            }
+        }
+    }
+
     fn render(&self, messages: &[Message]) -> Result<String> {
         let Some(template) = &self.template else {
             let what = "the model has no chat template";

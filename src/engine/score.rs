@@ -1,7 +1,6 @@
 //! What a model makes of a text without saying anything: how likely a continuation is, and where the text lies among others.
 
 use crate::error::{Error, Result};
-use crate::text::Special;
 
 use super::compute::Wanted;
 use super::model::Model;
@@ -59,23 +58,23 @@ impl Model {
         Ok(sums.iter().map(|sum| (sum / length.max(f64::MIN_POSITIVE)) as f32).collect())
     }
 
-    /// How likely `continuation` is after `prompt`. It is tokenized by itself, so it should begin where a word does: mostly
-    /// with a space.
+    /// How likely `continuation` is after `prompt`. Both are tokenized together, so it should begin where a word does, mostly with a
+    /// space: what becomes one token with the prompt's end counts whole.
     ///
     /// # Errors
     /// As [`super::Session::generate`]; `InvalidArgument` where the continuation is empty.
     pub fn score(&self, prompt: &Prompt, continuation: &str) -> Result<Score> {
         let before = self.tokens(prompt)?;
-        let tokens = self.tokenizer()?.encode(continuation, Special::Plain)?;
-        if tokens.is_empty() {
-            return Err(
-                Error::invalid("an empty continuation has no probability").hint("give at least one token")
-            );
+        let all = self.core().tokens_on(prompt, continuation)?;
+        let first = before.iter().zip(&all).take_while(|(before, all)| before == all).count();
+        if first == all.len() || first == 0 {
+            return Err(Error::invalid("there is nothing to score")
+                .hint("give a prompt and a continuation of a token or more"));
         }
-        let all = [&before[..], &tokens].concat();
+        let tokens = all[first..].to_vec();
         let (mut log_probabilities, mut is_greedy) = (Vec::with_capacity(tokens.len()), true);
         // The last row predicts what follows the continuation.
-        self.logits(&all[..all.len() - 1], before.len() - 1, |at, logits| {
+        self.logits(&all[..all.len() - 1], first - 1, |at, logits| {
             let logit = logits[all[at + 1] as usize];
             log_probabilities.push(f64::from(logit) - log_sum_exp(logits));
             is_greedy &= logits.iter().all(|&other| other <= logit);
