@@ -156,7 +156,7 @@ fn exact_paths_give_the_same_tokens() {
 #[test]
 #[ignore = "minutes on software Vulkan: ./test --all"]
 fn exact_paths_give_the_same_long_answers() {
-    exact_paths_agree(32, 1);
+    exact_paths_agree(16, 1);
 }
 
 /// How much likelier the exact path finds its own token than `other`, after the same past.
