@@ -19,8 +19,6 @@ var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> pages: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<f32>;
-@group(0) @binding(3) var<storage, read> keys: array<Pair>;
-@group(0) @binding(4) var<storage, read> values: array<Pair>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 // Pairs of elements of a head, at most 128.
@@ -59,12 +57,12 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     var total = 0.0;
     for (var first = first_seen / 32u * 32u; first < keys_seen; first += 32u) {
         let count = min(32u, keys_seen - first);
-        let page = ((pages[first_page + first / 32u] * p.kv_heads + kv_head) * 32u) * PAIRS;
+        let page = (pages[first_page + first / 32u] * p.kv_heads + kv_head) * 32u;
         var score = NOTHING;
         if (thread < count && (!WINDOWED || first + thread >= first_seen)) {
             var products = vec2<f32>(0.0);
             for (var pair = 0u; pair < PAIRS; pair++) {
-                products += query[pair] * unpack_pair(keys[page + thread * PAIRS + pair]);
+                products += query[pair] * key_pair(page + thread, pair);
             }
             score = products.x + products.y;
             if (CAP > 0.0) {
@@ -94,7 +92,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             for (var i = 0u; i < OWN; i++) {
                 let pair = thread + 32u * i;
                 if (pair < PAIRS) {
-                    sums[i] += weight * unpack_pair(values[page + t * PAIRS + pair]);
+                    sums[i] += weight * value_pair(page + t, pair);
                 }
             }
         }

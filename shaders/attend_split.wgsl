@@ -21,8 +21,6 @@ var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> pages: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<f32>;
-@group(0) @binding(3) var<storage, read> keys: array<Key>;
-@group(0) @binding(4) var<storage, read> values: array<Pair>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 @group(0) @binding(6) var<storage, read_write> parts: array<f32>;
 
@@ -102,7 +100,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             if (WINDOWED) {
                 start = first_seen - min(first_seen, 32u * index);
             }
-            page = (pages[table + index] * p.kv_heads + kv_head) * 32u * PAIRS;
+            page = (pages[table + index] * p.kv_heads + kv_head) * 32u;
         }
         for (var key = lane; key < count; key += TEAM) {
             if (WINDOWED && key < start) {
@@ -110,7 +108,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             }
             var score: array<vec4<f32>, 2>;
             for (var i = 0u; i < PAIRS / PAIRS_OF_KEY; i++) {
-                let k = unpack_key(keys[(page + key * PAIRS) / PAIRS_OF_KEY + i]);
+                let k = key_part(page + key, i);
                 for (var quad = 0u; quad < QUADS; quad++) {
                     let at = 2u * PAIRS_OF_KEY * i * QUADS + quad;
                     score[quad] += query[at] * k.x + query[at + QUADS] * k.y;
@@ -158,7 +156,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
                 for (var i = 0u; i < OWN; i++) {
                     let pair = lane + TEAM * i;
                     if (pair < PAIRS) {
-                        let v = unpack_pair(values[page + t * PAIRS + pair]);
+                        let v = value_pair(page + t, pair);
                         sums[2u * i * QUADS + quad] += weight * v.x;
                         sums[(2u * i + 1u) * QUADS + quad] += weight * v.y;
                     }

@@ -21,8 +21,6 @@ var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> pages: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> keys: array<Four>;
-@group(0) @binding(4) var<storage, read> values: array<Four>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 
 // Fours of a head, at most 32.
@@ -103,9 +101,9 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         for (var first = first_key / KEYS * KEYS; first <= last; first += KEYS) {
             let count = min(KEYS, last + 1u - first);
             let page = pages[sequence * p.pages_per_sequence + first / 32u];
-            let at = ((page * p.kv_heads + kv_head) * 32u + first % 32u) * FOURS;
+            let vector = (page * p.kv_heads + kv_head) * 32u + first % 32u;
             for (var i = thread; i < count * FOURS; i += 64u) {
-                tile[i] = keys[at + i];
+                tile[i] = key_cell(vector, i);
             }
             workgroupBarrier();
             var scores: array<vec4<f32>, OF_THREAD>;
@@ -153,7 +151,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             }
             // Nobody reads the keys any more.
             for (var i = thread; i < count * FOURS; i += 64u) {
-                tile[i] = values[at + i];
+                tile[i] = value_cell(vector, i);
             }
             workgroupBarrier();
             for (var i = 0u; i < OWN; i++) {

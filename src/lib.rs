@@ -35,6 +35,7 @@ pub use engine::{
 };
 pub use error::{Error, Kind, Result};
 pub use format::Manifest;
+pub use kernel::KvType;
 pub use quant::Format;
 pub use sample::{Dry, Mirostat, Xtc};
 /// The version that a [`SharedDevice`] is of.

@@ -1,7 +1,6 @@
-// Keys two elements at a time, for any head.
-alias Key = Pair;
+// Scores by keys of two elements at a time, for any head.
 const PAIRS_OF_KEY = 1u;
 
-fn unpack_key(key: Key) -> vec4<f32> {
-    return vec4<f32>(unpack_pair(key), 0.0, 0.0);
+fn key_part(vector: u32, part: u32) -> vec4<f32> {
+    return vec4<f32>(key_pair(vector, part), 0.0, 0.0);
 }

@@ -47,6 +47,7 @@ pub fn calibrate(
         outputs,
         top: 1,
         kv: KvType::F32,
+        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: true,

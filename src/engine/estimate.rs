@@ -9,6 +9,7 @@ use crate::backend::Caps;
 use crate::backend::{Backend, Footprint};
 use crate::base::Memory;
 use crate::error::{Error, Kind, Result};
+use crate::kernel::KvType;
 use crate::model::Lowered;
 use crate::plan::Item;
 
@@ -43,6 +44,8 @@ pub struct Estimate {
     pub sessions: u32,
     /// The most tokens of a prompt that are computed at once.
     pub prefill: u32,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
     /// Matrices in the order of the device, and the vectors and tables beside them.
     pub weights: u64,
     /// Keys and values of all sessions, full. On the CPU they take memory as they fill.
@@ -203,6 +206,7 @@ impl Estimate {
             trained_context: options.context,
             sessions: options.sequences,
             prefill: options.prefill_rows,
+            kv_type: options.kv,
             weights: weights.held,
             kv: kv.held,
             scratch: scratch.held,

@@ -3,7 +3,7 @@
 
 use crate::base::Bytes;
 use crate::error::Result;
-use crate::kernel::{KvType, PAGE};
+use crate::kernel::PAGE;
 use crate::plan::ItemId;
 
 use super::identity::{Hash, joined};
@@ -76,15 +76,13 @@ impl Runner {
     /// Who can use keys and values of this runner: the model, its adapters and their weights, and the layout.
     fn kv_key(&self, identity: &[Hash]) -> Hash {
         let options = &self.lowered.options;
-        let kind = match options.kv {
-            KvType::F32 => "f32",
-            KvType::F16 => "f16",
-        };
         let pages: Vec<u32> = self.caches().map(|item| self.page_bytes(item) as u32).collect();
         let mut parts: Vec<&[u8]> = identity.iter().map(|hash| &hash[..]).collect();
         let rounded = [u8::from(options.int8_activations)];
         let page = PAGE.to_le_bytes();
-        parts.extend([bytemuck::cast_slice(&self.weights), kind.as_bytes(), &rounded, &page]);
+        let turned = [u8::from(options.turned)];
+        let kind = options.kv.name().as_bytes();
+        parts.extend([bytemuck::cast_slice(&self.weights), kind, &turned, &rounded, &page]);
         parts.push(bytemuck::cast_slice(&pages));
         joined(&parts)
     }

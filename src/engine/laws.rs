@@ -106,6 +106,7 @@ fn runner(ahead: usize, fault: Fault, sequences: u32, pages: u32) -> Runner {
         outputs: 4,
         top: 64,
         kv: KvType::F32,
+        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,

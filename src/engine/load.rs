@@ -300,6 +300,15 @@ pub(super) fn choose(
     if options.sessions > 1024 || options.prefill > 1 << 16 || options.outputs > 1 << 12 {
         return refuse("at most 1024 sessions, 65536 rows of prefill and 4096 outputs can be asked for");
     }
+    let kv = match (options.kv_type, engine.exact) {
+        (None, true) => KvType::F32,
+        (None, false) => KvType::F16,
+        (Some(kv), true) if kv != KvType::F32 => {
+            let what = format!("keys and values in {} were asked for, and to be exact", kv.name());
+            return Err(Error::invalid(what).hint("exact needs f32; or leave exact out"));
+        }
+        (Some(kv), _) => kv,
+    };
     let pages = context.div_ceil(PAGE).checked_mul(options.sessions);
     let Some(pages) = pages.filter(|&pages| pages <= most_pages(blueprint)) else {
         return refuse("context times sessions is more than can be addressed");
@@ -312,7 +321,8 @@ pub(super) fn choose(
         decode_rows: DECODE_ROWS.min(options.prefill).min(context),
         outputs: options.outputs,
         top: TOP.min(blueprint.vocab),
-        kv: if engine.exact { KvType::F32 } else { KvType::F16 },
+        kv,
+        turned: options.kv_turned.unwrap_or(kv == KvType::Q4),
         max_matrix_bytes: u64::MAX,
         fused: true,
         calibrates: false,

@@ -9,7 +9,7 @@ use crate::backend::fault::Faults;
 use crate::backend::wgpu::SharedDevice;
 use crate::error::{Error, Result};
 use crate::format::Manifest;
-use crate::kernel::KernelId;
+use crate::kernel::{KernelId, KvType};
 use crate::sample::{
     Chain, Dry, Filter, FrequencyPenalty, LogitBias, MinP, Mirostat, PresencePenalty, RepeatPenalty,
     Temperature, TopK, TopP, Typical, Xtc,
@@ -108,6 +108,12 @@ pub struct LoadOptions {
     pub prefill: u32,
     /// The most rows of logits that are computed at once.
     pub outputs: u32,
+    /// How keys and values are stored; `None` takes f16, and f32 where the engine is exact. Fewer bits take less memory and
+    /// lose some of the numbers: `docs/kv.md` has the figures. It holds for all sessions of the model.
+    pub kv_type: Option<KvType>,
+    /// Whether heads are turned where they are stored in blocks; `None` turns them for 4 bits. To measure what it is worth.
+    #[doc(hidden)]
+    pub kv_turned: Option<bool>,
     /// What is added to the model: all at the same time, each by its weight.
     pub adapters: Vec<Adapter>,
     /// The most bytes of memory that the model may take, of the host and of the device together, at any moment of the load
@@ -126,6 +132,8 @@ impl Default for LoadOptions {
             sessions: 2,
             prefill: 256,
             outputs: 4,
+            kv_type: None,
+            kv_turned: None,
             adapters: Vec::new(),
             memory: None,
             verify: None,

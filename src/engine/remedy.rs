@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::backend::{Caps, Footprint};
 use crate::error::Result;
-use crate::kernel::PAGE;
+use crate::kernel::{KvType, PAGE};
 use crate::model::{Blueprint, LowerOptions, Lowered, Weights, outline};
 use crate::plan::{Item, Store};
 use crate::quant::Format;
@@ -17,11 +17,13 @@ use super::options::{EngineOptions, LoadOptions};
 const FORMATS: [Format; 6] =
     [Format::Q8_0, Format::Q6_K, Format::Q5_K, Format::Q4_K, Format::Q3_K, Format::Q2_K];
 /// The smallest choices that are worth proposing.
-const LEAST: Choice = Choice { context: 512, sessions: 1, prefill: 32, outputs: 1 };
+const LEAST: Choice = Choice { kv: KvType::Q4, context: 512, sessions: 1, prefill: 32, outputs: 1 };
 
 /// Choices with which a model fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remedy {
+    /// How keys and values are stored.
+    pub kv_type: KvType,
     /// Positions of a session.
     pub context: u32,
     /// Sessions with keys and values at the same time.
@@ -50,6 +52,7 @@ pub(super) struct Subject<'a> {
 /// What an app may ask for less of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Choice {
+    kv: KvType,
     context: u32,
     sessions: u32,
     prefill: u32,
@@ -90,7 +93,7 @@ impl Subject<'_> {
     fn asked(&self, options: &LoadOptions) -> Result<Choice> {
         let chosen = choose(self.blueprint, self.engine, options)?;
         let &LoadOptions { prefill, outputs, .. } = options;
-        Ok(Choice { context: chosen.context, sessions: chosen.sequences, prefill, outputs })
+        Ok(Choice { kv: chosen.kv, context: chosen.context, sessions: chosen.sequences, prefill, outputs })
     }
 
     /// The first of each way to ask for less that fits.
@@ -98,7 +101,10 @@ impl Subject<'_> {
         let less = |most: u32| (1..32).map(move |shift| most >> shift).take_while(|&less| less > 0);
         let plain =
             |choices: Vec<Choice>| choices.into_iter().map(|choice| (choice, None)).collect::<Vec<_>>();
+        // Fewer bits than were asked for, but where the numbers are to be exact.
+        let fewer = KvType::BLOCKS.iter().filter(|kv| !self.engine.exact && **kv > asked.kv);
         let least = Choice {
+            kv: if self.engine.exact { asked.kv } else { LEAST.kv },
             context: LEAST.context.min(asked.context),
             prefill: LEAST.prefill.min(asked.prefill),
             ..LEAST
@@ -106,6 +112,7 @@ impl Subject<'_> {
         let context =
             longest.filter(|&context| context >= least.context).map(|context| context.min(asked.context));
         let single = [
+            plain(fewer.map(|&kv| Choice { kv, ..asked }).collect()),
             plain(context.map(|context| Choice { context, ..asked }).into_iter().collect()),
             plain(less(asked.sessions).map(|sessions| Choice { sessions, ..asked }).collect()),
             plain(less(asked.prefill).map(|prefill| Choice { prefill, ..asked }).collect()),
@@ -129,9 +136,9 @@ impl Subject<'_> {
         for &(choice, format) in ways {
             let estimate = self.tried(options, choice, format)?;
             if estimate.fits() {
-                let Choice { context, sessions, prefill, outputs } = choice;
+                let Choice { kv: kv_type, context, sessions, prefill, outputs } = choice;
                 let peak = estimate.peak();
-                return Ok(Some(Remedy { context, sessions, prefill, outputs, format, peak }));
+                return Ok(Some(Remedy { kv_type, context, sessions, prefill, outputs, format, peak }));
             }
         }
         Ok(None)
@@ -151,8 +158,10 @@ impl Subject<'_> {
     }
 
     fn outline(&self, options: &LoadOptions, choice: Choice) -> Result<Lowered> {
-        let Choice { context, sessions, prefill, outputs } = choice;
-        let options = LoadOptions { context: Some(context), sessions, prefill, outputs, ..options.clone() };
+        let Choice { kv, context, sessions, prefill, outputs } = choice;
+        let kv_type = Some(kv);
+        let options =
+            LoadOptions { kv_type, context: Some(context), sessions, prefill, outputs, ..options.clone() };
         let Caps { max_matrix_bytes, fuses: fused, .. } = *self.caps;
         let chosen = choose(self.blueprint, self.engine, &options)?;
         outline(self.blueprint, self.weights, LowerOptions { max_matrix_bytes, fused, ..chosen })
@@ -193,6 +202,9 @@ impl Remedy {
     /// What of it differs from what was estimated, in words.
     pub fn beside(&self, estimate: &Estimate) -> impl fmt::Display {
         let mut parts = Vec::new();
+        if self.kv_type != estimate.kv_type {
+            parts.push(format!("keys and values in {}", self.kv_type.name()));
+        }
         if self.context != estimate.context {
             parts.push(format!("a context of {}", self.context));
         }

@@ -47,6 +47,14 @@ pub struct Params {
 /// `cap · tanh(a / cap)`.
 pub(super) const SOFT_CAP: Fragment = Fragment::Text(include_str!("../../shaders/part/soft_cap.wgsl"));
 
+/// `key_four` and the like for blocks; nothing for floats.
+const READ_BLOCKS: Fragment = Fragment::ByKv("", include_str!("../../shaders/part/kv_read_blocks.wgsl"));
+/// `key_pair` and `value_pair`.
+pub(super) const READ_PAIRS: Fragment = Fragment::ByKv(
+    include_str!("../../shaders/part/kv_read_pairs.wgsl"),
+    include_str!("../../shaders/part/kv_read_blocks.wgsl"),
+);
+
 /// The home.
 #[derive(Debug)]
 pub struct Attend;
@@ -60,7 +68,12 @@ impl Home for Attend {
         Variant {
             name: "tile",
             fragments: &[
-                Fragment::Kv,
+                Fragment::Kv(KvType::ALL),
+                READ_BLOCKS,
+                Fragment::ByKv(
+                    include_str!("../../shaders/part/kv_tile_floats.wgsl"),
+                    include_str!("../../shaders/part/kv_tile_blocks.wgsl"),
+                ),
                 SOFT_CAP,
                 Fragment::Text(include_str!("../../shaders/attend_tile.wgsl")),
             ],
@@ -68,7 +81,12 @@ impl Home for Attend {
         },
         Variant {
             name: "plain",
-            fragments: &[Fragment::Kv, SOFT_CAP, Fragment::Text(include_str!("../../shaders/attend.wgsl"))],
+            fragments: &[
+                Fragment::Kv(KvType::ALL),
+                READ_PAIRS,
+                SOFT_CAP,
+                Fragment::Text(include_str!("../../shaders/attend.wgsl")),
+            ],
             needs: Needs::NOTHING,
         },
     ];
@@ -108,8 +126,8 @@ impl Home for Attend {
 
     fn work(p: &Params, call: Call, form: Form) -> Work {
         let (rows, heads) = (f64::from(call.rows), f64::from(p.heads) * f64::from(p.head_dim));
-        let kv_bytes = 2.0 * f64::from(call.kv_len) * f64::from(p.kv_heads) * f64::from(p.head_dim);
-        let kv_bytes = kv_bytes * form.kv.map_or(4.0, |kv| 2.0 * kv.words(2) as f64);
+        let of_vector = form.kv.unwrap_or(KvType::F32).words(1, p.head_dim as usize) as f64;
+        let kv_bytes = 8.0 * f64::from(call.kv_len) * f64::from(p.kv_heads) * of_vector;
         Work { bytes: kv_bytes + 8.0 * rows * heads, flops: 4.0 * rows * heads * f64::from(call.kv_len) }
     }
 
@@ -135,7 +153,7 @@ impl Home for Attend {
             (capped(windowed(shape(2, 2, 256), 32), 0.5), vec![(1, 95), (1, 96)]),
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
-        [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
+        KvType::ALL.iter().copied().flat_map(of_kv).collect()
     }
 
     fn probe(p: &Params, form: Form) -> Option<Case> {
@@ -203,11 +221,11 @@ impl Look<'_> {
         let kv = form.kv.unwrap_or(KvType::F32);
         let (head_dim, kv_head) = (p.head_dim as usize, head / (p.heads / p.kv_heads));
         let sequence = rows[row * ROW_WORDS + 2];
-        let at = |t| kv_at(pages, p.pages_per_sequence, sequence, t, kv_head, p.kv_heads, p.head_dim);
+        let at = |t| kv_at(pages, p.pages_per_sequence, sequence, t, kv_head, p.kv_heads);
         let q = &q[row * p.q_stride as usize + p.q_offset as usize + head as usize * head_dim..][..head_dim];
         let score = |t: u32| {
-            let products =
-                q.iter().enumerate().map(|(i, &q)| f64::from(q) * f64::from(kv.get(keys, at(t) + i)));
+            let key = |i| f64::from(kv.get(keys, head_dim, at(t), i));
+            let products = q.iter().enumerate().map(|(i, &q)| f64::from(q) * key(i));
             let score = products.sum::<f64>() * f64::from(p.scale);
             let cap = f64::from(p.cap);
             if cap > 0.0 { cap * (score / cap).tanh() } else { score }
@@ -218,7 +236,7 @@ impl Look<'_> {
         let total: f64 = weights.iter().sum();
         let sum = |i: usize| -> f64 {
             let each = weights.iter().zip(places.clone());
-            each.map(|(weight, t)| weight * f64::from(kv.get(values, at(t) + i))).sum()
+            each.map(|(weight, t)| weight * f64::from(kv.get(values, head_dim, at(t), i))).sum()
         };
         ((0..head_dim).map(|i| sum(i) / total).collect(), largest + total.ln())
     }
@@ -293,8 +311,8 @@ pub(super) fn made_up(kv: KvType, params: Params, places: &[(u32, u32)]) -> Made
     let mut seed = Seed::new(9);
     let Params { heads, kv_heads, head_dim, pages_per_sequence, scale, .. } = params;
     let pages = made::pages(&mut seed, 3, pages_per_sequence);
-    let words = kv.words(pages.len() * (kv_heads * PAGE * head_dim) as usize);
-    // As a pair of halves and as a float.
+    let words = kv.words(pages.len() * (kv_heads * PAGE) as usize, head_dim as usize);
+    // As a pair of halves, as a float, as two scales.
     let mut keys = vec![0x7fff_7fff; words];
     let mut values = keys.clone();
     let (mut k_norm, mut v_largest) = (0.0f32, 0.0f32);
@@ -303,15 +321,16 @@ pub(super) fn made_up(kv: KvType, params: Params, places: &[(u32, u32)]) -> Made
         let (first, end) = (seen().map(|seen| seen.start).min(), seen().map(|seen| seen.end).max());
         let positions = first.unwrap_or(0)..end.unwrap_or(0);
         for (position, head) in positions.flat_map(|t| (0..kv_heads).map(move |h| (t, h))) {
-            let at = kv_at(&pages, pages_per_sequence, sequence, position, head, kv_heads, head_dim);
-            let key = made::activations(&mut seed, 1, head_dim as usize, head_dim as usize);
-            let value = made::activations(&mut seed, 1, head_dim as usize, head_dim as usize);
-            k_norm = k_norm.max(made::largest_norm(&key, key.len(), key.len()));
+            let at = kv_at(&pages, pages_per_sequence, sequence, position, head, kv_heads);
+            let width = head_dim as usize;
+            let stored = |words: &mut [u32], x: Vec<f32>| -> Vec<f32> {
+                kv.put(words, at, &x);
+                (0..width).map(|i| kv.get(words, width, at, i)).collect()
+            };
+            let key = stored(&mut keys, made::activations(&mut seed, 1, width, width));
+            let value = stored(&mut values, made::activations(&mut seed, 1, width, width));
+            k_norm = k_norm.max(made::largest_norm(&key, width, width));
             v_largest = v_largest.max(made::magnitude(&value));
-            for (i, (key, value)) in key.into_iter().zip(value).enumerate() {
-                kv.set(&mut keys, at + i, key);
-                kv.set(&mut values, at + i, value);
-            }
         }
     }
     let q_stride = params.q_stride as usize;

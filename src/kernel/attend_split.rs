@@ -22,6 +22,11 @@ pub use super::attend::Params;
 pub(super) const SPLITS: Fragment = Fragment::Text(include_str!("../../shaders/part/splits.wgsl"));
 
 const BODY: Fragment = Fragment::Text(include_str!("../../shaders/attend_split.wgsl"));
+/// `key_four` and `value_pair`.
+const READ_FOURS: Fragment = Fragment::ByKv(
+    include_str!("../../shaders/part/kv_read_fours.wgsl"),
+    include_str!("../../shaders/part/kv_read_blocks.wgsl"),
+);
 const KEY_FOUR: Fragment = Fragment::Text(include_str!("../../shaders/part/key_four.wgsl"));
 const KEY_PAIR: Fragment = Fragment::Text(include_str!("../../shaders/part/key_pair.wgsl"));
 
@@ -49,18 +54,25 @@ impl Home for AttendSplit {
     const VARIANTS: &'static [Variant] = &[
         Variant {
             name: "team",
-            fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY],
+            fragments: &[Fragment::Kv(KvType::ALL), READ_FOURS, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY],
             needs: Needs::NOTHING,
         },
         // Where threads are lanes of a CPU's vectors, as many as it has: a barrier is nearly free then.
         Variant {
             name: "thread",
-            fragments: &[Fragment::Kv, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY],
+            fragments: &[Fragment::Kv(KvType::ALL), READ_FOURS, KEY_FOUR, SPLITS, attend::SOFT_CAP, BODY],
             needs: Needs::NOTHING,
         },
         Variant {
             name: "plain",
-            fragments: &[Fragment::Kv, KEY_PAIR, SPLITS, attend::SOFT_CAP, BODY],
+            fragments: &[
+                Fragment::Kv(KvType::ALL),
+                attend::READ_PAIRS,
+                KEY_PAIR,
+                SPLITS,
+                attend::SOFT_CAP,
+                BODY,
+            ],
             needs: Needs::NOTHING,
         },
     ];
@@ -142,7 +154,7 @@ impl Home for AttendSplit {
             (capped(slides(512, shape(4, 2, 8)), 1.5), vec![(1, 543)]),
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
-        [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
+        KvType::ALL.iter().copied().flat_map(of_kv).collect()
     }
 
     fn probe(p: &Params, form: Form) -> Option<Case> {

@@ -17,10 +17,28 @@ fn text(fragment: Fragment, form: Form) -> Result<&'static str> {
         Fragment::Text(text) => Some(text),
         Fragment::Quant => form.format.map(crate::quant::Format::wgsl),
         Fragment::Codes => form.format.and_then(crate::quant::Format::wgsl_codes),
-        Fragment::Kv => form.kv.map(|kv| match kv {
+        Fragment::Kv(types) => form.kv.filter(|kv| types.contains(kv)).map(|kv| match kv {
             KvType::F32 => include_str!("../../shaders/part/kv_f32.wgsl"),
-            KvType::F16 => include_str!("../../shaders/part/kv_f16.wgsl"),
+            KvType::F16 => {
+                concat!(
+                    include_str!("../../shaders/part/half_bits.wgsl"),
+                    include_str!("../../shaders/part/kv_f16.wgsl")
+                )
+            }
+            KvType::Q8 => {
+                concat!(
+                    include_str!("../../shaders/part/kv_q8.wgsl"),
+                    include_str!("../../shaders/part/kv_place.wgsl")
+                )
+            }
+            KvType::Q4 => {
+                concat!(
+                    include_str!("../../shaders/part/kv_q4.wgsl"),
+                    include_str!("../../shaders/part/kv_place.wgsl")
+                )
+            }
         }),
+        Fragment::ByKv(floats, blocks) => form.kv.map(|kv| if kv.is_blocks() { blocks } else { floats }),
         Fragment::Epilogue => form.epilogue.map(|epilogue| match epilogue {
             Epilogue::Store => include_str!("../../shaders/part/epilogue_store.wgsl"),
             Epilogue::Add => include_str!("../../shaders/part/epilogue_add.wgsl"),

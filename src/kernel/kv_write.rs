@@ -38,7 +38,10 @@ impl Home for KvWrite {
         &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::U32Mut, ArgKind::U32Mut];
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
-        fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/kv_write.wgsl"))],
+        fragments: &[
+            Fragment::Kv(KvType::FLOATS),
+            Fragment::Text(include_str!("../../shaders/kv_write.wgsl")),
+        ],
         needs: Needs::NOTHING,
     }];
 
@@ -54,22 +57,19 @@ impl Home for KvWrite {
         let kv = form.kv.unwrap_or(KvType::F32);
         for (r, row) in rows.chunks_exact(ROW_WORDS).take(call.rows as usize).enumerate() {
             for head in 0..p.kv_heads {
-                let at = kv_at(pages, p.pages_per_sequence, row[2], row[1], head, p.kv_heads, p.head_dim);
-                for i in 0..p.head_dim as usize {
-                    let column = r * p.stride as usize + (head * p.head_dim) as usize + i;
-                    kv.set(keys, at + i, x[column + p.k_offset as usize]);
-                    kv.set(values, at + i, x[column + p.v_offset as usize]);
-                }
+                let at = kv_at(pages, p.pages_per_sequence, row[2], row[1], head, p.kv_heads);
+                let column = r * p.stride as usize + (head * p.head_dim) as usize;
+                let of = |offset: u32| &x[column + offset as usize..][..p.head_dim as usize];
+                kv.put(keys, at, of(p.k_offset));
+                kv.put(values, at, of(p.v_offset));
             }
         }
     }
 
     fn work(p: &Params, call: Call, form: Form) -> Work {
-        let elements = 2.0 * f64::from(call.rows) * f64::from(p.kv_heads) * f64::from(p.head_dim);
-        Work {
-            bytes: elements * (4.0 + 4.0 * form.kv.map_or(1.0, |kv| kv.words(2) as f64 / 2.0)),
-            flops: 0.0,
-        }
+        let vectors = 2.0 * f64::from(call.rows) * f64::from(p.kv_heads);
+        let words = form.kv.unwrap_or(KvType::F32).words(1, p.head_dim as usize) as f64;
+        Work { bytes: 4.0 * vectors * (f64::from(p.head_dim) + words), flops: 0.0 }
     }
 
     fn cases() -> Vec<Case> {
@@ -89,7 +89,7 @@ impl Home for KvWrite {
             (shape(512, 0, 2, 128), vec![(2, 7)]),
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
-        [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
+        KvType::FLOATS.iter().copied().flat_map(of_kv).collect()
     }
 }
 
@@ -105,7 +105,7 @@ fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
     }
     let rows: Vec<_> = places.iter().map(|&(sequence, position)| [9, position, sequence]).collect();
     let pages = made::pages(&mut seed, 3, params.pages_per_sequence);
-    let words = kv.words(pages.len() * (params.kv_heads * PAGE * params.head_dim) as usize);
+    let words = kv.words(pages.len() * (params.kv_heads * PAGE) as usize, params.head_dim as usize);
     let mut old = || Data::U32((0..words).map(|_| seed.bits() as u32).collect());
     let args = vec![made::rows(&rows), Data::U32(pages), Data::F32(x), old(), old()];
     let call = Call { rows: rows.len() as u32, kv_len: 1 + rows.iter().map(|row| row[1]).max().unwrap_or(0) };

@@ -11,23 +11,23 @@
 //!
 //! **Rows.** Activations are f32, `(rows, stride)` row-major. A row is a token of some sequence; the state
 //! `rows` holds `[token, position, sequence, 0]` as four u32 for each. Keys and values live in pages of
-//! [`PAGE`] positions: entry `pages[sequence · pages_per_sequence + position / PAGE]` is the page, and within a
-//! layer's K or V, element `(page, kv_head, position % PAGE, i)` of `(pages, kv_heads, PAGE, head_dim)` is
-//! dimension `i`; stored as f32, or as f16 with two elements in a u32 word ([`KvType`]).
+//! [`PAGE`] positions: entry `pages[sequence · pages_per_sequence + position / PAGE]` is the page, and a layer's K or V is
+//! vectors `(pages, kv_heads, PAGE)` of `head_dim` elements, stored as [`KvType`] says.
 //!
 //! To add a kernel: `shaders/NAME.wgsl`, `NAME.rs` here, one line in the list below.
 
 mod case;
 mod compose;
+pub mod kv;
 mod made;
 
 use std::fmt;
 
 use bytemuck::Pod;
-use half::f16;
 
 pub use case::{Case, Data, Tolerance, Work};
 pub use compose::compose;
+pub use kv::{KvType, kv_at};
 
 use crate::quant::{Format, Matrix};
 
@@ -76,60 +76,6 @@ impl fmt::Display for Form {
         let parts: Vec<String> = format.into_iter().chain(kv).chain(epilogue).collect();
         f.write_str(&parts.join(" "))
     }
-}
-
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats, two in a word.
-    F16,
-}
-
-impl KvType {
-    /// u32 words of `elements` elements, an even number.
-    pub fn words(self, elements: usize) -> usize {
-        match self {
-            Self::F32 => elements,
-            Self::F16 => elements / 2,
-        }
-    }
-
-    /// Element `index` of `words`.
-    pub fn get(self, words: &[u32], index: usize) -> f32 {
-        match self {
-            Self::F32 => f32::from_bits(words[index]),
-            Self::F16 => f16::from_bits((words[index / 2] >> (16 * (index % 2))) as u16).to_f32(),
-        }
-    }
-
-    /// Sets element `index` of `words`, rounded to nearest, ties to even.
-    pub fn set(self, words: &mut [u32], index: usize, value: f32) {
-        match self {
-            Self::F32 => words[index] = value.to_bits(),
-            Self::F16 => {
-                let shift = 16 * (index % 2);
-                let word = &mut words[index / 2];
-                *word = *word & !(0xffff << shift) | u32::from(f16::from_f32(value).to_bits()) << shift;
-            }
-        }
-    }
-}
-
-/// The element of a layer's K or V where `kv_head` of `sequence` at `position` begins.
-pub fn kv_at(
-    pages: &[u32],
-    pages_per_sequence: u32,
-    sequence: u32,
-    position: u32,
-    kv_head: u32,
-    kv_heads: u32,
-    head_dim: u32,
-) -> usize {
-    let page = pages[(sequence * pages_per_sequence + position / PAGE) as usize] as usize;
-    ((page * kv_heads as usize + kv_head as usize) * PAGE as usize + (position % PAGE) as usize)
-        * head_dim as usize
 }
 
 /// What becomes of a result.
@@ -187,9 +133,10 @@ pub enum Fragment {
     Quant,
     /// `codes32` of the step's format; a variant with it does not exist for a format without.
     Codes,
-    /// The step's [`KvType`], as `Pair` (two elements), `pack_pair` and `unpack_pair`: `shaders/part/kv_f32.wgsl` or
-    /// `kv_f16.wgsl`.
-    Kv,
+    /// The step's [`KvType`], one of these: `shaders/part/kv_f32.wgsl` and its like.
+    Kv(&'static [KvType]),
+    /// The first text where the step's [`KvType`] is of single elements, the other where it is of blocks.
+    ByKv(&'static str, &'static str),
     /// `finish` of the step's [`Epilogue`]: `shaders/part/epilogue_store.wgsl` or `epilogue_add.wgsl`.
     Epilogue,
 }
@@ -453,6 +400,8 @@ kernels! {
     KvWrite => kv_write,
     /// Both at once.
     RopeKv => rope_kv,
+    /// Writes keys and values to their pages in blocks, turned with the queries by a Walsh–Hadamard transform.
+    KvBlocks => kv_blocks,
     /// Causal softmax attention over the pages of a sequence.
     Attend => attend,
     /// The same for few rows, over pieces of the keys.

@@ -69,7 +69,10 @@ impl Home for RopeKv {
         &[ArgKind::U32, ArgKind::U32, ArgKind::F32, ArgKind::F32Mut, ArgKind::U32Mut, ArgKind::U32Mut];
     const VARIANTS: &'static [Variant] = &[Variant {
         name: "plain",
-        fragments: &[Fragment::Kv, Fragment::Text(include_str!("../../shaders/rope_kv.wgsl"))],
+        fragments: &[
+            Fragment::Kv(KvType::FLOATS),
+            Fragment::Text(include_str!("../../shaders/rope_kv.wgsl")),
+        ],
         needs: Needs::NOTHING,
     }];
 
@@ -133,7 +136,7 @@ impl Home for RopeKv {
             (shape(4, 2, 128, 64, 0, 0), vec![(2, 7)]),
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
-        [KvType::F32, KvType::F16].into_iter().flat_map(of_kv).collect()
+        KvType::FLOATS.iter().copied().flat_map(of_kv).collect()
     }
 }
 
@@ -150,7 +153,7 @@ fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
     let table = (0..turns).flat_map(|at| turn(at + at / 7)).collect();
     let rows: Vec<_> = places.iter().map(|&(sequence, position)| [9, position, sequence]).collect();
     let pages = made::pages(&mut seed, 3, params.pages_per_sequence);
-    let words = kv.words(pages.len() * (params.kv_heads * PAGE * params.head_dim) as usize);
+    let words = kv.words(pages.len() * (params.kv_heads * PAGE) as usize, params.head_dim as usize);
     let mut old = || Data::U32((0..words).map(|_| seed.bits() as u32).collect());
     let (keys, values) = (old(), old());
     let args = vec![made::rows(&rows), Data::U32(pages), Data::F32(table), Data::F32(x), keys, values];

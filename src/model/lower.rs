@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Argmax, Attend, Draw, Embed, Epilogue, Form, Geglu, Gelu, HeadNorm, KvType, KvWrite, LayerNorm, PAGE,
-    Pick, Positions, RmsNorm, Rope, SoftCap, Swiglu, TopK, argmax, attend, draw, embed, geglu, gelu,
-    head_norm, kv_write, layer_norm, pick, positions, rms_norm, rope, soft_cap, swiglu, top_k,
+    Argmax, Attend, Draw, Embed, Epilogue, Form, Geglu, Gelu, Hadamard, HeadNorm, KvBlocks, KvType, KvWrite,
+    LayerNorm, PAGE, Pick, Positions, RmsNorm, Rope, SoftCap, Swiglu, TopK, argmax, attend, draw, embed,
+    geglu, gelu, hadamard, head_norm, kv_blocks, kv_write, layer_norm, pick, positions, rms_norm, rope,
+    soft_cap, swiglu, top_k,
 };
 use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
 
@@ -39,6 +40,8 @@ pub struct LowerOptions {
     pub top: u32,
     /// Storage of keys and values.
     pub kv: KvType,
+    /// Whether heads are turned by a Walsh–Hadamard transform where they are stored in blocks.
+    pub turned: bool,
     /// The most bytes of a matrix in the device's order; a larger one is cut by rows.
     pub max_matrix_bytes: u64,
     /// Whether neighbouring steps are joined: for a device to which each step costs a dispatch.
@@ -110,6 +113,8 @@ pub struct Ports {
     pub values: Vec<ItemId>,
     /// In: the weights of adapters.
     pub dials: Vec<Dial>,
+    /// A vector of 1, the table of the transform of a power of two, where heads are turned.
+    one: Option<ItemId>,
 }
 
 /// The weight of an adapter beside a linear: a state of `rank` times weight · `scale`.
@@ -174,8 +179,8 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
     let mut cache = |name: &str| -> Vec<ItemId> {
         let words = |block: &Block| {
             let attention = &block.attention;
-            let of_page = (PAGE * attention.kv_heads * attention.head_dim) as usize;
-            options.kv.words(options.pages as usize * of_page)
+            let of_page = (PAGE * attention.kv_heads) as usize;
+            options.kv.words(options.pages as usize * of_page, attention.head_dim as usize)
         };
         let blocks = blueprint.blocks.iter().enumerate();
         blocks.map(|(i, block)| store.add_state(&format!("blk.{i}.{name}"), words(block))).collect()
@@ -186,6 +191,7 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
         keys,
         values,
         dials: Vec::new(),
+        one: (options.turned && options.kv.is_blocks()).then(|| store.add_vector("hadamard", &[1.0])),
         rows: store.add_state(
             "rows",
             options.prefill_rows.max(options.decode_rows) as usize * crate::kernel::ROW_WORDS,
@@ -296,8 +302,16 @@ impl Pass<'_> {
             b.step::<Rope>(label("rope"), tokens, Form::default(), turn, &args)?;
         }
         let (k_offset, v_offset) = (q_width, q_width + kv_width);
-        let write = kv_write::Params { stride, k_offset, v_offset, kv_heads, head_dim, pages_per_sequence };
-        b.step::<KvWrite>(label("kv_write"), tokens, kv, write, &[rows, pages, qkv, keys, values])?;
+        let block = if options.turned && options.kv.is_blocks() { kv_blocks::block_of(head_dim) } else { 1 };
+        let args = [rows, pages, qkv, keys, values];
+        if options.kv.is_blocks() {
+            let write = kv_blocks::Params { stride, heads, kv_heads, head_dim, block, pages_per_sequence };
+            b.step::<KvBlocks>(label("kv_blocks"), tokens, kv, write, &args)?;
+        } else {
+            let write =
+                kv_write::Params { stride, k_offset, v_offset, kv_heads, head_dim, pages_per_sequence };
+            b.step::<KvWrite>(label("kv_write"), tokens, kv, write, &args)?;
+        }
         let a = b.temp("a", tokens, q_width as usize);
         let all = pages_per_sequence * PAGE;
         let look = attend::Params {
@@ -312,8 +326,26 @@ impl Pass<'_> {
             cap: cap.unwrap_or(0.0),
         };
         b.step::<Attend>(label("attend"), tokens, kv, look, &[rows, pages, qkv, keys, values, a])?;
+        let a = self.turned_back(b, label("turn"), block, q_width, a)?;
         let post = at.post_norms.map(|[attention, _]| attention);
         self.add(b, &label("attn_output"), &at.o, post, a, x)
+    }
+
+    /// The means of turned values, turned back: the transform is its own inverse.
+    fn turned_back(
+        &self,
+        b: &mut Builder<'_>,
+        label: String,
+        block: u32,
+        width: u32,
+        turned: Operand,
+    ) -> Result<Operand> {
+        let Some(table) = self.ports.one.filter(|_| block > 1) else { return Ok(turned) };
+        let a = b.temp("turned", Extent::Tokens, width as usize);
+        let params = hadamard::Params { width, block, order: 1, y_stride: width, y_offset: 0 };
+        let form = Form { epilogue: Some(Epilogue::Store), ..Form::default() };
+        b.step::<Hadamard>(label, Extent::Tokens, form, params, &[turned, Operand::Item(table), a])?;
+        Ok(a)
     }
 
     /// x ← x + down·(act(gate·norm(x)) ⊙ up·norm(x)), or x ← x + down·act(up·norm(x))

@@ -198,6 +198,7 @@ fn logits_of(checkpoint: &Checkpoint, blueprint: &Blueprint, tokens: &[u32]) -> 
         outputs: rows,
         top: 1,
         kv: KvType::F32,
+        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,

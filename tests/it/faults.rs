@@ -81,6 +81,7 @@ fn divergence_with(fault: Fault) -> f64 {
         outputs: count,
         top: 1,
         kv: KvType::F32,
+        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,

@@ -121,6 +121,7 @@ fn lowered(blueprint: &Blueprint, weights: &Weights, context: u32, kv: KvType) -
         outputs: 4,
         top: 64,
         kv,
+        turned: kv.is_blocks(),
         max_matrix_bytes: BINDING,
         fused: true,
         calibrates: false,
@@ -144,7 +145,7 @@ fn every_shape_in_every_format_stays_below_the_floor() {
         let blueprint = blueprint(preset);
         for format in Format::all_in_gguf() {
             let weights = weights(&blueprint, format);
-            for kv in [KvType::F16, KvType::F32] {
+            for &kv in KvType::ALL {
                 let usual = lowered(&blueprint, &weights, 4096.min(preset.context), kv).expect("plans");
                 assert_eq!(too_large(&usual), [""; 0], "{} in {format}", preset.name);
                 let matrices = usual.store.items().filter(|(_, item)| matches!(item, Item::Matrix(_)));

@@ -377,7 +377,7 @@ fn the_judge_says_no_to_planted_faults() {
         let Data::U32(rows) = &mut case.args[0] else { panic!("rows") };
         rows[1] = if rows[1] == 0 { 1 } else { rows[1] - 1 };
     };
-    for kv in [KvType::F32, KvType::F16] {
+    for &kv in KvType::ALL {
         let grouped =
             |case: &Case| case.form.kv == Some(kv) && params_of::<attend::Params>(case).kv_heads == 3;
         let case = a_case(KernelId::Attend, grouped);
@@ -396,9 +396,9 @@ fn the_judge_says_no_to_planted_faults() {
         let stale = |case: &mut Case| {
             let p = params_of::<attend::Params>(case);
             let Data::U32(pages) = &case.args[1] else { panic!("pages") };
-            let at = pocketlm::kernel::kv_at(pages, p.pages_per_sequence, 1, 50, 1, p.kv_heads, p.head_dim);
+            let at = pocketlm::kernel::kv_at(pages, p.pages_per_sequence, 1, 50, 1, p.kv_heads);
             let Data::U32(keys) = &mut case.args[3] else { panic!("keys") };
-            (0..p.head_dim as usize).for_each(|i| kv.set(keys, at + i, 0.25));
+            kv.put(keys, at, &vec![0.25; p.head_dim as usize]);
         };
         assert_eq!(judged(&case, stale), wrong, "a stale slot, {}", probe::describe(&case));
         let is_of = |p: attend::Params| {
@@ -423,7 +423,9 @@ fn the_judge_says_no_to_planted_faults() {
             case.params = bytemuck::bytes_of(&params).to_vec();
         };
         assert_eq!(judged(&case, not_bent), wrong, "cap, {}", probe::describe(&case));
-        let case = a_case(KernelId::KvWrite, |case| case.form.kv == Some(kv));
+        let case = a_case(if kv.is_blocks() { KernelId::KvBlocks } else { KernelId::KvWrite }, |case| {
+            case.form.kv == Some(kv)
+        });
         assert_eq!(judged(&case, next_position), wrong, "position, {}", probe::describe(&case));
     }
     let case = a_case(KernelId::HeadNorm, |_| true);

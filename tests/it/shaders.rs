@@ -10,7 +10,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
 use pocketlm::Format;
 use pocketlm::kernel::{
-    ArgKind, Epilogue, Form, Fragment, IMMEDIATES, Kernel, KernelId, KvType, Needs, Overrides, Variant,
+    ArgKind, Epilogue, Form, Fragment, IMMEDIATES, Kernel, KernelId, Needs, Overrides, Variant,
     compose,
 };
 
@@ -35,8 +35,12 @@ pub(crate) fn forms(variant: &Variant) -> Vec<Form> {
         let each = |form: &Form| with_codes().map(|&f| Form { format: Some(f), ..*form }).collect::<Vec<_>>();
         forms = forms.iter().flat_map(each).collect();
     }
-    if has(|fragment| matches!(fragment, Fragment::Kv)) {
-        let each = |form: &Form| [KvType::F32, KvType::F16].map(|kv| Form { kv: Some(kv), ..*form });
+    let kv_types = variant.fragments.iter().find_map(|fragment| match fragment {
+        Fragment::Kv(types) => Some(*types),
+        _ => None,
+    });
+    if let Some(types) = kv_types {
+        let each = |form: &Form| types.iter().map(|&kv| Form { kv: Some(kv), ..*form }).collect::<Vec<_>>();
         forms = forms.iter().flat_map(each).collect();
     }
     if has(|fragment| matches!(fragment, Fragment::Epilogue)) {

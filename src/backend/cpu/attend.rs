@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::kernel::attend::Params;
+use crate::kernel::kv::BLOCK;
 use crate::kernel::{Call, Form, KvType, PAGE, ROW_WORDS, kv_at};
 
 use super::cores::{Columns, Cores};
@@ -169,20 +170,13 @@ impl<'a> Shared<'a> {
         let (keys, values) = scratch.split_at_mut(PAGE as usize * p.head_dim as usize);
         for from in (positions.start.max(first)..end).step_by(PAGE as usize) {
             // Scores are computed eight at a time.
-            let len = (end - from).min(PAGE).next_multiple_of(8) as usize * p.head_dim as usize;
+            let len = (end - from).min(PAGE).next_multiple_of(8) as usize;
             let sequence = self.rows[row][2];
-            let at = kv_at(
-                self.cache.pages,
-                p.pages_per_sequence,
-                sequence,
-                from,
-                kv_head as u32,
-                p.kv_heads,
-                p.head_dim,
-            );
+            let at =
+                kv_at(self.cache.pages, p.pages_per_sequence, sequence, from, kv_head as u32, p.kv_heads);
             let page = Page {
-                keys: floats(s, self.kv, self.cache.keys, at, len, keys),
-                values: floats(s, self.kv, self.cache.values, at, len, values),
+                keys: floats(s, self.kv, self.cache.keys, p.head_dim as usize, at..at + len, keys),
+                values: floats(s, self.kv, self.cache.values, p.head_dim as usize, at..at + len, values),
                 from,
                 scale: p.scale,
                 cap: p.cap,
@@ -376,16 +370,17 @@ fn eight(values: &[f32]) -> &[f32; 8] {
     values.first_chunk().expect("a vector is left")
 }
 
-/// Elements `at .. at + len` of the cache as f32, through `scratch` where they are stored otherwise.
+/// Vectors of a run of the cache as f32, through `scratch` where they are stored otherwise.
 #[inline(always)]
 fn floats<'a, S: Simd>(
     s: S,
     kv: KvType,
     words: &'a [u32],
-    at: usize,
-    len: usize,
+    head_dim: usize,
+    vectors: Range<usize>,
     scratch: &'a mut [f32],
 ) -> &'a [f32] {
+    let (at, len) = (vectors.start * head_dim, vectors.len() * head_dim);
     match kv {
         KvType::F32 => bytemuck::cast_slice(&words[at..at + len]),
         KvType::F16 => {
@@ -393,16 +388,65 @@ fn floats<'a, S: Simd>(
             let (eights, rest) = scratch[..len].as_chunks_mut::<8>();
             let (fours, words_rest) = words.as_chunks::<4>();
             for (out, four) in eights.iter_mut().zip(fours) {
-                let mut bytes = [0; 16];
-                for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(four) {
-                    *bytes = word.to_le_bytes();
-                }
-                s.store(s.half(&bytes), out);
+                s.store(s.half(&bytes_of(four)), out);
             }
             for (i, out) in rest.iter_mut().enumerate() {
-                *out = kv.get(words_rest, i);
+                *out = kv.get(words_rest, 2, i / 2, i % 2);
+            }
+            &scratch[..len]
+        }
+        KvType::Q8 | KvType::Q4 => {
+            for (vector, out) in vectors.zip(scratch.chunks_exact_mut(head_dim)) {
+                let [codes, scales] = kv.places(head_dim, vector);
+                let (codes, scales) = (&words[codes..], &words[scales..]);
+                let (whole, rest) = out.as_chunks_mut::<BLOCK>();
+                let mut block = 0;
+                for out in whole {
+                    decode(s, kv, codes, scales, block, out);
+                    block += 1;
+                }
+                if !rest.is_empty() {
+                    let mut last = [0.0; BLOCK];
+                    decode(s, kv, codes, scales, block, &mut last);
+                    rest.copy_from_slice(&last[..rest.len()]);
+                }
             }
             &scratch[..len]
         }
     }
+}
+
+/// A block of a vector.
+#[inline(always)]
+fn decode<S: Simd>(s: S, kv: KvType, codes: &[u32], scales: &[u32], block: usize, out: &mut [f32; BLOCK]) {
+    let scale = s.splat(s.half_bits((scales[block / 2] >> (16 * (block % 2))) as u16));
+    let count = kv.words_of_block();
+    let (quads, _) = codes[count * block..][..count].as_chunks::<4>();
+    let out = out.as_chunks_mut::<8>().0;
+    if kv == KvType::Q8 {
+        for (quad, out) in quads.iter().zip(out.as_chunks_mut::<2>().0) {
+            let [low, high] = s.signed(s.bytes(&bytes_of(quad)));
+            s.store(s.mul(low, scale), &mut out[0]);
+            s.store(s.mul(high, scale), &mut out[1]);
+        }
+        return;
+    }
+    for quad in quads {
+        let bytes = s.bytes(&bytes_of(quad));
+        let eight = s.splat(-8.0);
+        for (codes, out) in [s.low(bytes), s.high(bytes)].into_iter().zip(out.as_chunks_mut::<2>().0) {
+            let [low, high] = s.unsigned(codes);
+            s.store(s.mul(s.add(low, eight), scale), &mut out[0]);
+            s.store(s.mul(s.add(high, eight), scale), &mut out[1]);
+        }
+    }
+}
+
+#[inline(always)]
+fn bytes_of(words: &[u32; 4]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    bytes
 }

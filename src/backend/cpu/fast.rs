@@ -39,6 +39,14 @@ pub(super) fn run(
             rows::kv_write(&params, call, form, [rows, pages], x, [keys, values]);
             Ok(())
         }
+        (
+            KernelId::KvBlocks,
+            [Arg::U32(rows), Arg::U32(pages), Arg::F32Mut(x), Arg::U32Mut(keys), Arg::U32Mut(values)],
+        ) => {
+            let params = pod_read_unaligned(params);
+            rows::kv_blocks(cores, &params, call, form, [rows, pages], x, [keys, values]);
+            Ok(())
+        }
         (KernelId::Embed, [Arg::U32(rows), Arg::Matrix(matrix), Arg::F32Mut(x)]) => {
             rows::embed(cores, &pod_read_unaligned(params), call, rows, matrix, packed, x)
         }

@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::error::Result;
 use crate::kernel::{
     Call, Epilogue, Form, KvType, ROW_WORDS, embed, gather, geglu, gelu, hadamard, head_norm, kronecker,
-    kv_at, kv_write, rms_norm, rope, scale, soft_cap, squares, swiglu,
+    kv_at, kv_blocks, kv_write, rms_norm, rope, scale, soft_cap, squares, swiglu,
 };
 use crate::quant::Matrix;
 
@@ -368,7 +368,7 @@ pub(super) fn kv_write(
     for (r, row) in rows.chunks_exact(ROW_WORDS).take(call.rows as usize).enumerate() {
         let x = &x[r * p.stride as usize..];
         for head in 0..p.kv_heads {
-            let at = kv_at(pages, p.pages_per_sequence, row[2], row[1], head, p.kv_heads, p.head_dim);
+            let at = kv_at(pages, p.pages_per_sequence, row[2], row[1], head, p.kv_heads) * head_dim;
             let of = |offset: u32| &x[offset as usize + head as usize * head_dim..][..head_dim];
             set(kv, keys, at, of(p.k_offset));
             set(kv, values, at, of(p.v_offset));
@@ -376,9 +376,42 @@ pub(super) fn kv_write(
     }
 }
 
+/// Turns heads, and writes keys and values to their pages in blocks. One thread does it, as [`kv_write`].
+pub(super) fn kv_blocks(
+    cores: &Cores,
+    p: &kv_blocks::Params,
+    call: Call,
+    form: Form,
+    [rows, pages]: [&[u32]; 2],
+    x: &mut [f32],
+    [keys, values]: [&mut [u32]; 2],
+) {
+    let (head_dim, block) = (p.head_dim as usize, p.block as usize);
+    let kv = form.kv.unwrap_or(KvType::Q8);
+    let (queries, all) = (p.heads as usize * head_dim, (p.heads + 2 * p.kv_heads) as usize * head_dim);
+    let rows = rows.chunks_exact(ROW_WORDS).take(call.rows as usize);
+    let isa = cores.isa;
+    let mut scratch = vec![0.0; all - queries];
+    for (row, x) in rows.zip(x.chunks_mut(p.stride as usize)) {
+        let (queries, pairs) = x[..all].split_at_mut(queries);
+        scratch.copy_from_slice(pairs);
+        let (k, v) = scratch.split_at_mut(pairs.len() / 2);
+        dispatch!(isa, _s => {
+            queries.chunks_exact_mut(head_dim).for_each(#[inline(always)] |head| kv_blocks::turn(head, block));
+            for (x, words) in [(k, &mut *keys), (v, &mut *values)] {
+                for (head, x) in x.chunks_exact_mut(head_dim).enumerate() {
+                    kv_blocks::turn(x, block);
+                    kv.put(words, kv_at(pages, p.pages_per_sequence, row[2], row[1], head as u32, p.kv_heads), x);
+                }
+            }
+        });
+    }
+}
+
 /// Stores `x`, an even number of elements, from element `at` of the cache on.
 fn set(kv: KvType, words: &mut [u32], at: usize, x: &[f32]) {
     match kv {
+        KvType::Q8 | KvType::Q4 => kv.put(words, at / x.len(), x),
         KvType::F32 => words[at..at + x.len()].copy_from_slice(bytemuck::cast_slice(x)),
         KvType::F16 => {
             let mut halves = [f16::ZERO; 64];

@@ -9,8 +9,8 @@ use std::{fs, io};
 use clap::{ArgAction, Args, ValueEnum};
 use log::LevelFilter;
 use pocketlm::{
-    Adapter, Device, EngineOptions, Error, Kind, Limits, LoadOptions, Manifest, Overflow, Pace, Prompt,
-    Result as Outcome, Session,
+    Adapter, Device, EngineOptions, Error, Kind, KvType, Limits, LoadOptions, Manifest, Overflow, Pace,
+    Prompt, Result as Outcome, Session,
 };
 
 use crate::output;
@@ -179,14 +179,26 @@ pub(crate) struct ContextArgs {
     /// The most memory that the model may take, of the host and of the device together: 800MiB, 2GiB [default: what the machine has]
     #[arg(long, value_name = "SIZE", env = "POCKETLM_MEMORY", value_parser = bytes, hide_env_values = true)]
     pub(crate) memory: Option<u64>,
+    /// How keys and values are stored: f32, f16, q8 (8 bits) or q4 (4 bits, turned) [default: f16, and f32 with --exact]
+    #[arg(long, visible_alias = "cache-type", value_name = "TYPE", env = "POCKETLM_KV_TYPE", value_parser = kv_type, hide_env_values = true)]
+    pub(crate) kv_type: Option<KvType>,
+    /// Whether heads are turned by a Hadamard transform where they are stored in 8 or 4 bits: to measure what it is worth
+    #[arg(long, value_name = "BOOL", hide = true)]
+    pub(crate) kv_turned: Option<bool>,
 }
 
 impl ContextArgs {
     /// What a single session is loaded with.
     pub(crate) fn options(&self) -> LoadOptions {
         let context = self.ctx_size.map(NonZero::get);
-        LoadOptions { context, sessions: 1, memory: self.memory, ..LoadOptions::default() }
+        let Self { memory, kv_type, kv_turned, .. } = *self;
+        LoadOptions { context, sessions: 1, memory, kv_type, kv_turned, ..LoadOptions::default() }
     }
+}
+
+/// A name of a type of keys and values.
+pub(crate) fn kv_type(text: &str) -> Result<KvType, &'static str> {
+    KvType::named(text).ok_or("f32, f16, q8 or q4 would work")
 }
 
 /// A number of bytes, by itself or in KiB, MiB, GiB (or K, M, G, KB, MB, GB, which mean the same).
@@ -474,6 +486,8 @@ mod tests {
         let limits = |words: &str| parse(&format!("-p a {words}")).unwrap().device.options().limits;
         assert_eq!((limits(""), limits("--limits floor")), (Limits::Device, Limits::Floor));
         assert_eq!(limits("--limits 1MiB"), Limits::Buffer(1 << 20));
+        let kv = |words: &str| parse(&format!("-p a {words}")).unwrap().context.options().kv_type;
+        assert_eq!((kv(""), kv("--kv-type q8")), (None, Some(KvType::Q8)));
     }
 
     #[test]
@@ -507,6 +521,7 @@ mod tests {
             "-p a --lora a=inf",
             "-p a --regex a --choice b",
             "-p a --json-object --json-schema a",
+            "-p a --kv-type q5",
         ] {
             assert!(parse(words).is_err(), "{words}");
         }

@@ -98,9 +98,11 @@ fn sequences(positions: &[[u32; 2]], pages_per_sequence: u32) -> (Vec<u32>, Vec<
     (rows, pages)
 }
 
-fn cache(seed: &mut Seed, kv: KvType, elements: usize) -> Vec<u32> {
-    let mut words = vec![0; kv.words(elements)];
-    seed.vector(elements, 1.0).iter().enumerate().for_each(|(i, &value)| kv.set(&mut words, i, value));
+fn cache(seed: &mut Seed, kv: KvType, vectors: u32, head_dim: u32) -> Vec<u32> {
+    let mut words = vec![0; kv.words(vectors as usize, head_dim as usize)];
+    for vector in 0..vectors as usize {
+        kv.put(&mut words, vector, &seed.vector(head_dim as usize, 1.0));
+    }
     words
 }
 
@@ -108,12 +110,12 @@ pub(super) fn attends() -> Vec<Case> {
     let mut cases = Vec::new();
     let mixed = [[0, 0], [31, 1], [32, 0], [63, 1], [95, 0], [40, 1]];
     for shape in [(1, 1, 2), (4, 2, 6), (9, 3, 64), (8, 4, 8), (2, 1, 100)] {
-        cases.extend([KvType::F32, KvType::F16].map(|kv| attend_case(shape, kv, &mixed, 3)));
+        cases.extend(KvType::ALL.iter().map(|&kv| attend_case(shape, kv, &mixed, 3)));
     }
     // A slice of a prompt beside another sequence's; and a long context beside a short one.
     let mut slice: Vec<[u32; 2]> = (25..38).map(|position| [position, 1]).collect();
     slice.extend([[70, 0], [71, 0]]);
-    for kv in [KvType::F32, KvType::F16] {
+    for &kv in KvType::ALL {
         cases.push(attend_case((9, 3, 64), kv, &slice, 3));
         cases.push(attend_case((9, 3, 64), kv, &[[600, 0], [5, 1], [256, 0]], 20));
         // Windows over a slice, over parts of which the first ones are before it, and inside a page; bent scores.
@@ -136,15 +138,15 @@ fn attend_case(
     let mut seed = Seed::new(22);
     let (rows, pages) = sequences(positions, pages_per_sequence);
     let (q_stride, q_offset) = (heads * head_dim + 7, 3);
-    let elements = (2 * pages_per_sequence * kv_heads * PAGE * head_dim) as usize;
+    let vectors = 2 * pages_per_sequence * kv_heads * PAGE;
     let q = seed.vector(positions.len() * q_stride as usize, 2.0);
     let y = seed.vector(positions.len() * (heads * head_dim) as usize, 1.0);
     let args = vec![
         Data::U32(rows),
         Data::U32(pages),
         Data::F32(q),
-        Data::U32(cache(&mut seed, kv, elements)),
-        Data::U32(cache(&mut seed, kv, elements)),
+        Data::U32(cache(&mut seed, kv, vectors, head_dim)),
+        Data::U32(cache(&mut seed, kv, vectors, head_dim)),
         Data::F32(y),
     ];
     let scale = 1.0 / (head_dim as f32).sqrt();
@@ -223,7 +225,7 @@ fn rows() -> Vec<Case> {
         let tolerance = Tolerance::roundings(2, 4.0);
         cases.push(Case::of::<rope::Rope>(name, params, call(3), Form::default(), args, tolerance));
     }
-    for kv in [KvType::F32, KvType::F16] {
+    for &kv in KvType::FLOATS {
         for head_dim in [2, 6, 64, 130] {
             let (rows, pages) = sequences(&[[0, 0], [33, 0], [33, 1], [63, 1]], 2);
             let (kv_heads, stride) = (3, 6 * head_dim + 4);
@@ -235,13 +237,13 @@ fn rows() -> Vec<Case> {
                 head_dim,
                 pages_per_sequence: 2,
             };
-            let elements = (4 * kv_heads * PAGE * head_dim) as usize;
+            let vectors = 4 * kv_heads * PAGE;
             let args = vec![
                 Data::U32(rows),
                 Data::U32(pages),
                 Data::F32(seed.vector(4 * stride as usize, 100.0)),
-                Data::U32(cache(&mut seed, kv, elements)),
-                Data::U32(cache(&mut seed, kv, elements)),
+                Data::U32(cache(&mut seed, kv, vectors, head_dim)),
+                Data::U32(cache(&mut seed, kv, vectors, head_dim)),
             ];
             let form = Form { format: None, kv: Some(kv), epilogue: None };
             let name = format!("heads of {head_dim}, {kv:?}");

@@ -46,7 +46,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn describe(estimate: &Estimate) -> Vec<String> {
-    let Estimate { name, device, context, sessions, prefill, weights, kv, scratch, host, .. } = estimate;
+    let Estimate { name, device, context, sessions, prefill, weights, kv, kv_type, scratch, host, .. } =
+        estimate;
     let row = |what: &str, bytes: u64, of: &str| {
         format!("  {what:16} {:>12}  {of}", size(bytes)).trim_end().to_owned()
     };
@@ -55,7 +56,11 @@ fn describe(estimate: &Estimate) -> Vec<String> {
     let mut lines = vec![
         format!("{name} on {device}"),
         row("weights", *weights, on),
-        row("keys and values", *kv, &format!("{context} tokens × {sessions}, {} a token", size(per_token))),
+        row(
+            "keys and values",
+            *kv,
+            &format!("{context} tokens × {sessions}, {} a token in {}", size(per_token), kv_type.name()),
+        ),
         row("scratch", *scratch, &format!("{prefill} tokens of a prompt at once")),
         row("host", *host, "vocabulary and plans"),
         row("in all", estimate.total(), ""),
@@ -112,7 +117,7 @@ fn report(estimate: &Estimate) -> Value {
     };
     let remedy = |remedy: &Remedy| {
         json!({
-            "context": remedy.context, "sessions": remedy.sessions, "prefill": remedy.prefill,
+            "kv_type": remedy.kv_type.name(), "context": remedy.context, "sessions": remedy.sessions, "prefill": remedy.prefill,
             "outputs": remedy.outputs, "format": remedy.format.map(|format| format.name()), "peak": remedy.peak,
         })
     };
@@ -120,7 +125,7 @@ fn report(estimate: &Estimate) -> Value {
     json!({
         "name": estimate.name, "device": { "name": estimate.device, "backend": estimate.backend },
         "context": estimate.context, "trained_context": estimate.trained_context, "sessions": estimate.sessions,
-        "prefill": estimate.prefill, "weights": estimate.weights, "kv": estimate.kv, "scratch": estimate.scratch,
+        "prefill": estimate.prefill, "kv_type": estimate.kv_type.name(), "weights": estimate.weights, "kv": estimate.kv, "scratch": estimate.scratch,
         "host": estimate.host, "staging": estimate.staging, "mapped": estimate.mapped,
         "on_device": estimate.device_bytes(), "on_host": estimate.host_bytes(), "total": estimate.total(),
         "peak": estimate.peak(),

@@ -97,6 +97,7 @@ impl Stage {
         let context = context(tests.iter().copied())?;
         let prompts =
             tests.iter().map(|test| if let Test::Prefill { tokens, .. } = test { *tokens } else { 1 });
+        let kv = config.kv_type.unwrap_or(if config.exact { KvType::F32 } else { KvType::F16 });
         let options = LowerOptions {
             context,
             sequences: 1,
@@ -105,7 +106,8 @@ impl Stage {
             decode_rows: 1,
             outputs: 1,
             top: 64.min(blueprint.vocab),
-            kv: if config.exact { KvType::F32 } else { KvType::F16 },
+            kv,
+            turned: kv == KvType::Q4,
             max_matrix_bytes: backend.verbs().caps().max_matrix_bytes,
             fused: backend.verbs().caps().fuses,
             calibrates: false,

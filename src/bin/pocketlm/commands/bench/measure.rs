@@ -9,8 +9,8 @@ use pocketlm::kernel::KernelId;
 use pocketlm::model::Lowered;
 use pocketlm::plan::{Inputs, Item, Operand};
 use pocketlm::{
-    Error, Event, Finish, GenerateOptions, Limits, LoadOptions, Model, Pace, Prompt, Result as Outcome,
-    Sampling, Session, Stream,
+    Error, Event, Finish, GenerateOptions, KvType, Limits, LoadOptions, Model, Pace, Prompt,
+    Result as Outcome, Sampling, Session, Stream,
 };
 
 use super::bandwidth::Bandwidth;
@@ -28,6 +28,7 @@ pub(super) struct Config {
     pub(super) device: DeviceChoice,
     pub(super) threads: Option<NonZero<usize>>,
     pub(super) exact: bool,
+    pub(super) kv_type: Option<KvType>,
     pub(super) no_tune: bool,
 }
 
@@ -135,7 +136,9 @@ impl Subject {
         let context = context(tests.iter().copied())?;
         let sessions = tests.iter().map(Test::sessions).max().unwrap_or(1);
         let outputs = LoadOptions::default().outputs.max(sessions);
-        let options = LoadOptions { context: Some(context), sessions, outputs, ..LoadOptions::default() };
+        let kv_type = config.kv_type;
+        let options =
+            LoadOptions { context: Some(context), sessions, outputs, kv_type, ..LoadOptions::default() };
         let prefill = ubatch.map_or(options.prefill, NonZero::get);
         let options = LoadOptions { prefill, ..options };
         if alone {

@@ -14,10 +14,10 @@ mod table;
 
 use std::num::NonZero;
 
-use pocketlm::Error;
+use pocketlm::{Error, KvType};
 use serde_json::{Value, json};
 
-use crate::args::DeviceChoice;
+use crate::args::{DeviceChoice, kv_type};
 use crate::interrupt::Work;
 use crate::output;
 use measure::{Config, Subject, Test};
@@ -81,6 +81,9 @@ pub(crate) struct Args {
     /// Compute in f32 everywhere
     #[arg(long)]
     exact: bool,
+    /// How keys and values are stored: f32, f16, q8, q4 [default: f16, and f32 with --exact]
+    #[arg(long, visible_alias = "cache-type", value_name = "TYPE,…", value_delimiter = ',', value_parser = kv_type)]
+    kv_type: Vec<KvType>,
     /// Do not measure which kernels are fastest on a GPU, and do not use what was measured
     #[arg(long)]
     no_tune: bool,
@@ -150,6 +153,8 @@ impl Args {
         let models = each(self.model.iter().cloned().map(Some).collect());
         let threads: Vec<_> = self.threads.iter().copied().map(Some).collect();
         let threads = if threads.is_empty() { vec![None] } else { threads };
+        let kv_types: Vec<_> = self.kv_type.iter().copied().map(Some).collect();
+        let kv_types = if kv_types.is_empty() { vec![None] } else { kv_types };
         let mut configs = Vec::new();
         for model in &models {
             for &device in &self.device {
@@ -159,11 +164,13 @@ impl Args {
                 } else {
                     &[None]
                 };
-                configs.extend(counts.iter().map(|&threads| Config {
+                let each = counts.iter().flat_map(|&threads| kv_types.iter().map(move |&kv| (threads, kv)));
+                configs.extend(each.map(|(threads, kv_type)| Config {
                     model: model.clone(),
                     device,
                     threads,
                     exact: self.exact,
+                    kv_type,
                     no_tune: self.no_tune,
                 }));
             }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use pocketlm::kernel::KvType;
 use pocketlm::plan::Item;
 use pocketlm::{Format, Model};
 use serde::Serialize;
@@ -117,7 +116,7 @@ impl Row {
         let joules = samples.0.iter().map(|sample| sample.joules).collect::<Option<Vec<f64>>>();
         let (is_prefill, kv) =
             (matches!(test, Test::Prefill { .. }), model.inspect(|lowered| lowered.options.kv));
-        let kv = if kv == KvType::F16 { "f16" } else { "f32" };
+        let kv = kv.name();
         let threads = on_cpu.then(|| config.cpu_threads());
         let common = json!({
             "model": info.name, "path": info.path, "bytes": info.weight_bytes, "parameters": info.parameters,

@@ -1,0 +1,16 @@
+// Blocks on their way to workgroup memory, where they are floats.
+alias Four = vec4<f32>;
+const ELEMENT = 4u;
+
+// Four elements, counted from the beginning of a vector over it and those behind.
+fn key_cell(vector: u32, four: u32) -> Four {
+    return key_four(vector + four / FOURS, four % FOURS);
+}
+
+fn value_cell(vector: u32, four: u32) -> Four {
+    return value_four(vector + four / FOURS, four % FOURS);
+}
+
+fn unpack_four(four: Four) -> vec4<f32> {
+    return four;
+}
