@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use pocketlm::model::synth::{Preset, write};
 use pocketlm::{
-    Device, Engine, EngineOptions, Error, Estimate, Format, GenerateOptions, Kind, LoadOptions, LoadStage,
-    Prompt, Trim, Verdict,
+    Device, Engine, EngineOptions, Error, Estimate, Format, GenerateOptions, Kind, KvType, LoadOptions,
+    LoadStage, Prompt, Trim, Verdict,
 };
 use serde_json::Value;
 
@@ -66,18 +66,21 @@ fn what_is_loaded_is_what_was_estimated() {
     ];
     for (path, context) in &files {
         for device in devices() {
-            for exact in [false, true] {
-                let (engine, options) = (engine(device, exact), small(*context));
+            let blocks: &[_] = if *path == stories() { &[Some(KvType::Q8), Some(KvType::Q4)] } else { &[] };
+            for &kv_type in [None, Some(KvType::F32)].iter().chain(blocks) {
+                let exact = kv_type == Some(KvType::F32);
+                let (engine, options) = (engine(device, exact), LoadOptions { kv_type, ..small(*context) });
                 let estimate = engine.estimate(path, &options).expect("an estimate");
                 let model = engine.load(path, &options, |_| Ok(())).expect("it fits");
-                let case = format!("{} on {device:?}, exact {exact}: {estimate:?}", path.display());
+                let case = format!("{} on {device:?}, {kv_type:?}: {estimate:?}", path.display());
                 let actual = model.info().device.meter.bytes();
                 assert!(within_three_percent(actual, computing(&estimate)), "{actual} bytes: {case}");
                 let told = &model.info().estimate;
                 let parts = |estimate: &Estimate| (estimate.total(), estimate.mapped, estimate.staging);
                 assert_eq!(parts(told), parts(&estimate), "{case}");
                 assert_eq!((&told.device, told.backend), (&estimate.device, estimate.backend), "{case}");
-                let half = engine.estimate(path, &small(context / 2)).expect("an estimate");
+                let half = LoadOptions { kv_type, ..small(context / 2) };
+                let half = engine.estimate(path, &half).expect("an estimate");
                 let is_seen = within_three_percent(actual, computing(&half));
                 assert!(!is_seen || half.kv * 25 < actual, "half of the keys are not missed: {case}");
             }
@@ -118,7 +121,7 @@ fn what_is_proposed_fits() {
     let engine = engine(Device::Cpu, false);
     let options = LoadOptions { context: Some(4096), sessions: 8, ..LoadOptions::default() };
     let whole = engine.estimate(real_model(), &options).unwrap();
-    let mut kinds = [0; 2];
+    let mut kinds = [0; 3];
     for share in [95, 80, 60, 40, 30, 20] {
         let memory = whole.peak() / 100 * share;
         let tight = LoadOptions { memory: Some(memory), ..options.clone() };
@@ -127,7 +130,9 @@ fn what_is_proposed_fits() {
         for remedy in &estimate.remedies {
             assert!(remedy.peak <= memory, "{remedy:?}");
             kinds[usize::from(remedy.context < 4096)] += 1;
+            kinds[2] += usize::from(remedy.kv_type == KvType::Q8);
             let taken = LoadOptions {
+                kv_type: Some(remedy.kv_type),
                 context: Some(remedy.context),
                 sessions: remedy.sessions,
                 prefill: remedy.prefill,

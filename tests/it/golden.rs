@@ -9,7 +9,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use pocketlm::{Device, Engine, EngineOptions, Finish, GenerateOptions, LoadOptions, Model, Prompt};
+use pocketlm::{Device, Engine, EngineOptions, Finish, GenerateOptions, KvType, LoadOptions, Model, Prompt};
 use serde::Deserialize;
 
 #[cfg(feature = "wgpu")]
@@ -44,6 +44,8 @@ pub(crate) struct Limits {
 pub(crate) const DEFAULT: Limits = Limits { mean_kl: 2e-3, gap: 0.25, off: f64::INFINITY };
 #[cfg(feature = "wgpu")]
 pub(crate) const FLOAT: Limits = Limits { mean_kl: 1e-4, gap: 0.1, off: f64::INFINITY };
+/// Steps of 4 bits are 127 / 8 times those of 8, whose divergence is to be below [`FLOAT`]'s; it grows with their square.
+const FOUR_BITS: Limits = Limits { mean_kl: 2.5e-2, gap: 1.0, off: f64::INFINITY };
 const EXACT: Limits = Limits { mean_kl: 1e-6, gap: 0.0, off: 1e-3 };
 
 /// How far a path is from the oracle on one prompt.
@@ -130,7 +132,11 @@ fn distance(model: &Model, oracle: &Oracle) -> Distance {
 fn load(device: Device, exact: bool, tuning: Option<PathBuf>) -> Model {
     let engine =
         Engine::new(EngineOptions { device, exact, tuning, limits: limits(), ..EngineOptions::default() });
-    let options = LoadOptions { context: Some(512), outputs: 16, prefill: 64, ..LoadOptions::default() };
+    load_by(&engine, &LoadOptions::default())
+}
+
+fn load_by(engine: &Engine, options: &LoadOptions) -> Model {
+    let options = LoadOptions { context: Some(512), outputs: 16, prefill: 64, ..options.clone() };
     engine.load(real_model(), &options, |_| Ok(())).expect("the real model loads")
 }
 
@@ -203,4 +209,19 @@ fn the_cpu_keeps_to_the_oracle() {
 #[test]
 fn the_exact_cpu_keeps_to_the_oracle() {
     keeps_to_the_oracle(Device::Cpu, true, EXACT);
+}
+
+/// The model with keys and values in blocks.
+fn in_blocks(device: Device, kv_type: KvType, kv_turned: Option<bool>) -> Model {
+    let engine = Engine::new(EngineOptions { device, limits: limits(), ..EngineOptions::default() });
+    load_by(&engine, &LoadOptions { kv_type: Some(kv_type), kv_turned, ..LoadOptions::default() })
+}
+
+#[test]
+fn keys_and_values_in_blocks_keep_to_the_oracle() {
+    let path = |kv: KvType| format!("keys and values in {}", kv.name());
+    let model = in_blocks(Device::Cpu, KvType::Q8, None);
+    model_keeps_to_the_oracle(&model, &path(KvType::Q8), &oracle(), DEFAULT);
+    let model = in_blocks(Device::Cpu, KvType::Q4, None);
+    model_keeps_to_the_oracle(&model, &path(KvType::Q4), &oracle(), FOUR_BITS);
 }

@@ -10,8 +10,8 @@ use pocketlm::backend::{Backend, Caps, Program, Progress, Status, Ticket, probe}
 use pocketlm::base::chance::{Stage, Stages};
 use pocketlm::kernel::{
     Call, Case, Data, Epilogue, Form, Home, KernelId, KvType, PAGE, ROW_WORDS, Tolerance, argmax, attend,
-    bias, draw, embed, geglu, gelu, head_norm, kv_write, layer_norm, matvec, pick, positions, rms_norm, rope,
-    soft_cap, swiglu, top_k,
+    bias, draw, embed, geglu, gelu, head_norm, kv_blocks, kv_write, layer_norm, matvec, pick, positions,
+    rms_norm, rope, soft_cap, swiglu, top_k,
 };
 use pocketlm::plan::{Inputs, ItemId, Plan, Store};
 use pocketlm::quant::Matrix;
@@ -427,6 +427,15 @@ fn the_judge_says_no_to_planted_faults() {
             case.form.kv == Some(kv)
         });
         assert_eq!(judged(&case, next_position), wrong, "position, {}", probe::describe(&case));
+    }
+    for &kv in KvType::BLOCKS {
+        let is_turned = |case: &Case| params_of::<kv_blocks::Params>(case).block > 1;
+        let case = a_case(KernelId::KvBlocks, |case| case.form.kv == Some(kv) && is_turned(case));
+        let not_turned = |case: &mut Case| {
+            let params = kv_blocks::Params { block: 1, ..params_of(case) };
+            case.params = bytemuck::bytes_of(&params).to_vec();
+        };
+        assert_eq!(judged(&case, not_turned), wrong, "not turned, {}", probe::describe(&case));
     }
     let case = a_case(KernelId::HeadNorm, |_| true);
     let other_gain = |case: &mut Case| {

@@ -28,6 +28,7 @@ mod hugging_face;
 mod kernels;
 #[cfg(feature = "wgpu")]
 mod kernels_gpu;
+mod kv;
 mod lora;
 mod manifest;
 #[cfg(feature = "cli")]

@@ -10,8 +10,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
 use pocketlm::Format;
 use pocketlm::kernel::{
-    ArgKind, Epilogue, Form, Fragment, IMMEDIATES, Kernel, KernelId, Needs, Overrides, Variant,
-    compose,
+    ArgKind, Epilogue, Form, Fragment, IMMEDIATES, Kernel, KernelId, Needs, Overrides, Variant, compose,
 };
 
 /// Bytes of workgroup memory of the floor.
