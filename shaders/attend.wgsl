@@ -12,6 +12,7 @@ struct Params {
     scale: f32,
     window: u32,
     cap: f32,
+    block: u32,
 }
 
 var<immediate> p: Params;
@@ -30,6 +31,10 @@ override OWN: u32 = (PAIRS + 31u) / 32u;
 override WINDOWED: bool = false;
 // What scores stay below, softly; 0 for nothing.
 override CAP: f32 = 0.0;
+
+// Elements of a block of the transform that turns results back, 1 for none, and 1 / sqrt of that.
+override BLOCK: u32 = 1u;
+override SHARE: f32 = 1.0;
 
 // A score that no key reaches; finite, so that differences of scores are.
 const NOTHING = -3.0e38;
@@ -97,12 +102,35 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             }
         }
     }
+    if (BLOCK > 1u) {
+        for (var i = 0u; i < OWN; i++) {
+            let pair = thread + 32u * i;
+            if (pair < PAIRS) {
+                query[pair] = vec2<f32>(sums[i].x + sums[i].y, sums[i].x - sums[i].y) * SHARE;
+            }
+        }
+        for (var half = 1u; half < BLOCK / 2u; half *= 2u) {
+            workgroupBarrier();
+            for (var i = thread; i < PAIRS / 2u; i += 32u) {
+                let at = i / half * 2u * half + i % half;
+                let a = query[at];
+                let b = query[at + half];
+                query[at] = a + b;
+                query[at + half] = a - b;
+            }
+        }
+        workgroupBarrier();
+    }
     for (var i = 0u; i < OWN; i++) {
         let pair = thread + 32u * i;
         if (pair < PAIRS) {
             let at = 2u * ((row * p.heads + head) * PAIRS + pair);
-            y[at] = sums[i].x / total;
-            y[at + 1u] = sums[i].y / total;
+            var sum = sums[i];
+            if (BLOCK > 1u) {
+                sum = query[pair];
+            }
+            y[at] = sum.x / total;
+            y[at + 1u] = sum.y / total;
         }
     }
 }

@@ -14,6 +14,7 @@ struct Params {
     scale: f32,
     window: u32,
     cap: f32,
+    block: u32,
 }
 
 var<immediate> p: Params;
@@ -39,6 +40,10 @@ override OWN: u32 = (PAIRS + TEAM - 1u) / TEAM;
 override WINDOWED: bool = false;
 // What scores stay below, softly; 0 for nothing.
 override CAP: f32 = 0.0;
+
+// Elements of a block of the transform that turns results back, 1 for none, and 1 / sqrt of that.
+override BLOCK: u32 = 1u;
+override SHARE: f32 = 1.0;
 
 // A score that no key reaches; finite, so that differences of scores are.
 const NOTHING = -3.0e38;
@@ -200,12 +205,22 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         }
         workgroupBarrier();
     }
+    for (var half = 1u; half < BLOCK; half *= 2u) {
+        for (var i = thread; i < PAIRS * QUADS; i += THREADS) {
+            let at = (i / QUADS / half * 2u * half + i / QUADS % half) * QUADS + i % QUADS;
+            let a = query[at];
+            let b = query[at + half * QUADS];
+            query[at] = a + b;
+            query[at + half * QUADS] = a - b;
+        }
+        workgroupBarrier();
+    }
     let splits = most_splits();
     let width = 2u * PAIRS;
     let of_split = (row * splits + split) * p.heads + first_head;
     for (var i = thread; i < heads * width; i += THREADS) {
         let head = i / width;
-        let value = query[i % width * QUADS + head / 4u][head % 4u];
+        let value = query[i % width * QUADS + head / 4u][head % 4u] * SHARE;
         if (splits == 1u) {
             y[(row * p.heads + first_head) * width + i] = value;
         } else {

@@ -14,6 +14,7 @@ struct Params {
     scale: f32,
     window: u32,
     cap: f32,
+    block: u32,
 }
 
 var<immediate> p: Params;
@@ -39,6 +40,10 @@ override CAP: f32 = 0.0;
 // Keys of a tile: as many as have room in 8 KiB with heads of 128. Tiles do not reach over pages.
 const KEYS = 64u / ELEMENT;
 const OF_THREAD = KEYS / 8u;
+
+// Elements of a block of the transform that turns results back, 1 for none, and 1 / sqrt of that.
+override BLOCK: u32 = 1u;
+override SHARE: f32 = 1.0;
 
 // A score that no key reaches; finite, so that differences of scores are.
 const NOTHING = -3.0e38;
@@ -181,6 +186,35 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     total = vec4<f32>(0.0);
     for (var i = 0u; i < 8u; i++) {
         total += parts[8u * block + i];
+    }
+    // The first query of each thread, then the second: of each, eight threads hold the fours.
+    for (var query = 0u; BLOCK > 1u && query < 4u; query++) {
+        for (var i = 0u; i < OWN; i++) {
+            let four = lane + 8u * i;
+            if (four < FOURS) {
+                put_tile(block * FOURS + four, sums[4u * i + query] * SHARE);
+            }
+        }
+        for (var half = 1u; half < BLOCK / 4u; half *= 2u) {
+            workgroupBarrier();
+            for (var i = lane; i < FOURS / 2u; i += 8u) {
+                let at = block * FOURS + i / half * 2u * half + i % half;
+                let a = get_tile(at);
+                let b = get_tile(at + half);
+                put_tile(at, a + b);
+                put_tile(at + half, a - b);
+            }
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < OWN; i++) {
+            let four = lane + 8u * i;
+            if (four < FOURS) {
+                let v = get_tile(block * FOURS + four);
+                let pairs = vec4<f32>(v.x + v.y, v.x - v.y, v.z + v.w, v.z - v.w);
+                sums[4u * i + query] = vec4<f32>(pairs.xy + pairs.zw, pairs.xy - pairs.zw);
+            }
+        }
+        workgroupBarrier();
     }
     for (var i = 0u; i < OWN; i++) {
         let four = lane + 8u * i;

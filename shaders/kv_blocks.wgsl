@@ -1,5 +1,5 @@
-// kv_blocks: a workgroup per head of a row: of Q where heads are turned, then of K, then of V. The fragments before say
-// what `element` reads.
+// kv_blocks: a workgroup per head of a row: of Q where it is written, then of K, then of V. The fragments before say what
+// `element` reads.
 var<immediate> p: Params;
 // token, position, sequence, 0
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>;
@@ -56,7 +56,7 @@ fn four_of(at: u32) -> vec4<f32> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let position = rows[group.y].y;
     let is_turned = p.block > 1u;
-    let number = group.x + select(p.heads, 0u, is_turned);
+    let number = group.x + select(p.heads, 0u, is_turned || READS_QUERIES);
     let first = group.y * p.stride + number * p.head_dim;
     let blocks = (p.head_dim + 31u) / 32u;
     for (var i = thread; i < 32u * blocks; i += WG) {

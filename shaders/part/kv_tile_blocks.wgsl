@@ -14,3 +14,12 @@ fn value_cell(vector: u32, four: u32) -> Four {
 fn unpack_four(four: Four) -> vec4<f32> {
     return four;
 }
+
+// Results on their way through the tile, to be turned back.
+fn put_tile(at: u32, v: vec4<f32>) {
+    tile[at] = v;
+}
+
+fn get_tile(at: u32) -> vec4<f32> {
+    return tile[at];
+}

@@ -16,7 +16,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{
     Arg, ArgKind, Call, Case, Data, Form, Fragment, Home, KernelId, KvType, Needs, Overrides, PAGE,
-    ROW_WORDS, Tolerance, Variant, Work, kv_at, made,
+    ROW_WORDS, Tolerance, Variant, Work, hadamard, kv_at, kv_blocks, made,
 };
 use crate::base::Seed;
 
@@ -42,6 +42,9 @@ pub struct Params {
     pub window: u32,
     /// What scores stay below, softly; 0 for nothing.
     pub cap: f32,
+    /// Where heads are stored in blocks and turned ([`super::kv_blocks`]): elements of a block of the transform, the largest
+    /// that there is for `head_dim`, which turns the result back; else 1.
+    pub block: u32,
 }
 
 /// `cap · tanh(a / cap)`.
@@ -93,7 +96,8 @@ impl Home for Attend {
 
     fn suits(p: &Params, variant: &Variant) -> bool {
         let vectors = [p.head_dim, p.q_stride, p.q_offset].iter().all(|n| n.is_multiple_of(4));
-        variant.name == "plain" || vectors && p.head_dim <= 128
+        let turns = p.block == 1 || p.block >= 4;
+        variant.name == "plain" || vectors && turns && p.head_dim <= 128
     }
 
     fn overrides(p: &Params, variant: &Variant) -> Overrides {
@@ -120,7 +124,7 @@ impl Home for Attend {
         let look = Look { p, form, rows, pages, q, keys, values };
         for (row, head, y) in look.heads_of(call, y) {
             let (mean, _) = look.over(row, head, seen(p, rows[row * ROW_WORDS + 1]));
-            y.iter_mut().zip(mean).for_each(|(y, mean)| *y = mean as f32);
+            y.iter_mut().zip(turned_back(p, mean)).for_each(|(y, mean)| *y = mean as f32);
         }
     }
 
@@ -151,8 +155,16 @@ impl Home for Attend {
             (windowed(shape(4, 2, 64), 5), [run(0, 30, 6), run(2, 90, 1), run(1, 0, 7)].concat()),
             (capped(shape(2, 1, 8), 1.5), vec![(0, 40)]),
             (capped(windowed(shape(2, 2, 256), 32), 0.5), vec![(1, 95), (1, 96)]),
+            // Turned back: in each variant, and in one block or several.
+            (turned(shape(2, 1, 8)), vec![(0, 40), (1, 3)]),
+            (turned(shape(2, 1, 6)), vec![(0, 33)]),
+            (turned(aside(shape(6, 2, 80), 4, 8)), run(1, 22, 13)),
+            (turned(shape(1, 1, 256)), vec![(0, 2)]),
         ];
-        let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
+        let of_kv = |kv: KvType| {
+            let fit = shapes.iter().filter(move |(params, _)| kv.is_blocks() || params.block == 1);
+            fit.map(move |(params, places)| case(kv, *params, places))
+        };
         KvType::ALL.iter().copied().flat_map(of_kv).collect()
     }
 
@@ -165,7 +177,7 @@ impl Home for Attend {
 pub(super) fn like(p: &Params) -> Params {
     let small = shape(2 * (p.heads / p.kv_heads), 2, p.head_dim);
     let window = if p.window < PAGE * p.pages_per_sequence { 33 } else { small.window };
-    let small = Params { window, cap: p.cap, ..small };
+    let small = Params { window, cap: p.cap, block: p.block, ..small };
     aside(small, p.q_stride % 4, p.q_offset % 4)
 }
 
@@ -175,10 +187,21 @@ pub(super) fn heads_of_group(p: &Params) -> u32 {
     heads.div_ceil(heads.div_ceil(if p.head_dim <= 128 { 8 } else { 4 }))
 }
 
-/// Whether rows see less than all of their keys, and what bends scores.
+/// Whether rows see less than all of their keys, what bends scores, and what turns results back.
 pub(super) fn mechanisms(p: &Params) -> Overrides {
     let windowed = if p.window < PAGE * p.pages_per_sequence { 1.0 } else { 0.0 };
-    vec![("WINDOWED", windowed), ("CAP", f64::from(p.cap))]
+    let share = kv_blocks::share(p.block);
+    vec![("WINDOWED", windowed), ("CAP", f64::from(p.cap)), ("BLOCK", p.block.into()), ("SHARE", share)]
+}
+
+/// A mean of turned values as one of values.
+pub(super) fn turned_back(p: &Params, mut mean: Vec<f64>) -> Vec<f64> {
+    if p.block > 1 {
+        mean.chunks_exact_mut(p.block as usize).for_each(hadamard::walsh);
+        let share = kv_blocks::share(p.block);
+        mean.iter_mut().for_each(|mean| *mean *= share);
+    }
+    mean
 }
 
 /// The keys that a row at `position` sees.
@@ -253,7 +276,13 @@ pub(super) fn shape(heads: u32, kv_heads: u32, head_dim: u32) -> Params {
         scale: 1.0 / (head_dim as f32).sqrt(),
         window: 4 * PAGE,
         cap: 0.0,
+        block: 1,
     }
+}
+
+/// The same with heads that are turned.
+pub(super) fn turned(params: Params) -> Params {
+    Params { block: kv_blocks::block_of(params.head_dim), ..params }
 }
 
 /// The same with a window.
@@ -292,7 +321,8 @@ pub(super) fn mechanisms_of(p: &Params) -> String {
     let window =
         if p.window < PAGE * p.pages_per_sequence { format!(", window {}", p.window) } else { String::new() };
     let cap = if p.cap > 0.0 { format!(", cap {}", p.cap) } else { String::new() };
-    window + &cap
+    let turned = if p.block > 1 { format!(", turned back in blocks of {}", p.block) } else { String::new() };
+    window + &cap + &turned
 }
 
 /// What the cases of attention are about.
@@ -349,7 +379,11 @@ pub(super) fn made_up(kv: KvType, params: Params, places: &[(u32, u32)]) -> Made
     let of_weights = of_weights.and(Tolerance::roundings(8, params.cap));
     let of_sums = Tolerance::roundings(8 + kv_len.isqrt(), 1.0);
     let of_logarithm = Tolerance::roundings(2, k_norm * q_norm * scale + (kv_len as f32).ln());
-    let tolerance = Tolerance((2.0 * of_weights.0 + of_sums.0) * v_largest.max(1.0)).and(of_logarithm);
+    let of_means = (2.0 * of_weights.0 + of_sums.0) * v_largest.max(1.0);
+    // A sum of n elements over √n, as far as each of them is off in the same direction, and what it is rounded.
+    let spread = (params.block as f32).sqrt();
+    let of_turns = Tolerance::roundings(params.block.ilog2(), v_largest * spread);
+    let tolerance = Tolerance(of_means * spread).and(of_turns).and(of_logarithm);
     let rows: Vec<_> = places.iter().map(|&(sequence, position)| [9, position, sequence]).collect();
     let y = seed.vector(rows.len() * (heads * head_dim) as usize, 1.0);
     let args = vec![

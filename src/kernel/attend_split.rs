@@ -14,7 +14,7 @@ use super::{
 };
 use crate::base::Seed;
 
-use attend::{Look, aside, capped, groups, heads_of_group, made_up, shape, windowed};
+use attend::{Look, aside, capped, groups, heads_of_group, made_up, shape, turned, windowed};
 
 pub use super::attend::Params;
 
@@ -118,6 +118,7 @@ impl Home for AttendSplit {
             for split in 0..(seen.end.div_ceil(PAGE) - first_page).div_ceil(pages) {
                 let [from, to] = [split, split + 1].map(|split| PAGE * (first_page + pages * split));
                 let (mean, sum) = look.over(row, head, from.max(seen.start)..to.min(seen.end));
+                let mean = attend::turned_back(p, mean);
                 let place = (row as u32 * splits + split) * p.heads + head;
                 let part = &mut parts[(place * (p.head_dim + 1)) as usize..];
                 let to = if splits == 1 { &mut *y } else { &mut *part };
@@ -152,8 +153,15 @@ impl Home for AttendSplit {
             (slides(33, shape(2, 1, 8)), vec![(0, 2), (1, 64), (2, 1065)]),
             (slides(512, shape(2, 1, 8)), vec![(2, 1100), (1, 600), (0, 31)]),
             (capped(slides(512, shape(4, 2, 8)), 1.5), vec![(1, 543)]),
+            (turned(shape(2, 1, 8)), vec![(0, 40), (1, 3)]),
+            (turned(shape(10, 2, 64)), vec![(0, 33)]),
+            (turned(shape(2, 1, 6)), vec![(0, 33)]),
+            (turned(long(shape(4, 2, 8))), vec![(2, 700)]),
         ];
-        let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
+        let of_kv = |kv: KvType| {
+            let fit = shapes.iter().filter(move |(params, _)| kv.is_blocks() || params.block == 1);
+            fit.map(move |(params, places)| case(kv, *params, places))
+        };
         KvType::ALL.iter().copied().flat_map(of_kv).collect()
     }
 

@@ -93,7 +93,7 @@ impl Home for Hadamard {
 }
 
 /// The transform of a power of two, unscaled, in place.
-fn walsh(x: &mut [f64]) {
+pub(super) fn walsh(x: &mut [f64]) {
     let mut half = 1;
     while half < x.len() {
         for pair in x.chunks_exact_mut(2 * half) {

@@ -68,9 +68,11 @@ pub fn turn(x: &mut [f32], n: usize) {
 }
 
 /// 1 / √n
-fn share(n: u32) -> f64 {
+pub(super) fn share(n: u32) -> f64 {
     1.0 / f64::from(n).sqrt()
 }
+
+pub(super) const BODY: Fragment = Fragment::Text(include_str!("../../shaders/kv_blocks.wgsl"));
 
 /// The home.
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl Home for KvBlocks {
             Fragment::Text(include_str!("../../shaders/part/half_bits.wgsl")),
             Fragment::Kv(KvType::BLOCKS),
             Fragment::Text(include_str!("../../shaders/part/head_plain.wgsl")),
-            Fragment::Text(include_str!("../../shaders/kv_blocks.wgsl")),
+            BODY,
         ],
         needs: Needs::NOTHING,
     }];

@@ -54,3 +54,15 @@ pub(super) fn pages(seed: &mut Seed, sequences: u32, pages_per_sequence: u32) ->
     }
     pages
 }
+
+/// Numbers with few bits, which [`plain_turns`] leave nothing to round of: a rounding in f32, which devices make in more
+/// ways than one, may tip one of what is stored.
+pub(super) fn few_bits(seed: &mut Seed, len: usize) -> Vec<f32> {
+    (0..len).map(|_| (seed.signed() * 64.0).round() / 8.0).collect()
+}
+
+/// Cosines and sines, after a fashion.
+pub(super) fn plain_turns(count: u32) -> Vec<f32> {
+    let turn = |at: u32| [[1.0, 0.0], [0.5, -0.75], [0.0, 1.0], [-0.25, 0.5]][at as usize % 4];
+    (0..count).flat_map(|at| turn(at + at / 7)).collect()
+}

@@ -402,6 +402,8 @@ kernels! {
     RopeKv => rope_kv,
     /// Writes keys and values to their pages in blocks, turned with the queries by a Walsh–Hadamard transform.
     KvBlocks => kv_blocks,
+    /// Rotates heads, turns them, and writes keys and values in blocks.
+    RopeKvBlocks => rope_kv_blocks,
     /// Causal softmax attention over the pages of a sequence.
     Attend => attend,
     /// The same for few rows, over pieces of the keys.

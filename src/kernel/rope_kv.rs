@@ -143,14 +143,9 @@ impl Home for RopeKv {
 /// Rows of sequences at positions.
 fn case(kv: KvType, params: Params, places: &[(u32, u32)]) -> Case {
     let mut seed = Seed::new(7);
-    // Of halves only quarter turns are exact, and a rounding in f32 may tip one in f16: numbers with few bits and turns
-    // with fewer leave nothing to round.
-    let few_bits = |seed: &mut Seed| (seed.signed() * 64.0).round() / 8.0;
-    let x: Vec<f32> = (0..places.len() * params.stride as usize).map(|_| few_bits(&mut seed)).collect();
+    let x = made::few_bits(&mut seed, places.len() * params.stride as usize);
     let positions = 1 + places.iter().map(|place| place.1).max().unwrap_or(0);
-    let turns = positions * params.dims / 2;
-    let turn = |at: u32| [[1.0, 0.0], [0.5, -0.75], [0.0, 1.0], [-0.25, 0.5]][at as usize % 4];
-    let table = (0..turns).flat_map(|at| turn(at + at / 7)).collect();
+    let table = made::plain_turns(positions * params.dims / 2);
     let rows: Vec<_> = places.iter().map(|&(sequence, position)| [9, position, sequence]).collect();
     let pages = made::pages(&mut seed, 3, params.pages_per_sequence);
     let words = kv.words(pages.len() * (params.kv_heads * PAGE) as usize, params.head_dim as usize);

@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Argmax, Attend, Draw, Embed, Epilogue, Form, Geglu, Gelu, Hadamard, HeadNorm, KvBlocks, KvType, KvWrite,
-    LayerNorm, PAGE, Pick, Positions, RmsNorm, Rope, SoftCap, Swiglu, TopK, argmax, attend, draw, embed,
-    geglu, gelu, hadamard, head_norm, kv_blocks, kv_write, layer_norm, pick, positions, rms_norm, rope,
-    soft_cap, swiglu, top_k,
+    Argmax, Attend, Draw, Embed, Epilogue, Form, Geglu, Gelu, HeadNorm, KvBlocks, KvType, KvWrite, LayerNorm,
+    PAGE, Pick, Positions, RmsNorm, Rope, SoftCap, Swiglu, TopK, argmax, attend, draw, embed, geglu, gelu,
+    head_norm, kv_blocks, kv_write, layer_norm, pick, positions, rms_norm, rope, soft_cap, swiglu, top_k,
 };
 use crate::plan::{Builder, Extent, ItemId, Operand, Plan, Store};
 
@@ -113,8 +112,6 @@ pub struct Ports {
     pub values: Vec<ItemId>,
     /// In: the weights of adapters.
     pub dials: Vec<Dial>,
-    /// A vector of 1, the table of the transform of a power of two, where heads are turned.
-    one: Option<ItemId>,
 }
 
 /// The weight of an adapter beside a linear: a state of `rank` times weight · `scale`.
@@ -191,7 +188,6 @@ fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) 
         keys,
         values,
         dials: Vec::new(),
-        one: (options.turned && options.kv.is_blocks()).then(|| store.add_vector("hadamard", &[1.0])),
         rows: store.add_state(
             "rows",
             options.prefill_rows.max(options.decode_rows) as usize * crate::kernel::ROW_WORDS,
@@ -324,28 +320,11 @@ impl Pass<'_> {
             scale,
             window: window.map_or(all, |window| window.min(all)),
             cap: cap.unwrap_or(0.0),
+            block,
         };
         b.step::<Attend>(label("attend"), tokens, kv, look, &[rows, pages, qkv, keys, values, a])?;
-        let a = self.turned_back(b, label("turn"), block, q_width, a)?;
         let post = at.post_norms.map(|[attention, _]| attention);
         self.add(b, &label("attn_output"), &at.o, post, a, x)
-    }
-
-    /// The means of turned values, turned back: the transform is its own inverse.
-    fn turned_back(
-        &self,
-        b: &mut Builder<'_>,
-        label: String,
-        block: u32,
-        width: u32,
-        turned: Operand,
-    ) -> Result<Operand> {
-        let Some(table) = self.ports.one.filter(|_| block > 1) else { return Ok(turned) };
-        let a = b.temp("turned", Extent::Tokens, width as usize);
-        let params = hadamard::Params { width, block, order: 1, y_stride: width, y_offset: 0 };
-        let form = Form { epilogue: Some(Epilogue::Store), ..Form::default() };
-        b.step::<Hadamard>(label, Extent::Tokens, form, params, &[turned, Operand::Item(table), a])?;
-        Ok(a)
     }
 
     /// x ← x + down·(act(gate·norm(x)) ⊙ up·norm(x)), or x ← x + down·act(up·norm(x))

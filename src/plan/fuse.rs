@@ -5,8 +5,9 @@
 //! is then never written: [`join`] is only for plans in which nothing else reads it.
 
 use crate::kernel::{
-    AttendJoin, AttendSplit, Epilogue, Form, Home, KernelId, MatvecSwiglu, PickNorm, RopeKv, attend,
-    attend_join, attend_split, kv_write, matvec, pick, rms_norm, rope, rope_kv, swiglu,
+    AttendJoin, AttendSplit, Epilogue, Form, Home, KernelId, MatvecSwiglu, PickNorm, RopeKv, RopeKvBlocks,
+    attend, attend_join, attend_split, kv_blocks, kv_write, matvec, pick, rms_norm, rope, rope_kv,
+    rope_kv_blocks, swiglu,
 };
 
 use super::{Operand, Step};
@@ -19,6 +20,7 @@ pub(super) fn join(first: &Step, second: &Step) -> Option<Step> {
     match (first.kernel, second.kernel) {
         (KernelId::Matvec, KernelId::Swiglu) => gated_product(first, second),
         (KernelId::Rope, KernelId::KvWrite) => rotated_keys(first, second),
+        (KernelId::Rope, KernelId::KvBlocks) => rotated_blocks(first, second),
         (KernelId::Pick, KernelId::RmsNorm) => picked_norm(first, second),
         _ => None,
     }
@@ -84,6 +86,22 @@ fn rotated_keys(rotation: &Step, write: &Step) -> Option<Step> {
     Some(step::<RopeKv>(rotation, write, params, write.form, vec![rows, pages, table, x, keys, values]))
 }
 
+fn rotated_blocks(rotation: &Step, write: &Step) -> Option<Step> {
+    let turn: rope::Params = bytemuck::pod_read_unaligned(&rotation.params);
+    let put: kv_blocks::Params = bytemuck::pod_read_unaligned(&write.params);
+    let (&[rows, table, x], &[rows_too, pages, x_too, keys, values]) =
+        (rotation.args.as_slice(), write.args.as_slice())
+    else {
+        return None;
+    };
+    if (rows, x) != (rows_too, x_too) {
+        return None;
+    }
+    let params = rope_kv_blocks::Params::of(&turn, &put)?;
+    let args = vec![rows, pages, x, keys, values, table];
+    Some(step::<RopeKvBlocks>(rotation, write, params, write.form, args))
+}
+
 fn picked_norm(pick: &Step, norm: &Step) -> Option<Step> {
     let (&[wanted, x, between], &[read, gain, y]) = (pick.args.as_slice(), norm.args.as_slice()) else {
         return None;
@@ -111,7 +129,7 @@ fn step<H: Home>(first: &Step, second: &Step, params: H::Params, form: Form, arg
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Attend, Call, KvType, KvWrite, Matvec, Pick, RmsNorm, Rope, Swiglu};
+    use crate::kernel::{Attend, Call, KvBlocks, KvType, KvWrite, Matvec, Pick, RmsNorm, Rope, Swiglu};
     use crate::plan::{Builder, Extent, Item, Plan, Store};
     use crate::quant::{Format, Matrix};
 
@@ -197,6 +215,37 @@ mod tests {
     }
 
     #[test]
+    fn blocks_are_rotated_as_they_are_written() {
+        let plan = |heads| {
+            let mut store = Store::default();
+            let states = ["rows", "pages", "keys", "values"].map(|name| store.add_state(name, 640));
+            let [rows, pages, keys, values] = states.map(Operand::Item);
+            let table = Operand::Item(store.add_vector("table", &[1.0; 64]));
+            let mut b = Builder::new(&store, "plan", 1, 1).fused();
+            let qkv = b.temp("qkv", Extent::Tokens, 16);
+            let turn = rope::Params { stride: 16, offset: 0, heads, head_dim: 4, dims: 4, interleaved: 0 };
+            b.step::<Rope>("a.rope", Extent::Tokens, Form::default(), turn, &[rows, table, qkv]).unwrap();
+            let put = kv_blocks::Params {
+                stride: 16,
+                heads: 2,
+                kv_heads: 1,
+                head_dim: 4,
+                block: 4,
+                pages_per_sequence: 1,
+            };
+            let kv = Form { kv: Some(KvType::Q4), ..Form::default() };
+            let args = [rows, pages, qkv, keys, values];
+            b.step::<KvBlocks>("a.kv_blocks", Extent::Tokens, kv, put, &args).unwrap();
+            b.finish()
+        };
+        let joined = plan(3);
+        assert_eq!(kernels(&joined), [KernelId::RopeKvBlocks]);
+        assert_eq!(joined.steps[0].form.kv, Some(KvType::Q4));
+        // Other heads than those that are written.
+        assert_eq!(kernels(&plan(2)), [KernelId::Rope, KernelId::KvBlocks]);
+    }
+
+    #[test]
     fn attention_of_few_rows_is_split_over_its_keys() {
         let plan = |is_fused, max_rows| {
             let mut store = Store::default();
@@ -215,6 +264,7 @@ mod tests {
                 scale: 0.5,
                 window: 40 * crate::kernel::PAGE,
                 cap: 0.0,
+                block: 1,
             };
             let kv = Form { kv: Some(KvType::F16), ..Form::default() };
             let args = [rows, pages, q, keys, values, y];

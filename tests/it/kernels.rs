@@ -212,6 +212,7 @@ fn twins_of_attention_by_hand() {
         scale: 1.0,
         window: 32,
         cap: 0.0,
+        block: 1,
     };
     let q = Data::F32(vec![1.0, 0.0, 0.0, 5.0]);
     let args = vec![rows, pages, q, at([0.0, 3f32.ln(), 99.0]), at([4.0, 8.0, 1e9]), Data::F32(vec![1.0; 4])];
@@ -436,6 +437,13 @@ fn the_judge_says_no_to_planted_faults() {
             case.params = bytemuck::bytes_of(&params).to_vec();
         };
         assert_eq!(judged(&case, not_turned), wrong, "not turned, {}", probe::describe(&case));
+        let is_turned = |case: &Case| params_of::<attend::Params>(case).block > 1;
+        let case = a_case(KernelId::Attend, |case| case.form.kv == Some(kv) && is_turned(case));
+        let not_back = |case: &mut Case| {
+            let params = attend::Params { block: 1, ..params_of(case) };
+            case.params = bytemuck::bytes_of(&params).to_vec();
+        };
+        assert_eq!(judged(&case, not_back), wrong, "not turned back, {}", probe::describe(&case));
     }
     let case = a_case(KernelId::HeadNorm, |_| true);
     let other_gain = |case: &mut Case| {

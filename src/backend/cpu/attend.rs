@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::kernel::attend::Params;
 use crate::kernel::kv::BLOCK;
+use crate::kernel::kv_blocks::turn;
 use crate::kernel::{Call, Form, KvType, PAGE, ROW_WORDS, kv_at};
 
 use super::cores::{Columns, Cores};
@@ -82,6 +83,7 @@ pub(super) fn attend(
         })?;
         for (y, parts) in y.chunks_exact_mut(group).zip(found.chunks_exact(parts)) {
             combine(parts, y, head_dim);
+            y.chunks_exact_mut(head_dim).for_each(|y| turn(y, p.block as usize));
         }
         return Ok(());
     }
@@ -101,6 +103,7 @@ pub(super) fn attend(
         }
         for Query { y, total, .. } in queries {
             y.iter_mut().for_each(|y| *y /= total);
+            turn(y, p.block as usize);
         }
     })
 }

@@ -115,6 +115,17 @@ pub(super) fn attends() -> Vec<Case> {
     // A slice of a prompt beside another sequence's; and a long context beside a short one.
     let mut slice: Vec<[u32; 2]> = (25..38).map(|position| [position, 1]).collect();
     slice.extend([[70, 0], [71, 0]]);
+    for (&kv, shape) in KvType::BLOCKS.iter().zip([(9, 3, 64), (4, 2, 80)]) {
+        for places in [&*slice, &[[600, 0], [5, 1]]] {
+            let case = attend_case(shape, kv, places, 20);
+            let params: attend::Params = bytemuck::pod_read_unaligned(&case.params);
+            let block = pocketlm::kernel::kv_blocks::block_of(shape.2);
+            let params = bytemuck::bytes_of(&attend::Params { block, ..params }).to_vec();
+            // A sum of the elements of a block, over the root of their number.
+            let tolerance = Tolerance(case.tolerance.0 * (block as f32).sqrt());
+            cases.push(Case { params, tolerance, name: format!("{}, turned back", case.name), ..case });
+        }
+    }
     for &kv in KvType::ALL {
         cases.push(attend_case((9, 3, 64), kv, &slice, 3));
         cases.push(attend_case((9, 3, 64), kv, &[[600, 0], [5, 1], [256, 0]], 20));
@@ -161,6 +172,7 @@ fn attend_case(
         scale,
         window,
         cap: 0.0,
+        block: 1,
     };
     let form = Form { format: None, kv: Some(kv), epilogue: None };
     let call = Call { rows: positions.len() as u32, kv_len: PAGE * pages_per_sequence };
