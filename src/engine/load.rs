@@ -322,7 +322,7 @@ pub(super) fn choose(
         outputs: options.outputs,
         top: TOP.min(blueprint.vocab),
         kv,
-        turned: options.kv_turned.unwrap_or(kv == KvType::Q4),
+        turned: options.kv_turned.unwrap_or(kv.is_blocks()),
         max_matrix_bytes: u64::MAX,
         fused: true,
         calibrates: false,

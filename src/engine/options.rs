@@ -111,7 +111,7 @@ pub struct LoadOptions {
     /// How keys and values are stored; `None` takes f16, and f32 where the engine is exact. Fewer bits take less memory and
     /// lose some of the numbers: `docs/kv.md` has the figures. It holds for all sessions of the model.
     pub kv_type: Option<KvType>,
-    /// Whether heads are turned where they are stored in blocks; `None` turns them for 4 bits. To measure what it is worth.
+    /// Whether heads are turned where they are stored in blocks; `None` turns them. To measure what it is worth.
     #[doc(hidden)]
     pub kv_turned: Option<bool>,
     /// What is added to the model: all at the same time, each by its weight.

@@ -27,7 +27,8 @@ const STEP_8: f32 = 0.007_874_016;
 /// The largest f16.
 const MOST: f32 = 65504.0;
 
-/// How keys and values are stored, from the most to the fewest bits.
+/// How keys and values are stored, from the most to the fewest bits. Heads that are stored in blocks are turned by a
+/// Walsh–Hadamard transform before, which spreads the outliers that few bits have no room for ([`super::kv_blocks`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KvType {
     /// 32-bit floats.
@@ -36,8 +37,7 @@ pub enum KvType {
     F16,
     /// Blocks of 8-bit codes: 8.5 bits an element.
     Q8,
-    /// Blocks of 4-bit codes: 4.5 bits an element. Heads are turned by a Walsh–Hadamard transform before, which spreads the
-    /// outliers that 4 bits have no room for.
+    /// Blocks of 4-bit codes: 4.5 bits an element.
     Q4,
 }
 

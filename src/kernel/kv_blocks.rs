@@ -157,6 +157,12 @@ impl Home for KvBlocks {
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
         KvType::BLOCKS.iter().copied().flat_map(of_kv).collect()
     }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        let stride = 4 * p.head_dim;
+        let small = Params { stride, heads: 2, kv_heads: 1, pages_per_sequence: 3, ..*p };
+        form.kv.map(|kv| case(kv, small, &[(1, 64), (0, 31)]))
+    }
 }
 
 /// Rows of sequences at positions.

@@ -63,7 +63,7 @@ impl Home for RopeKvBlocks {
         fragments: &[
             Fragment::Text(include_str!("../../shaders/part/half_bits.wgsl")),
             Fragment::Kv(KvType::BLOCKS),
-            Fragment::Text(include_str!("../../shaders/part/head_rope.wgsl")),
+            Fragment::Text(include_str!("../../shaders/rope_kv_blocks.wgsl")),
             kv_blocks::BODY,
         ],
         needs: Needs::NOTHING,
@@ -134,6 +134,12 @@ impl Home for RopeKvBlocks {
         ];
         let of_kv = |kv| shapes.iter().map(move |(params, places)| case(kv, *params, places));
         KvType::BLOCKS.iter().copied().flat_map(of_kv).collect()
+    }
+
+    fn probe(p: &Params, form: Form) -> Option<Case> {
+        let stride = 4 * p.head_dim;
+        let small = Params { stride, heads: 2, kv_heads: 1, pages_per_sequence: 3, ..*p };
+        form.kv.map(|kv| case(kv, small, &[(1, 64), (0, 31)]))
     }
 }
 

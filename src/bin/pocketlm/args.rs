@@ -179,7 +179,7 @@ pub(crate) struct ContextArgs {
     /// The most memory that the model may take, of the host and of the device together: 800MiB, 2GiB [default: what the machine has]
     #[arg(long, value_name = "SIZE", env = "POCKETLM_MEMORY", value_parser = bytes, hide_env_values = true)]
     pub(crate) memory: Option<u64>,
-    /// How keys and values are stored: f32, f16, q8 (8 bits) or q4 (4 bits, turned) [default: f16, and f32 with --exact]
+    /// How keys and values are stored: f32, f16, q8 (8 bits) or q4 (4 bits) [default: f16, and f32 with --exact]
     #[arg(long, visible_alias = "cache-type", value_name = "TYPE", env = "POCKETLM_KV_TYPE", value_parser = kv_type, hide_env_values = true)]
     pub(crate) kv_type: Option<KvType>,
     /// Whether heads are turned by a Hadamard transform where they are stored in 8 or 4 bits: to measure what it is worth

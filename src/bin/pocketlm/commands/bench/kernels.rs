@@ -107,7 +107,7 @@ impl Stage {
             outputs: 1,
             top: 64.min(blueprint.vocab),
             kv,
-            turned: kv == KvType::Q4,
+            turned: kv.is_blocks(),
             max_matrix_bytes: backend.verbs().caps().max_matrix_bytes,
             fused: backend.verbs().caps().fuses,
             calibrates: false,

@@ -1,3 +1,4 @@
+// rope_kv_blocks: the body of kv_blocks with heads that are rotated as they are read, queries too.
 struct Params {
     rows: u32,
     kv_len: u32,
