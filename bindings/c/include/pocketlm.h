@@ -89,6 +89,35 @@ typedef int32_t plm_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What the text of an answer must be: it is, or the answer ends with `PLM_FINISH_LENGTH`.
+enum plm_constraint
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Anything.
+    PLM_CONSTRAINT_NONE = 0,
+    // JSON that is valid by the schema `grammar`.
+    PLM_CONSTRAINT_JSON_SCHEMA = 1,
+    // A JSON object, whatever is in it.
+    PLM_CONSTRAINT_JSON_OBJECT = 2,
+    // All of it matches the regular expression `grammar`.
+    PLM_CONSTRAINT_REGEX = 3,
+    // One of `choices`.
+    PLM_CONSTRAINT_CHOICE = 4,
+    // A `start` of the grammar `grammar` in Lark's syntax.
+    PLM_CONSTRAINT_LARK = 5,
+    // A `root` of the grammar `grammar` in llama.cpp's syntax.
+    PLM_CONSTRAINT_GBNF = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum plm_constraint plm_constraint;
+#else
+typedef uint32_t plm_constraint;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Where to compute.
 enum plm_device
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -523,6 +552,14 @@ typedef struct plm_prompt {
     const uint32_t *tokens;
 } plm_prompt;
 
+// A token, and what is added to its logit.
+typedef struct plm_logit_bias {
+    // The token.
+    uint32_t token;
+    // Minus infinity bars it.
+    float bias;
+} plm_logit_bias;
+
 // What an answer is generated with.
 typedef struct plm_generate_options {
     // `sizeof(plm_generate_options)`.
@@ -551,6 +588,30 @@ typedef struct plm_generate_options {
     const struct plm_text *stop;
     // How many.
     size_t stop_count;
+    // A `plm_constraint`.
+    uint32_t constraint;
+    // 1 keeps the text as surprising as is usual for mirostat, in place of top-k, typical, top-p, min-p and XTC.
+    uint32_t mirostat;
+    // See `plm_constraint`.
+    struct plm_text grammar;
+    // See `plm_constraint`.
+    const struct plm_text *choices;
+    // How many.
+    size_t choice_count;
+    // Keeps those that are as surprising as the text on average, up to this probability; `PLM_UNSET`.
+    float typical_p;
+    // Is taken from the logit of a recent token each time that it is there; 0 is as the model has it.
+    float frequency_penalty;
+    // Is taken from the logits of recent tokens once; 0 is as the model has it.
+    float presence_penalty;
+    // Makes what goes on with a repetition less likely (DRY); 0 is as the model has it.
+    float dry_multiplier;
+    // How often the likeliest are taken out (XTC); 0 is as the model has it.
+    float xtc_probability;
+    // Tokens and what is added to their logits.
+    const struct plm_logit_bias *logit_bias;
+    // How many.
+    size_t logit_bias_count;
 } plm_generate_options;
 
 // What is kept of a session beside its history and its conversation.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pocketlm::{
-    Adapter, Device, EngineOptions, GenerateOptions, Limits, LoadOptions, Manifest, Sampling, SaveOptions,
+    Adapter, Constraint, Device, Dry, EngineOptions, GenerateOptions, Limits, LoadOptions, Manifest,
+    Mirostat, Sampling, SaveOptions, Xtc,
 };
 
 use crate::input::{Versioned, list, text};
@@ -88,6 +89,35 @@ pub struct plm_load_options {
     pub manifest_key: plm_text,
 }
 
+/// What the text of an answer must be: it is, or the answer ends with `PLM_FINISH_LENGTH`.
+#[repr(u32)]
+pub enum plm_constraint {
+    /// Anything.
+    PLM_CONSTRAINT_NONE = 0,
+    /// JSON that is valid by the schema `grammar`.
+    PLM_CONSTRAINT_JSON_SCHEMA = 1,
+    /// A JSON object, whatever is in it.
+    PLM_CONSTRAINT_JSON_OBJECT = 2,
+    /// All of it matches the regular expression `grammar`.
+    PLM_CONSTRAINT_REGEX = 3,
+    /// One of `choices`.
+    PLM_CONSTRAINT_CHOICE = 4,
+    /// A `start` of the grammar `grammar` in Lark's syntax.
+    PLM_CONSTRAINT_LARK = 5,
+    /// A `root` of the grammar `grammar` in llama.cpp's syntax.
+    PLM_CONSTRAINT_GBNF = 6,
+}
+
+/// A token, and what is added to its logit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct plm_logit_bias {
+    /// The token.
+    pub token: u32,
+    /// Minus infinity bars it.
+    pub bias: f32,
+}
+
 /// What an answer is generated with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +148,30 @@ pub struct plm_generate_options {
     pub stop: *const plm_text,
     /// How many.
     pub stop_count: usize,
+    /// A `plm_constraint`.
+    pub constraint: u32,
+    /// 1 keeps the text as surprising as is usual for mirostat, in place of top-k, typical, top-p, min-p and XTC.
+    pub mirostat: u32,
+    /// See `plm_constraint`.
+    pub grammar: plm_text,
+    /// See `plm_constraint`.
+    pub choices: *const plm_text,
+    /// How many.
+    pub choice_count: usize,
+    /// Keeps those that are as surprising as the text on average, up to this probability; `PLM_UNSET`.
+    pub typical_p: f32,
+    /// Is taken from the logit of a recent token each time that it is there; 0 is as the model has it.
+    pub frequency_penalty: f32,
+    /// Is taken from the logits of recent tokens once; 0 is as the model has it.
+    pub presence_penalty: f32,
+    /// Makes what goes on with a repetition less likely (DRY); 0 is as the model has it.
+    pub dry_multiplier: f32,
+    /// How often the likeliest are taken out (XTC); 0 is as the model has it.
+    pub xtc_probability: f32,
+    /// Tokens and what is added to their logits.
+    pub logit_bias: *const plm_logit_bias,
+    /// How many.
+    pub logit_bias_count: usize,
 }
 
 /// What is kept of a session beside its history and its conversation.
@@ -225,6 +279,11 @@ impl plm_generate_options {
             let stop = list(self.stop, self.stop_count, "stop strings")?.iter();
             stop.map(|&stop| Ok(text(stop, "stop string")?.to_owned())).collect::<Outcome<_>>()?
         };
+        // SAFETY: as the caller promised.
+        let constraint = unsafe { self.constraint()? };
+        // SAFETY: as the caller promised.
+        let biases = unsafe { list(self.logit_bias, self.logit_bias_count, "logit biases")? };
+        let given = |value: f32| (value != 0.0).then_some(value);
         let number = |value: f32| (value != PLM_UNSET as f32).then_some(value);
         let count = |value: i32, name| match u32::try_from(value) {
             Ok(count) => Ok(Some(count)),
@@ -238,6 +297,13 @@ impl plm_generate_options {
             min_p: number(self.min_p),
             repeat_penalty: number(self.repeat_penalty),
             repeat_last: count(self.repeat_last, "repeat_last")?.map(|last| last as usize),
+            frequency_penalty: given(self.frequency_penalty),
+            presence_penalty: given(self.presence_penalty),
+            typical_p: number(self.typical_p),
+            logit_bias: biases.iter().map(|&plm_logit_bias { token, bias }| (token, bias)).collect(),
+            dry: given(self.dry_multiplier).map(|multiplier| Dry { multiplier, ..Dry::default() }),
+            xtc: given(self.xtc_probability).map(|probability| Xtc { probability, ..Xtc::default() }),
+            mirostat: (self.mirostat != 0).then(Mirostat::default),
             seed: (self.has_seed != 0).then_some(self.seed),
             ..Sampling::default()
         };
@@ -246,8 +312,33 @@ impl plm_generate_options {
             sampling,
             stop,
             ignore_end: self.ignore_end != 0,
+            constraint,
             ..GenerateOptions::default()
         })
+    }
+
+    /// # Safety
+    /// What it points to is there.
+    unsafe fn constraint(&self) -> Outcome<Option<Constraint>> {
+        // SAFETY: as the caller promised, for all of it.
+        let (grammar, choices) = unsafe {
+            let choices = list(self.choices, self.choice_count, "choices")?.iter();
+            let choices = choices.map(|&choice| Ok(text(choice, "choice")?.to_owned()));
+            (text(self.grammar, "grammar")?.to_owned(), choices.collect::<Outcome<Vec<_>>>()?)
+        };
+        Ok(Some(match self.constraint {
+            0 => return Ok(None),
+            1 => Constraint::JsonSchema(
+                serde_json::from_str(&grammar)
+                    .map_err(|error| Refusal::invalid(&format!("the schema is no JSON: {error}")))?,
+            ),
+            2 => Constraint::JsonObject,
+            3 => Constraint::Regex(grammar),
+            4 => Constraint::Choice(choices),
+            5 => Constraint::Lark(grammar),
+            6 => Constraint::Gbnf(grammar),
+            constraint => return Err(Refusal::invalid(&format!("{constraint} is no plm_constraint"))),
+        }))
     }
 }
 
@@ -312,6 +403,18 @@ unsafe impl Versioned for plm_generate_options {
             seed: 0,
             stop: std::ptr::null(),
             stop_count: 0,
+            constraint: 0,
+            mirostat: 0,
+            grammar: plm_text::of(""),
+            choices: std::ptr::null(),
+            choice_count: 0,
+            typical_p: unset,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            dry_multiplier: 0.0,
+            xtc_probability: 0.0,
+            logit_bias: std::ptr::null(),
+            logit_bias_count: 0,
         }
     }
 }

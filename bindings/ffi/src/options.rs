@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pocketlm::{Limits, Manifest};
+use pocketlm::{Dry, Limits, Manifest, Mirostat, Xtc};
 use serde_json::Map;
 
 use crate::error::{Result, invalid};
@@ -82,6 +82,32 @@ pub struct LoadOptions {
     pub manifest_key: Option<String>,
 }
 
+/// What the text of an answer must be: it is, or the answer ends with `Length`.
+#[derive(Clone, Debug, uniffi::Enum)]
+pub enum Constraint {
+    /// JSON that is valid by this schema, which is JSON itself.
+    JsonSchema { schema: String },
+    /// A JSON object, whatever is in it.
+    JsonObject,
+    /// All of it matches this regular expression.
+    Regex { pattern: String },
+    /// One of these texts.
+    Choice { choices: Vec<String> },
+    /// A `start` of this grammar in Lark's syntax.
+    Lark { grammar: String },
+    /// A `root` of this grammar in llama.cpp's syntax.
+    Gbnf { grammar: String },
+}
+
+/// A token, and what is added to its logit.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct LogitBias {
+    /// The token.
+    pub token: u32,
+    /// Minus infinity bars it.
+    pub bias: f32,
+}
+
 /// What an answer is generated with. What is left out is as the model's own settings have it.
 #[derive(Clone, Debug, uniffi::Record)]
 pub struct GenerateOptions {
@@ -115,6 +141,30 @@ pub struct GenerateOptions {
     /// Goes on past the model's own end of an answer.
     #[uniffi(default = false)]
     pub ignore_end: bool,
+    /// What the text must be.
+    #[uniffi(default = None)]
+    pub constraint: Option<Constraint>,
+    /// Keeps those that are as surprising as the text on average, up to this probability.
+    #[uniffi(default = None)]
+    pub typical_p: Option<f32>,
+    /// Is taken from the logit of a recent token each time that it is there.
+    #[uniffi(default = None)]
+    pub frequency_penalty: Option<f32>,
+    /// Is taken from the logits of recent tokens once.
+    #[uniffi(default = None)]
+    pub presence_penalty: Option<f32>,
+    /// Makes what goes on with a repetition less likely (DRY).
+    #[uniffi(default = None)]
+    pub dry_multiplier: Option<f32>,
+    /// How often the likeliest are taken out (XTC).
+    #[uniffi(default = None)]
+    pub xtc_probability: Option<f32>,
+    /// Keeps the text as surprising as is usual for mirostat, in place of top-k, typical, top-p, min-p and XTC.
+    #[uniffi(default = false)]
+    pub mirostat: bool,
+    /// Tokens and what is added to their logits.
+    #[uniffi(default = [])]
+    pub logit_bias: Vec<LogitBias>,
 }
 
 /// What somebody says in a conversation.
@@ -205,8 +255,8 @@ impl LoadOptions {
 }
 
 impl GenerateOptions {
-    pub(crate) fn meant(self) -> pocketlm::GenerateOptions {
-        pocketlm::GenerateOptions {
+    pub(crate) fn meant(self) -> Result<pocketlm::GenerateOptions> {
+        Ok(pocketlm::GenerateOptions {
             max_tokens: self.max_tokens,
             sampling: pocketlm::Sampling {
                 temperature: self.temperature,
@@ -215,13 +265,38 @@ impl GenerateOptions {
                 min_p: self.min_p,
                 repeat_penalty: self.repeat_penalty,
                 repeat_last: self.repeat_last.map(|last| last as usize),
+                frequency_penalty: self.frequency_penalty,
+                presence_penalty: self.presence_penalty,
+                typical_p: self.typical_p,
+                logit_bias: self.logit_bias.iter().map(|bias| (bias.token, bias.bias)).collect(),
+                dry: self.dry_multiplier.map(|multiplier| Dry { multiplier, ..Dry::default() }),
+                xtc: self.xtc_probability.map(|probability| Xtc { probability, ..Xtc::default() }),
+                mirostat: self.mirostat.then(Mirostat::default),
                 seed: self.seed,
                 ..pocketlm::Sampling::default()
             },
             stop: self.stop,
             ignore_end: self.ignore_end,
+            constraint: self.constraint.map(Constraint::meant).transpose()?,
             ..pocketlm::GenerateOptions::default()
-        }
+        })
+    }
+}
+
+impl Constraint {
+    fn meant(self) -> Result<pocketlm::Constraint> {
+        Ok(match self {
+            Self::JsonSchema { schema } => {
+                let schema = serde_json::from_str(&schema);
+                let schema = schema.map_err(|error| invalid(&format!("the schema is no JSON: {error}")))?;
+                pocketlm::Constraint::JsonSchema(schema)
+            }
+            Self::JsonObject => pocketlm::Constraint::JsonObject,
+            Self::Regex { pattern } => pocketlm::Constraint::Regex(pattern),
+            Self::Choice { choices } => pocketlm::Constraint::Choice(choices),
+            Self::Lark { grammar } => pocketlm::Constraint::Lark(grammar),
+            Self::Gbnf { grammar } => pocketlm::Constraint::Gbnf(grammar),
+        })
     }
 }
 

@@ -38,12 +38,12 @@ impl Session {
 impl Session {
     /// Starts an answer to `prompt`.
     pub fn generate(&self, prompt: Prompt, options: GenerateOptions) -> Result<Arc<Stream>> {
-        Stream::start(self.session().generate(&prompt.meant()?, &options.meant())?)
+        Stream::start(self.session().generate(&prompt.meant()?, &options.meant()?)?)
     }
 
     /// Adds what the user says to the conversation and starts the answer; hand the whole of it to `answered`.
     pub fn say(&self, text: String, options: GenerateOptions) -> Result<Arc<Stream>> {
-        Stream::start(self.session().say(text, &options.meant())?)
+        Stream::start(self.session().say(text, &options.meant()?)?)
     }
 
     /// Computes the beginning of what will be asked, ahead of time; pull the stream to its end, it has no token.
@@ -104,7 +104,7 @@ impl Session {
 
     /// Goes on with the answer that was under way when the session was saved; the stream begins with its text so far.
     pub fn proceed(&self, options: GenerateOptions) -> Result<Arc<Stream>> {
-        Stream::start(self.session().proceed(&options.meant())?)
+        Stream::start(self.session().proceed(&options.meant()?)?)
     }
 
     /// Saves the session to a file, which is whole whatever happens on the way. `kv` keeps keys and values too.

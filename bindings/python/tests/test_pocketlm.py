@@ -173,6 +173,9 @@ class Laws(unittest.TestCase):
             (STORY, {"max_tokens": -1}),
             (STORY, {"max_tokens": 1 << 40}),
             (STORY, {"stop": [""]}),
+            (STORY, {"constraint": []}),
+            (STORY, {"constraint": pocketlm.Constraint.REGEX("(")}),
+            (STORY, {"constraint": pocketlm.Constraint.JSON_SCHEMA("{")}),
             ([1, 512], {}),
             ([1, -1], {}),
             ([{"role": "user"}, 3], {}),
@@ -256,6 +259,25 @@ class RealModel(unittest.TestCase):
                     self.assertGreater(again.finish.timings.cached_tokens, 20)
                     roles = [message["role"] for message in session.transcript]
                     self.assertEqual(roles, ["system", "user", "assistant", "user", "assistant"])
+                with model.session() as session:
+                    capital = session.say(
+                        "What is the capital of France?", constraint=["Berlin", "Paris"], temperature=0.0
+                    )
+                    self.assertIn(capital.text(), ["Berlin", "Paris"])
+                    schema = {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": "string", "maxLength": 12},
+                            "age": {"type": "integer", "minimum": 0, "maximum": 120},
+                        },
+                        "required": ["name", "age"],
+                        "additionalProperties": False,
+                    }
+                    person = session.say("Invent a person.", constraint=schema, temperature=0.0, max_tokens=100)
+                    value = person.json()
+                    print(f"  {value}")
+                    self.assertIsInstance(value["age"], int)
+                    self.assertIsInstance(value["name"], str)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,21 @@ int main(int argc, char **argv) {
         CHECK(strstr(answer.text, turn == 0 ? "Paris" : "Rome") != NULL);
         OK(plm_stream_free(stream));
     }
+    /* What the text must be. */
+    plm_session *fresh = NULL;
+    plm_stream *stream = NULL;
+    OK(plm_session_new(model, &fresh));
+    const plm_text choices[] = {plm_text_of("Berlin"), plm_text_of("Paris")};
+    options.constraint = PLM_CONSTRAINT_CHOICE;
+    options.choices = choices;
+    options.choice_count = 2;
+    OK(plm_session_say(fresh, plm_text_of(questions[0]), &options, &stream));
+    answer choice;
+    pull(stream, &choice);
+    printf("of two choices: %s\n", choice.text);
+    CHECK(strcmp(choice.text, "Paris") == 0 || strcmp(choice.text, "Berlin") == 0);
+    CHECK(choice.reason == PLM_FINISH_STOP);
+    OK(plm_session_free(fresh));
     /* The same in messages, and in JSON. */
     const plm_message messages[] = {{plm_text_of("system"), plm_text_of("Answer in one word.")},
                                     {plm_text_of("user"), plm_text_of(questions[0])}};

@@ -190,6 +190,22 @@ static void prompts_are_checked(plm_model *model) {
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
     options.stop_count = SIZE_MAX;
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options = tokens_of(5);
+    options.constraint = 99;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options.constraint = PLM_CONSTRAINT_JSON_SCHEMA;
+    options.grammar = plm_text_of("{");
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options.constraint = PLM_CONSTRAINT_REGEX;
+    options.grammar = plm_text_of("(");
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options.constraint = PLM_CONSTRAINT_CHOICE;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options.choice_count = SIZE_MAX / 4;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options = tokens_of(5);
+    options.logit_bias_count = 3;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
     uint32_t many[400];
     for (int i = 0; i < 400; i++) {
         many[i] = 50;

@@ -40,6 +40,7 @@ from ._errors import (
 )
 from .pocketlm_ffi import (
     Adapter,
+    Constraint,
     Device,
     Estimate,
     Event,
@@ -55,7 +56,7 @@ from .pocketlm_ffi import (
 )
 
 __all__ = [
-    "Adapter", "Answer", "BadFile", "CallbackFailed", "Cancelled", "ContextOverflow", "Device", "DeviceLost",
+    "Adapter", "Answer", "BadFile", "CallbackFailed", "Cancelled", "Constraint", "ContextOverflow", "Device", "DeviceLost",
     "DeviceUnavailable", "Engine", "Error", "Estimate", "Event", "Finish", "FinishReason", "Health", "InternalError",
     "InvalidArgument", "IoError", "LoadStage", "Model", "ModelInfo", "NotFound", "OutOfMemory", "Overflow", "Pace", "Prompt",
     "Session", "SessionBusy", "Suspended", "TemplateError", "Timings", "Trim", "Unsupported", "WrongNumbers",
@@ -202,23 +203,25 @@ class Session:
 
     def say(self, text: str, **options: Any) -> Answer:
         """Says something in the conversation; the answer is kept in it. ``options``: max_tokens, temperature, top_k, top_p,
-        min_p, repeat_penalty, repeat_last, seed, stop, ignore_end."""
+        min_p, typical_p, repeat_penalty, repeat_last, frequency_penalty, presence_penalty, dry_multiplier, xtc_probability,
+        mirostat, logit_bias (a dict), seed, stop, ignore_end. ``constraint`` says what the text must be: a
+        :class:`Constraint`, a JSON schema as a dict, or a list of choices. It is, or the reason is ``LENGTH``."""
         with translated():
             session = self._open()
-            stream = session.say(text, _ffi.GenerateOptions(**options))
+            stream = session.say(text, _options(options))
             self._answer = Answer(stream, session.answered)
             return self._answer
 
     def generate(self, prompt: Prompt, **options: Any) -> Answer:
         """Continues ``prompt``; options as for :meth:`say`."""
         with translated():
-            self._answer = Answer(self._open().generate(_prompt(prompt), _ffi.GenerateOptions(**options)))
+            self._answer = Answer(self._open().generate(_prompt(prompt), _options(options)))
             return self._answer
 
     def proceed(self, **options: Any) -> Answer:
         """Goes on with the answer that was under way when the session was saved."""
         with translated():
-            self._answer = Answer(self._open().proceed(_ffi.GenerateOptions(**options)))
+            self._answer = Answer(self._open().proceed(_options(options)))
             return self._answer
 
     def prewarm(self, prompt: Prompt) -> Answer:
@@ -343,6 +346,12 @@ class Answer:
             pass
         return self._finish.text if self._finish else ""
 
+    def json(self) -> Any:
+        """Waits for the end; the value of a text that had to be JSON.
+
+        Raises ``ValueError`` where the answer was cut, which its reason says too."""
+        return json.loads(self.text())
+
     def cancel(self) -> None:
         """Stops it, from any thread: it ends with the text so far."""
         self._stream.cancel()
@@ -400,6 +409,19 @@ class _Listener(_ffi.LoadListener):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is Cancelled and self._raised is not None:
             raise self._raised from None
+
+
+def _options(options: dict[str, Any]) -> Any:
+    constraint = options.get("constraint")
+    if isinstance(constraint, Mapping):
+        options = {**options, "constraint": _ffi.Constraint.JSON_SCHEMA(json.dumps(constraint))}
+    elif isinstance(constraint, (list, tuple)) and not isinstance(constraint, _ffi.Constraint):
+        options = {**options, "constraint": _ffi.Constraint.CHOICE(list(constraint))}
+    biases = options.get("logit_bias")
+    if isinstance(biases, Mapping):
+        pairs = [_ffi.LogitBias(token=token, bias=bias) for token, bias in biases.items()]
+        options = {**options, "logit_bias": pairs}
+    return _ffi.GenerateOptions(**options)
 
 
 def _device(device: Device | str | None) -> Any:

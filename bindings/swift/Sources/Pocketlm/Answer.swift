@@ -1,3 +1,4 @@
+import Foundation
 import PocketlmFFI
 
 /// An answer: iterating it asks and gives all news. Once its task is cancelled, or nobody iterates it any more, it stops, and so
@@ -63,5 +64,23 @@ public struct Answer: AsyncSequence, Sendable {
             if case .finished(let finish) = event { return finish }
         }
         throw PocketlmError.Internal(message: "an answer ended without its last event")
+    }
+}
+
+/// An answer that had to be a value, and was cut: by `maxTokens`, the context, or a cancel.
+public struct IncompleteAnswer: Error {
+    public let finish: Finish
+}
+
+extension Session {
+    /// Says something, to be answered with JSON that is valid by `schema`, and decodes it.
+    public func respond<T: Decodable>(
+        to text: String, schema: String, as type: T.Type = T.self, options: GenerateOptions = GenerateOptions()
+    ) async throws -> T {
+        var options = options
+        options.constraint = .jsonSchema(schema: schema)
+        let finish = try await say(text, options: options).finish()
+        guard finish.reason == .stop else { throw IncompleteAnswer(finish: finish) }
+        return try JSONDecoder().decode(type, from: Data(finish.text.utf8))
     }
 }

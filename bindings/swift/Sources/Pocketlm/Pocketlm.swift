@@ -12,6 +12,7 @@ import Foundation
 import PocketlmFFI
 
 public typealias Adapter = PocketlmFFI.Adapter
+public typealias Constraint = PocketlmFFI.Constraint
 public typealias Device = PocketlmFFI.Device
 public typealias EngineOptions = PocketlmFFI.EngineOptions
 public typealias Estimate = PocketlmFFI.Estimate

@@ -86,6 +86,16 @@ final class PocketlmTests: XCTestCase {
         }
     }
 
+    func testAnAnswerIsAValue() async throws {
+        struct Person: Decodable { let age: Int }
+        let (_, model) = try await load()
+        let schema = #"{"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 120}}, "#
+            + #""required": ["age"], "additionalProperties": false}"#
+        let session = await model.session()
+        let person: Person = try await session.respond(to: "Invent a person.", schema: schema, options: tokens(60))
+        XCTAssert((0...120).contains(person.age))
+    }
+
     func testSuspendedAndResumedIsTheSame() async throws {
         let (engine, model) = try await load()
         let whole = try await (await model.session()).generate(story, options: tokens(20)).finish()

@@ -1,11 +1,13 @@
 /* The laws of the engine, through Kotlin: the arguments are the small model, the real one, and the devices to ask it on.
  * `bindings/test` runs it; Gradle is not needed. */
+import dev.pocketlm.Constraint
 import dev.pocketlm.Device
 import dev.pocketlm.Engine
 import dev.pocketlm.EngineOptions
 import dev.pocketlm.Event
 import dev.pocketlm.FinishReason
 import dev.pocketlm.GenerateOptions
+import dev.pocketlm.IncompleteAnswer
 import dev.pocketlm.LoadOptions
 import dev.pocketlm.LoadStage
 import dev.pocketlm.Model
@@ -14,6 +16,7 @@ import dev.pocketlm.PocketlmException
 import dev.pocketlm.Prompt
 import dev.pocketlm.Trim
 import dev.pocketlm.finish
+import dev.pocketlm.respond
 import dev.pocketlm.text
 import java.io.File
 import kotlinx.coroutines.CompletableDeferred
@@ -157,6 +160,15 @@ suspend fun conversation(path: String, device: Device) = Engine(EngineOptions(de
             check("Paris" in finish.text) { finish.text }
             val again = session.say("And of Italy?", options).finish()
             check("Rome" in again.text && again.timings.cachedTokens > 20u) { "$again" }
+            val schema = """{"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 120}},
+                "required": ["age"], "additionalProperties": false}"""
+            model.session().use { other ->
+                val age = other.respond("Invent a person.", schema, tokens(60)) { Regex("[0-9]+").find(it)!!.value.toInt() }
+                check(age in 0..120) { "$age" }
+                refused<IncompleteAnswer> { other.respond("Invent a person.", schema, tokens(2)) { it } }
+                val either = tokens(9).copy(constraint = Constraint.Choice(listOf("yes", "no")))
+                check(other.say("Is water wet?", either).finish().text in listOf("yes", "no")) { "a choice" }
+            }
             check(session.transcript.map { it.role } == listOf("system", "user", "assistant", "user", "assistant")) { "roles" }
         }
     }

@@ -188,3 +188,22 @@ suspend fun Flow<Event>.finish(): Finish {
     val last = fold(null as Finish?) { last, event -> (event as? Event.Finished)?.finish ?: last }
     return checkNotNull(last) { "an answer ended without its last event" }
 }
+
+/** An answer that had to be a value, and was cut: by `maxTokens`, the context, or a cancel. */
+class IncompleteAnswer(val finish: Finish) : Exception("the answer was cut: ${finish.reason}")
+
+/**
+ * Says something, to be answered with JSON that is valid by [schema], and decodes it. With kotlinx-serialization:
+ *
+ *     val person = session.respond("Invent a person.", schema) { Json.decodeFromString<Person>(it) }
+ */
+suspend fun <T> Session.respond(
+    text: String,
+    schema: String,
+    options: GenerateOptions = GenerateOptions(),
+    decode: (String) -> T,
+): T {
+    val finish = say(text, options.copy(constraint = Constraint.JsonSchema(schema))).finish()
+    if (finish.reason != FinishReason.STOP) throw IncompleteAnswer(finish)
+    return decode(finish.text)
+}

@@ -1,0 +1,33 @@
+//! An answer as a value: `cargo run --release --example structured -- MODEL`.
+#![allow(clippy::print_stdout, reason = "an example talks")]
+
+use pocketlm::{Engine, EngineOptions, GenerateOptions, LoadOptions, Result};
+
+/// A person, as the model has to describe one.
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+struct Person {
+    #[schemars(length(max = 20))]
+    name: String,
+    #[schemars(range(max = 120))]
+    age: u8,
+    likes_music: bool,
+}
+
+fn main() -> Result<()> {
+    let Some(path) = std::env::args().nth(1) else {
+        println!("usage: structured MODEL");
+        return Ok(());
+    };
+    let engine = Engine::new(EngineOptions::default());
+    let model = engine.load(path, &LoadOptions::default(), |_| Ok(()))?;
+    let options = GenerateOptions { max_tokens: Some(100), ..GenerateOptions::default() };
+    let question = "Describe Alice, who is 31 and plays the piano, as JSON.";
+    let person: Person = model.session().respond_as(question, &options)?;
+    println!(
+        "{} is {}, and {} music",
+        person.name,
+        person.age,
+        if person.likes_music { "likes" } else { "has no" }
+    );
+    Ok(())
+}
