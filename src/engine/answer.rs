@@ -1,6 +1,8 @@
 //! Tokens to text, with stop strings held back until they are ruled out.
 
-use crate::text;
+use crate::text::{self, News, Reader, ToolCall};
+
+use super::event::Event;
 
 /// The text of an answer as it grows.
 #[derive(Debug)]
@@ -9,22 +11,33 @@ pub(super) struct Answer {
     stops: Vec<String>,
     /// Text that may yet turn out to begin a stop string.
     held: String,
-    /// All that was handed out.
+    /// All that was handed out, calls of tools included.
     text: String,
+    /// Reads calls of tools, where there are any.
+    reader: Option<Reader>,
+    /// All that was handed out beside the calls.
+    said: String,
+    calls: Vec<ToolCall>,
 }
 
 /// What a token added.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Added {
-    /// Text that no stop string can take back.
-    pub(super) text: String,
+    /// Text that no stop string can take back, and calls.
+    pub(super) events: Vec<Event>,
     /// Whether a stop string is complete.
     pub(super) stopped: bool,
 }
 
 impl Answer {
     pub(super) fn new(decoder: Option<text::Decoder>, stops: Vec<String>) -> Self {
-        Self { decoder, stops, held: String::new(), text: String::new() }
+        let (held, text, said) = (String::new(), String::new(), String::new());
+        Self { decoder, stops, held, text, reader: None, said, calls: Vec::new() }
+    }
+
+    /// With a reader of calls.
+    pub(super) fn reading(self, reader: Option<Reader>) -> Self {
+        Self { reader, ..self }
     }
 
     /// Whether a text can end it.
@@ -44,15 +57,17 @@ impl Answer {
         let mut added = self.add(&rest);
         if !added.stopped {
             let held = std::mem::take(&mut self.held);
-            self.text += &held;
-            added.text += &held;
+            let events = self.tell(held);
+            added.events.extend(events);
         }
+        let news = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+        added.events.extend(self.events(news));
         added
     }
 
-    /// All text so far.
-    pub(super) fn into_text(self) -> String {
-        self.text
+    /// All text so far, as the model wrote it; without the calls; and the calls.
+    pub(super) fn into_parts(self) -> (String, String, Vec<ToolCall>) {
+        (self.text, self.said, self.calls)
     }
 
     fn add(&mut self, text: &str) -> Added {
@@ -63,8 +78,33 @@ impl Answer {
         if found.is_some() {
             self.held.clear();
         }
-        self.text += &handed;
-        Added { text: handed, stopped: found.is_some() }
+        Added { events: self.tell(handed), stopped: found.is_some() }
+    }
+
+    /// Text that stands.
+    fn tell(&mut self, text: String) -> Vec<Event> {
+        self.text += &text;
+        let news = match &mut self.reader {
+            Some(reader) => reader.push(&text),
+            None if text.is_empty() => Vec::new(),
+            None => vec![News::Text(text)],
+        };
+        self.events(news)
+    }
+
+    fn events(&mut self, news: Vec<News>) -> Vec<Event> {
+        let event = |news| match news {
+            News::Text(text) => {
+                self.said += &text;
+                Event::Text(text)
+            }
+            News::Arguments { id, name, text } => Event::ToolArguments { id, name, text },
+            News::Call(call) => {
+                self.calls.push(call.clone());
+                Event::ToolCall(call)
+            }
+        };
+        news.into_iter().map(event).collect()
     }
 
     /// Bytes at the end of `held` that begin a stop string.
@@ -83,17 +123,24 @@ mod tests {
 
     fn feed(stops: &[&str], pieces: &[&str]) -> (String, bool) {
         let mut answer = Answer::new(None, stops.iter().map(ToString::to_string).collect());
+        let text = |added: &Added| -> String {
+            added
+                .events
+                .iter()
+                .map(|event| if let Event::Text(text) = event { text.as_str() } else { "" })
+                .collect()
+        };
         let mut handed = String::new();
         for piece in pieces {
             let added = answer.add(piece);
-            handed += &added.text;
+            handed += &text(&added);
             assert!(stops.iter().all(|stop| !handed.contains(stop)));
             if added.stopped {
                 return (handed, true);
             }
         }
-        handed += &answer.finish().text;
-        assert_eq!(handed, answer.into_text());
+        handed += &text(&answer.finish());
+        assert_eq!(handed, answer.into_parts().0);
         (handed, false)
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::text::ToolCall;
 
 use super::model::Core;
 use super::worker::Signal;
@@ -23,6 +24,17 @@ pub enum Event {
     },
     /// Whole characters of the answer; never part of a stop string.
     Text(String),
+    /// More of the arguments of a call, as the model writes them; the call itself follows when it is whole.
+    ToolArguments {
+        /// The call's id.
+        id: String,
+        /// The tool's name.
+        name: String,
+        /// More of them.
+        text: String,
+    },
+    /// The model wants a tool called. The answer ends with [`FinishReason::ToolCalls`].
+    ToolCall(ToolCall),
     /// The device was lost, and another took its place: the answer goes on with the tokens that it would have had.
     Recovered {
         /// What befell the device.
@@ -43,8 +55,10 @@ pub enum Event {
 pub struct Finish {
     /// Why.
     pub reason: FinishReason,
-    /// All of the answer's text.
+    /// All of the answer's text, without the calls of tools.
     pub text: String,
+    /// The tools that are to be called.
+    pub calls: Vec<ToolCall>,
     /// The prompt's tokens.
     pub prompt_tokens: Vec<u32>,
     /// The answer's tokens, the one that ended it included.
@@ -62,15 +76,18 @@ pub enum FinishReason {
     Length,
     /// The caller stopped it.
     Cancelled,
+    /// The model waits for the results of its calls.
+    ToolCalls,
 }
 
 impl FinishReason {
-    /// `stop`, `length` or `cancelled`.
+    /// `stop`, `length`, `cancelled` or `tool_calls`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
             Self::Cancelled => "cancelled",
+            Self::ToolCalls => "tool_calls",
         }
     }
 }

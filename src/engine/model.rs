@@ -25,6 +25,7 @@ use super::options::{GenerateOptions, Sampling};
 use super::runner::{Progress, Request, Runner, SessionId};
 use super::saved::{Saved, Unfinished};
 use super::session::Session;
+use super::tools::joined;
 use super::trim::{Trim, Trimmed};
 use super::worker::Signal;
 
@@ -260,12 +261,13 @@ impl Core {
         let decoder = tokenizer.map(|tokenizer| tokenizer.decoder(tokens[..prompt].last().copied(), false));
         // A guide knows of every byte.
         let decoder = if guide.is_some() { decoder.map(Decoder::as_spelled) } else { decoder };
+        let (decoder, reader) = self.listen(decoder, options, prompt as u32);
         let ends = tokenizer.filter(|_| !options.ignore_end).map(Tokenizer::ends).unwrap_or_default();
-        let mut answer = Answer::new(decoder, options.stop.clone());
-        let mut said = String::new();
+        let mut answer = Answer::new(decoder, options.stop.clone()).reading(reader);
+        let mut said = Vec::new();
         for &token in &tokens[prompt..] {
             let added = answer.push(token);
-            said += &added.text;
+            said.extend(added.events);
             let complete = guide.as_mut().map_or(Ok(false), |guide| guide.push(token));
             let complete = complete.map_err(|error| {
                 Error::invalid("the answer under way is not what the constraint asks for").caused_by(error)
@@ -289,9 +291,7 @@ impl Core {
         // Held until the first event is there: a worker may compute the next at once.
         let mut runner = self.runner();
         let queue = runner.begin(id, request)?;
-        if !said.is_empty() {
-            queue.push(Ok(Event::Text(said)));
-        }
+        joined(said).into_iter().for_each(|event| queue.push(Ok(event)));
         drop(runner);
         self.signal.raise();
         Ok(queue)
@@ -320,7 +320,8 @@ impl Core {
 
     /// What holds an answer to the constraint of its options.
     fn guide(&self, options: &GenerateOptions) -> Result<Option<Guide>> {
-        let Some(constraint) = &options.constraint else { return Ok(None) };
+        let call = self.due_call(options)?;
+        let Some(constraint) = options.constraint.as_ref().or(call.as_ref()) else { return Ok(None) };
         let lexicon = match self.lexicon.get() {
             Some(lexicon) => lexicon,
             None => {

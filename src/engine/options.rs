@@ -14,7 +14,7 @@ use crate::sample::{
     Chain, Dry, Filter, FrequencyPenalty, LogitBias, MinP, Mirostat, PresencePenalty, RepeatPenalty,
     Temperature, TopK, TopP, Typical, Xtc,
 };
-use crate::text::Constraint;
+use crate::text::{Constraint, Tool, ToolChoice};
 
 use super::draft::Draft;
 
@@ -278,12 +278,38 @@ pub struct GenerateOptions {
     /// Where the next tokens are guessed, to check several at once: the same answer, perhaps sooner. Guesses are at most one fewer
     /// than [`LoadOptions::outputs`], are made while nobody else generates, and left off while they do not pay.
     pub draft: Option<Draft>,
+    /// What the model may call. It is told of it where the prompt is a conversation.
+    pub tools: Vec<Tool>,
+    /// Whether it may, or has to.
+    pub tool_choice: ToolChoice,
 }
 
 impl GenerateOptions {
+    /// The tools that the model is told of.
+    pub(super) fn told_tools(&self) -> &[Tool] {
+        if self.tool_choice == ToolChoice::None { &[] } else { &self.tools }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if self.max_tokens == Some(0) {
             return Err(Error::invalid("an answer of 0 tokens was asked for").hint("ask for at least 1"));
+        }
+        self.tools.iter().try_for_each(Tool::check)?;
+        let is_missing = match &self.tool_choice {
+            ToolChoice::Auto | ToolChoice::None => false,
+            ToolChoice::Required => self.tools.is_empty(),
+            ToolChoice::Named(name) => self.tools.iter().all(|tool| tool.name != *name),
+        };
+        if is_missing {
+            return Err(
+                Error::invalid("a tool has to be called that is not there").hint("give it in `tools`")
+            );
+        }
+        if self.constraint.is_some()
+            && matches!(self.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
+        {
+            return Err(Error::invalid("a call that has to be made and a constraint exclude each other")
+                .hint("take one of them"));
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(Error::invalid("an empty stop string would stop every answer"));

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Result};
-use crate::text::{ChatRequest, Special};
+use crate::text::{ChatRequest, Special, Tool, brief};
 
 use super::model::Core;
 
@@ -58,6 +58,11 @@ impl Core {
 
     /// The tokens of a prompt.
     pub(super) fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        self.tokens_with(prompt, &[])
+    }
+
+    /// The tokens of a prompt, a conversation with tools.
+    pub(super) fn tokens_with(&self, prompt: &Prompt, tools: &[Tool]) -> Result<Vec<u32>> {
         let tokens = match prompt {
             Prompt::Tokens(tokens) => tokens.clone(),
             Prompt::Raw(text) => {
@@ -67,7 +72,9 @@ impl Core {
                 tokens.extend(tokenizer.encode(text, Special::Parse)?);
                 tokens
             }
-            Prompt::Chat(messages) => self.tokenizer()?.encode(&self.render(messages)?, Special::Parse)?,
+            Prompt::Chat(messages) => {
+                self.tokenizer()?.encode(&self.render(messages, tools)?, Special::Parse)?
+            }
         };
         let vocab = self.info.vocab;
         if let Some(token) = tokens.iter().find(|&&token| token >= vocab) {
@@ -86,7 +93,7 @@ impl Core {
         match prompt {
             Prompt::Raw(text) => self.tokens(&Prompt::Raw([text, more].concat())),
             Prompt::Chat(messages) => {
-                self.tokenizer()?.encode(&[&self.render(messages)?, more].concat(), Special::Parse)
+                self.tokenizer()?.encode(&[&self.render(messages, &[])?, more].concat(), Special::Parse)
             }
             Prompt::Tokens(tokens) => {
                 let mut tokens = tokens.clone();
@@ -96,13 +103,19 @@ impl Core {
         }
     }
 
-    fn render(&self, messages: &[Message]) -> Result<String> {
+    fn render(&self, messages: &[Message], tools: &[Tool]) -> Result<String> {
         let Some(template) = &self.template else {
             let what = "the model has no chat template";
             return Err(
                 Error::new(Kind::Template, what).hint("give the prompt raw, or use an instruct model")
             );
         };
-        template.render(&ChatRequest::new(messages, SystemTime::now()))
+        let now = SystemTime::now();
+        if !template.knows_tools() {
+            return template.render(&ChatRequest::new(&brief(messages, tools), now));
+        }
+        let list = || tools.iter().map(Tool::to_json).collect::<serde_json::Value>();
+        let tools = (!tools.is_empty()).then(list);
+        template.render(&ChatRequest { tools, ..ChatRequest::new(messages, now) })
     }
 }

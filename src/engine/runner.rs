@@ -426,9 +426,7 @@ impl Runner {
             Err(error) => return self.fail(id, error),
         };
         let added = job.answer.push(token);
-        if !added.text.is_empty() {
-            job.queue.push(Ok(Event::Text(added.text)));
-        }
+        added.events.into_iter().for_each(|event| job.queue.push(Ok(event)));
         let generated = state.history.len() as u32 - job.prompt_tokens;
         if ended || complete || added.stopped {
             self.finish(id, FinishReason::Stop);
@@ -457,17 +455,19 @@ impl Runner {
         let Some(state) = self.sessions.get_mut(&id) else { return };
         let Some(mut job) = state.job.take() else { return };
         let (has_stops, rest) = (job.answer.has_stops(), job.answer.finish());
-        if !rest.text.is_empty() {
-            job.queue.push(Ok(Event::Text(rest.text)));
-        }
+        rest.events.into_iter().for_each(|event| job.queue.push(Ok(event)));
         // What was held back may have held a whole stop string.
         let reason = if rest.stopped { FinishReason::Stop } else { reason };
-        let text = job.answer.into_text();
+        let (written, text, calls) = job.answer.into_parts();
         // A stop string may cut a text that is not what its constraint asks for yet.
         let is_cut = has_stops
             && reason == FinishReason::Stop
-            && !job.guide.is_none_or(|mut guide| guide.accepts(text.as_bytes()).unwrap_or(false));
-        let reason = if is_cut { FinishReason::Length } else { reason };
+            && !job.guide.is_none_or(|mut guide| guide.accepts(written.as_bytes()).unwrap_or(false));
+        let reason = match reason {
+            FinishReason::Stop if is_cut => FinishReason::Length,
+            FinishReason::Stop if !calls.is_empty() => FinishReason::ToolCalls,
+            reason => reason,
+        };
         let (prompt, tokens) = state.history.split_at(job.prompt_tokens as usize);
         let total = job.begun.elapsed();
         let guesses = job.drafter.as_ref().map_or([0; 2], |drafter| drafter.tally);
@@ -481,7 +481,7 @@ impl Runner {
             total,
         };
         let (prompt_tokens, tokens) = (prompt.to_vec(), tokens.to_vec());
-        job.queue.push(Ok(Event::Finished(Finish { reason, text, prompt_tokens, tokens, timings })));
+        job.queue.push(Ok(Event::Finished(Finish { reason, text, calls, prompt_tokens, tokens, timings })));
         self.close_if_left(id);
     }
 

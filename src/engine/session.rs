@@ -23,7 +23,7 @@ pub struct Session {
     core: Arc<Core>,
     id: SessionId,
     /// The conversation of [`Self::say`].
-    transcript: Vec<Message>,
+    pub(super) transcript: Vec<Message>,
     /// The answer that was under way when it was saved.
     unfinished: Option<Unfinished>,
     condense: Option<Condense>,
@@ -49,7 +49,7 @@ impl Session {
     /// `ContextOverflow` with both numbers where the prompt does not fit, `SessionBusy` while an answer is under
     /// way, `Template`, `InvalidArgument`.
     pub fn generate(&mut self, prompt: &Prompt, options: &GenerateOptions) -> Result<Stream> {
-        let tokens = self.core.tokens(prompt)?;
+        let tokens = self.core.tokens_with(prompt, options.told_tools())?;
         let queue = self.core.begin(self.id, tokens, None, options)?;
         self.unfinished = None;
         Ok(Stream::new(self.core.clone(), queue))
@@ -155,12 +155,13 @@ impl Session {
     }
 
     /// Condenses the conversation until an answer has room.
-    fn make_room(&mut self, options: &GenerateOptions) -> Result<()> {
+    pub(super) fn make_room(&mut self, options: &GenerateOptions) -> Result<()> {
         let Some(condense) = &self.condense else { return Ok(()) };
         let context = self.core.info.context;
         let room = options.max_tokens.unwrap_or(context / 4).min(context / 2);
         let tokens = |messages: &[Message]| {
-            self.core.tokens(&Prompt::Chat(messages.to_vec())).map(|tokens| tokens.len())
+            let prompt = Prompt::Chat(messages.to_vec());
+            self.core.tokens_with(&prompt, options.told_tools()).map(|tokens| tokens.len())
         };
         let mut length = tokens(&self.transcript)?;
         while length + room as usize > context as usize {
@@ -224,6 +225,7 @@ impl Session {
                 }
                 Event::Finished(finish) => reason = finish.reason,
                 Event::Prefill { .. } | Event::Recovered { .. } | Event::Suspended | Event::Resumed => {}
+                Event::ToolArguments { .. } | Event::ToolCall(_) => {}
             }
         }
         self.answered(answer);

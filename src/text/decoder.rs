@@ -11,13 +11,15 @@ pub struct Decoder {
     vocabulary: Arc<Vocabulary>,
     keep_special: bool,
     drop_space: bool,
+    /// Special tokens that are spelled out all the same.
+    kept: Vec<u32>,
     /// The start of a character whose end has not come yet: at most 3 bytes between calls.
     pending: Vec<u8>,
 }
 
 impl Decoder {
     pub(super) fn new(vocabulary: Arc<Vocabulary>, drop_space: bool, keep_special: bool) -> Self {
-        Self { vocabulary, keep_special, drop_space, pending: Vec::new() }
+        Self { vocabulary, keep_special, drop_space, kept: Vec::new(), pending: Vec::new() }
     }
 
     /// With the space that the spelling puts before a text: what the bytes of the tokens say, and nothing else.
@@ -27,10 +29,18 @@ impl Decoder {
         self
     }
 
+    /// With these special tokens spelled out.
+    #[must_use]
+    pub fn keeping(mut self, tokens: Vec<u32>) -> Self {
+        self.kept = tokens;
+        self
+    }
+
     /// The characters that `id` completes, or none. Bytes that can be no UTF-8 become U+FFFD; an id outside
     /// the vocabulary is no text.
     pub fn push(&mut self, id: u32) -> String {
-        if self.vocabulary.role(id) == Some(Role::Special) && !self.keep_special {
+        let is_kept = self.keep_special || self.kept.contains(&id);
+        if self.vocabulary.role(id) == Some(Role::Special) && !is_kept {
             return String::new();
         }
         let Some(mut bytes) = self.vocabulary.bytes(id) else { return String::new() };

@@ -15,6 +15,7 @@ mod splitter;
 mod template;
 mod tiktoken;
 mod tokenizer;
+mod tools;
 mod unigram;
 mod vocabulary;
 
@@ -23,3 +24,4 @@ pub use decoder::Decoder;
 pub use dialects::{FolderWords, GgufWords, to_gguf, to_hugging_face};
 pub use template::{ChatRequest, ChatTemplate, Message};
 pub use tokenizer::{Special, Tokenizer};
+pub use tools::{Manner, News, Reader, Tool, ToolCall, ToolChoice, brief, marks};

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Kind, Result};
 
 pub use lexicon::Lexicon;
+pub(super) use schema::checked;
 
 /// What the text of an answer must be. It either is, or ends with the reason `length`.
 #[derive(Clone, Debug, PartialEq)]

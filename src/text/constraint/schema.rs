@@ -55,7 +55,7 @@ fn spelling() -> Value {
 }
 
 /// The schema as it is given to llguidance.
-pub(super) fn checked(schema: &Value) -> Result<Value> {
+pub(in crate::text) fn checked(schema: &Value) -> Result<Value> {
     if deeper(schema, MOST_DEPTH) {
         return Err(
             Error::invalid("the JSON schema is nested too deep").hint(format!("{MOST_DEPTH} levels work"))

@@ -19,6 +19,7 @@ use minijinja::value::{Serde, Value as Jinja};
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use super::tools::Manner;
 use crate::error::{Error, Kind, Result};
 
 /// The stack for compiling and rendering, which recurse as deep as a hostile template is nested within its
@@ -82,6 +83,16 @@ impl ChatTemplate {
         let template = Self { environment, source, bos: bos.to_owned(), eos: eos.to_owned() };
         apart(|| template.compile().map(drop))?;
         Ok(template)
+    }
+
+    /// Whether it says something of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.source.contains("tools")
+    }
+
+    /// How its model writes calls of tools.
+    pub fn manner(&self) -> Manner {
+        if self.knows_tools() { Manner::of(&self.source) } else { Manner::Hermes }
     }
 
     /// Renders a conversation.
