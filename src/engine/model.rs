@@ -18,7 +18,7 @@ use super::compute::Wanted;
 use super::costs::Slices;
 use super::draft::Drafter;
 use super::estimate::Estimate;
-use super::event::{Event, Queue};
+use super::event::Queue;
 use super::identity::Hash;
 use super::keep::Kept;
 use super::options::{GenerateOptions, Sampling};

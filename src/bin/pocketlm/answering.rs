@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pocketlm::{Constraint, Dry, Error, GenerateOptions, Kind, Mirostat, Result as Outcome, Sampling, Xtc};
+use pocketlm::{
+    Constraint, Dry, Error, GenerateOptions, Kind, Mirostat, Result as Outcome, Sampling, Tool, ToolChoice,
+    Xtc,
+};
 
 /// How tokens are chosen; what is not given is the model's own default.
 #[derive(Args)]
@@ -191,5 +194,45 @@ impl ConstraintArgs {
         let regex = self.regex.clone().map(Constraint::Regex);
         let choice = (!self.choice.is_empty()).then(|| Constraint::Choice(self.choice.clone()));
         Ok(regex.or(choice).or(self.json_object.then_some(Constraint::JsonObject)))
+    }
+}
+
+/// What the model may call.
+#[derive(Args)]
+#[command(next_help_heading = "Tools")]
+pub(crate) struct ToolArgs {
+    /// A tool that the model may call, or a list of them, as JSON with name, description and parameters; its calls are
+    /// printed, each a line of JSON. Can be given several times
+    #[arg(long = "tool", visible_alias = "tools", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// auto, none, required, or the name of the tool that has to be called
+    #[arg(long, value_name = "CHOICE", default_value = "auto", requires = "files")]
+    tool_choice: String,
+}
+
+impl ToolArgs {
+    /// `options` with the tools.
+    pub(crate) fn beside(&self, options: GenerateOptions) -> Outcome<GenerateOptions> {
+        let mut tools = Vec::new();
+        for path in &self.files {
+            let text = fs::read_to_string(path)
+                .map_err(|error| Error::new(Kind::Io, error.to_string()).in_file(path))?;
+            let json: serde_json::Value = serde_json::from_str(&text)
+                .map_err(|error| Error::invalid("a tool is no JSON").caused_by(error).in_file(path))?;
+            let list = match &json {
+                serde_json::Value::Array(list) => list.as_slice(),
+                tool => std::slice::from_ref(tool),
+            };
+            for tool in list {
+                tools.push(Tool::from_json(tool).map_err(|error| error.in_file(path))?);
+            }
+        }
+        let tool_choice = match self.tool_choice.as_str() {
+            "auto" => ToolChoice::Auto,
+            "none" => ToolChoice::None,
+            "required" => ToolChoice::Required,
+            name => ToolChoice::Named(name.to_owned()),
+        };
+        Ok(GenerateOptions { tools, tool_choice, ..options })
     }
 }

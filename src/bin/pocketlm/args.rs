@@ -15,7 +15,7 @@ use pocketlm::{
 
 use crate::output;
 
-pub(crate) use crate::answering::{ConstraintArgs, SamplingArgs};
+pub(crate) use crate::answering::{ConstraintArgs, SamplingArgs, ToolArgs};
 
 /// How much to log; stands before or after the command.
 #[derive(Args)]
@@ -429,6 +429,8 @@ mod tests {
         sampling: SamplingArgs,
         #[command(flatten)]
         constraint: ConstraintArgs,
+        #[command(flatten)]
+        tools: ToolArgs,
     }
 
     fn parse(words: &str) -> Result<All, clap::Error> {

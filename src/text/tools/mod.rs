@@ -123,6 +123,14 @@ impl Tool {
 }
 
 impl ToolCall {
+    /// From an assistant's message, as [`Self::to_json`] wrote it.
+    pub fn from_json(call: &Value) -> Option<Self> {
+        let id = call.get("id")?.as_str()?.to_owned();
+        let function = call.get("function")?;
+        let name = function.get("name")?.as_str()?.to_owned();
+        Some(Self { id, name, arguments: call::arguments_of(function.get("arguments")?.clone())? })
+    }
+
     /// As templates are given it, in an assistant's message.
     pub fn to_json(&self) -> Value {
         let Self { id, name, arguments } = self;

@@ -5,3 +5,4 @@ mod grammars;
 mod masks;
 mod sampling;
 mod schemas;
+mod tools;

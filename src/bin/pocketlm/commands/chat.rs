@@ -3,10 +3,15 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use pocketlm::{Error, FinishReason, GenerateOptions, Kind, Model, Result, SaveOptions, Session, Timings};
+use pocketlm::{
+    Error, FinishReason, GenerateOptions, Kind, Model, Result, SaveOptions, Session, Timings, ToolCall,
+};
 
 use super::generate;
-use crate::args::{AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, ModelArgs, Overflowing, SamplingArgs, VerifyArgs};
+use crate::args::{
+    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, ModelArgs, Overflowing, SamplingArgs, ToolArgs,
+    VerifyArgs,
+};
 use crate::{failure, interrupt, load, models, output};
 
 /// Answers a question, or talks: without PROMPT each line is a question
@@ -40,6 +45,8 @@ pub(crate) struct Args {
     sampling: SamplingArgs,
     #[command(flatten)]
     constraint: ConstraintArgs,
+    #[command(flatten)]
+    tools: ToolArgs,
 }
 
 /// Where the conversation is kept.
@@ -90,6 +97,7 @@ Ctrl-C  stops an answer; between two answers it ends the program";
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut options = args.sampling.options(None, &models::recommended(args.model.model.as_deref()));
     options.constraint = args.constraint.read()?;
+    let options = args.tools.beside(options)?;
     let model = load::load(
         &args.model,
         &args.device,
@@ -161,18 +169,44 @@ fn talk(
     }
 }
 
-/// Streams the answer to `question`, keeps both in the conversation, and saves it.
+/// Streams the answer to `question`, or to the results of calls that it gives line by line, keeps both in the conversation,
+/// and saves it.
 fn answer(
     session: &mut Session,
     question: &str,
     options: &GenerateOptions,
     file: &SessionArgs,
 ) -> anyhow::Result<(FinishReason, Timings)> {
-    let stream = session.say(question, options)?;
+    let stream = match due(session) {
+        calls if calls.is_empty() => session.say(question, options)?,
+        calls => {
+            session.returned(&calls[0], question);
+            if calls.len() > 1 {
+                file.save(session)?;
+                return Ok((FinishReason::ToolCalls, Timings::default()));
+            }
+            session.go_on(options)?
+        }
+    };
     let finish = generate::print(stream)?;
-    session.answered(finish.text);
+    session.answered_with(&finish);
     file.save(session)?;
+    if let Some(call) = finish.calls.first() {
+        output::note(&format!("the next line is what {} comes to", call.name));
+    }
     Ok((finish.reason, finish.timings))
+}
+
+/// The calls of the conversation that nothing was returned for yet.
+fn due(session: &Session) -> Vec<ToolCall> {
+    let messages = session.transcript();
+    let results =
+        messages.iter().rev().take_while(|message| message.0.get("role").is_some_and(|role| role == "tool"));
+    let results = results.count();
+    let called =
+        messages.iter().rev().nth(results).and_then(|message| message.0.get("tool_calls")?.as_array());
+    let calls = called.map_or(&[][..], Vec::as_slice).iter().filter_map(ToolCall::from_json);
+    calls.skip(results).collect()
 }
 
 fn stats(last: Option<&Timings>, context: u32) -> String {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use pocketlm::{Error, Event, Finish, FinishReason, Model, Sampling, Stream, Timings};
+use pocketlm::{Error, Event, Finish, FinishReason, Model, Sampling, Stream, Timings, ToolCall};
 use serde_json::{Value, json};
 
 use crate::args::{
-    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, Overflowing, SamplingArgs, VerifyArgs,
+    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, FormArgs, InputArgs, JsonArgs, ModelArgs,
+    Overflowing, SamplingArgs, ToolArgs, VerifyArgs,
 };
 use crate::{interrupt, load, output};
 
@@ -43,6 +44,8 @@ pub(crate) struct Args {
     sampling: SamplingArgs,
     #[command(flatten)]
     constraint: ConstraintArgs,
+    #[command(flatten)]
+    tools: ToolArgs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -53,6 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let error = Error::invalid("only a conversation forgets");
         return Err(error.hint("--overflow slide would work").into());
     }
+    let mut options = args.tools.beside(options)?;
     let model = load::load(
         &args.model,
         &args.device,
@@ -71,7 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     match finish.reason {
         FinishReason::Cancelled => Err(interrupt::interrupted().into()),
-        FinishReason::Stop | FinishReason::Length => Ok(()),
+        FinishReason::Stop | FinishReason::Length | FinishReason::ToolCalls => Ok(()),
     }
 }
 
@@ -89,6 +93,7 @@ fn follow(stream: Stream, mut listen: impl FnMut(&str) -> anyhow::Result<()>) ->
     for event in stream {
         match event? {
             Event::Text(text) => listen(&text)?,
+            Event::ToolCall(call) => listen(&format!("{}\n", call_json(&call)))?,
             Event::Prefill { done, total } => log::debug!("{done} of {total} tokens of the prompt are read"),
             Event::Recovered { why, device } => output::note(&format!("{why}; going on with {device}")),
             Event::Finished(finish) => {
@@ -118,6 +123,11 @@ pub(super) fn timings(timings: &Timings) -> String {
     )
 }
 
+/// A call as a line.
+fn call_json(call: &ToolCall) -> Value {
+    json!({"id": call.id, "name": call.name, "arguments": call.arguments})
+}
+
 fn report(finish: &Finish, model: &Model) -> Value {
     let (timings, info, health) = (&finish.timings, model.info(), model.health());
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
@@ -126,6 +136,7 @@ fn report(finish: &Finish, model: &Model) -> Value {
         "tokens": finish.tokens,
         "prompt_tokens": finish.prompt_tokens,
         "finish_reason": finish.reason.name(),
+        "tool_calls": finish.calls.iter().map(call_json).collect::<Vec<_>>(),
         "timings": {
             "load_ms": info.load_time.as_secs_f64() * 1e3,
             "ttft_ms": timings.first_token.as_secs_f64() * 1e3,
