@@ -46,7 +46,7 @@ fn all(manner: Manner, answer: &str, text: &str, calls: &[(&str, Value)]) {
 fn hermes() {
     let call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1, \"b\": \"}{\\\"\"}}\n</tool_call>";
     let due = ("add", json!({"a": 1, "b": "}{\""}));
-    all(Manner::Hermes, call, "", &[due.clone()]);
+    all(Manner::Hermes, call, "", std::slice::from_ref(&due));
     all(
         Manner::Hermes,
         &format!("I look. {call}\n{call} Done"),
@@ -83,8 +83,8 @@ fn what_is_no_call_is_text() {
 fn llama() {
     let call = "{\"name\": \"add\", \"parameters\": {\"a\": \"1\"}}";
     let due = ("add", json!({"a": "1"}));
-    all(Manner::Llama, call, "", &[due.clone()]);
-    all(Manner::Llama, &format!("<|python_tag|>{call}"), "", &[due.clone()]);
+    all(Manner::Llama, call, "", std::slice::from_ref(&due));
+    all(Manner::Llama, &format!("<|python_tag|>{call}"), "", std::slice::from_ref(&due));
     all(Manner::Llama, &format!("{call}; {call}"), "", &[due.clone(), due]);
     // Other JSON is text, and so is JSON behind text.
     all(
