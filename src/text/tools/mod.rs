@@ -158,12 +158,21 @@ impl Manner {
     pub fn grammar(self, tools: &[&Tool], tokenizer: &Tokenizer) -> Result<String> {
         let key = if self == Self::Llama { "parameters" } else { "arguments" };
         let call = |tool: &&Tool| {
-            json!({
+            let mut parameters = tool.parameters.clone();
+            let mut call = json!({
                 "type": "object",
-                "properties": {"name": {"const": tool.name}, key: tool.parameters},
+                "properties": {"name": {"const": tool.name}},
                 "required": ["name", key],
                 "additionalProperties": false
-            })
+            });
+            // What is referred to from the root stands there still.
+            for kept in ["$schema", "$defs", "definitions"] {
+                if let Some(value) = parameters.as_object_mut().and_then(|map| map.shift_remove(kept)) {
+                    call[kept] = value;
+                }
+            }
+            call["properties"][key] = parameters;
+            call
         };
         let mark = |mark: &str| match marks(tokenizer).iter().find(|(name, _)| *name == mark) {
             Some((_, token)) => format!("<[{token}]>"),
@@ -220,5 +229,44 @@ mod tests {
         {
             assert!(Tool::from_json(&wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_call_that_has_to_be_made_is_held_to_the_schema() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stories260k/stories260K-f32.gguf");
+        let checkpoint = crate::format::Checkpoint::open(path).unwrap();
+        let tokenizer = Tokenizer::of(&checkpoint.dialect).unwrap().unwrap();
+        let lexicon = crate::text::Lexicon::new(&tokenizer).unwrap();
+        let parameters = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {"at": {"$ref": "#/$defs/Point"}},
+            "required": ["at"],
+            "$defs": {"Point": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}}
+        });
+        let go = Tool { name: "go".into(), description: String::new(), parameters };
+        let stop =
+            Tool { name: "stop".into(), description: String::new(), parameters: json!({"type": "object"}) };
+        let accepts = |manner: Manner, text: &str| {
+            let grammar = manner.grammar(&[&go, &stop], &tokenizer).unwrap();
+            let mut guide = lexicon.guide(&crate::text::Constraint::Lark(grammar), false).unwrap();
+            guide.accepts(text.as_bytes()).unwrap()
+        };
+        let hermes = |call: &str| format!("<tool_call>\n{call}\n</tool_call>");
+        let call = "{\"name\": \"go\", \"arguments\": {\"at\": [1, 2]}}";
+        assert!(accepts(Manner::Hermes, &hermes(call)));
+        assert!(accepts(Manner::Hermes, &hermes("{\"name\": \"stop\", \"arguments\": {}}")));
+        assert!(accepts(Manner::Llama, &call.replace("arguments", "parameters")));
+        assert!(accepts(Manner::Mistral, &format!("[TOOL_CALLS][{call}]")));
+        for wrong in [
+            call.replace("[1, 2]", "[1]"),
+            call.replace("go", "run"),
+            "{}".into(),
+            call.replace("1", "\"1\""),
+        ] {
+            assert!(!accepts(Manner::Hermes, &hermes(&wrong)), "{wrong}");
+        }
+        assert!(!accepts(Manner::Hermes, call));
+        assert!(Manner::Gemma.grammar(&[&go], &tokenizer).is_err());
     }
 }
