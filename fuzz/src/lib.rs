@@ -11,7 +11,9 @@ use pocketlm::Bytes;
 use pocketlm::engine::saved::Saved;
 use pocketlm::format::{Checkpoint, Config, Dialect, HuggingFace, Manifest, Meta};
 use pocketlm::model::{Blueprint, Weights};
-use pocketlm::text::{ChatRequest, ChatTemplate, Message, Special, Tokenizer};
+use pocketlm::text::{
+    ChatRequest, ChatTemplate, Constraint, Lexicon, Manner, Message, Reader, Special, Tokenizer,
+};
 use sha2::{Digest, Sha256};
 
 /// A template may make texts as large as its limits say.
@@ -189,4 +191,57 @@ fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
     file.extend(directory);
     file.extend([b"PK\x05\x06", &[0; 4][..], &count, &count, &end, &[0; 2]].concat());
     file
+}
+
+/// A constraint of the kind that the first byte says, and some tokens under it; or an answer with calls of tools.
+pub fn answers(data: &[u8]) {
+    static STORIES: &[u8] = include_bytes!("../../tests/fixtures/stories260k/stories260K-f32.gguf");
+    static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
+        let checkpoint =
+            Checkpoint::from_bytes("model.gguf", Bytes::from(STORIES.to_vec())).expect("the fixture");
+        let tokenizer = Tokenizer::of(&checkpoint.dialect).expect("its tokenizer").expect("its tokenizer");
+        Lexicon::new(&tokenizer).expect("its vocabulary")
+    });
+    let Some((&kind, text)) = data.split_first() else { return };
+    let text = String::from_utf8_lossy(text).into_owned();
+    let constraint = match kind % 6 {
+        0 => match serde_json::from_str(&text) {
+            Ok(schema) => Constraint::JsonSchema(schema),
+            Err(_) => return,
+        },
+        1 => Constraint::Regex(text),
+        2 => Constraint::Choice(text.split('\n').map(Into::into).collect()),
+        3 => Constraint::Lark(text),
+        4 => Constraint::Gbnf(text),
+        _ => return called(&text, kind),
+    };
+    let Ok(mut guide) = LEXICON.guide(&constraint, kind > 127) else { return };
+    for turn in 0..12u32 {
+        let Ok(words) = guide.allowed() else { return };
+        let set: Vec<u32> =
+            (0..32 * words.len() as u32).filter(|&t| words[t as usize / 32] >> (t % 32) & 1 == 1).collect();
+        let token = set[(turn.wrapping_mul(2_654_435_761) as usize ^ usize::from(kind)) % set.len()];
+        // The end of the vocabulary's own is no text.
+        if token == 2 || guide.push(token).is_ok_and(|complete| complete) {
+            return;
+        }
+    }
+}
+
+/// However an answer is cut into pieces, the same calls are in it.
+fn called(text: &str, kind: u8) {
+    let manners = [Manner::Hermes, Manner::Llama, Manner::Mistral, Manner::Gemma];
+    let manner = manners[usize::from(kind / 6) % 4];
+    let calls = |size: usize| {
+        let mut reader = Reader::new(manner, vec!["a".into()], 1);
+        let chars: Vec<char> = text.chars().collect();
+        let mut news: Vec<_> = chars
+            .chunks(size.max(1))
+            .flat_map(|piece| reader.push(&piece.iter().collect::<String>()))
+            .collect();
+        news.extend(reader.finish());
+        let calls = news.into_iter().filter(|news| matches!(news, pocketlm::text::News::Call(_)));
+        calls.collect::<Vec<_>>()
+    };
+    assert_eq!(calls(1), calls(usize::MAX));
 }
