@@ -282,7 +282,7 @@ impl Core {
             return Err(Error::invalid(what).hint("ask for more than that"));
         }
         // What the next pick depends on beside the history cannot be guessed ahead.
-        let is_free = guide.is_none() && limit.is_none();
+        let is_free = guide.is_none() && !chain.remembers();
         let draft = options.draft.as_ref().filter(|_| is_free);
         let drafter = draft.map(|draft| Drafter::new(draft, self)).transpose()?;
         let max_tokens = options.max_tokens;

@@ -149,6 +149,11 @@ impl Chain {
         (!self.greedy).then_some(self.seed)
     }
 
+    /// Whether a pick depends on the one before it by more than its token, so that none can be made ahead.
+    pub fn remembers(&self) -> bool {
+        self.filters.iter().any(|filter| matches!(filter, Filter::Mirostat(_)))
+    }
+
     /// How much of the logits the chain has to see to give the same answer as with all of them.
     pub fn sees(&self) -> Sees {
         match self.filters.first() {

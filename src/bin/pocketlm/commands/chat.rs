@@ -9,8 +9,8 @@ use pocketlm::{
 
 use super::generate;
 use crate::args::{
-    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, ModelArgs, Overflowing, SamplingArgs, ToolArgs,
-    VerifyArgs,
+    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, ModelArgs, Overflowing, SamplingArgs,
+    ToolArgs, VerifyArgs,
 };
 use crate::{failure, interrupt, load, models, output};
 
@@ -97,7 +97,7 @@ Ctrl-C  stops an answer; between two answers it ends the program";
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut options = args.sampling.options(None, &models::recommended(args.model.model.as_deref()));
     options.constraint = args.constraint.read()?;
-    let options = args.tools.beside(options)?;
+    let mut options = args.tools.beside(options)?;
     let model = load::load(
         &args.model,
         &args.device,

@@ -6,8 +6,8 @@ use pocketlm::{Error, Event, Finish, FinishReason, Model, Sampling, Stream, Timi
 use serde_json::{Value, json};
 
 use crate::args::{
-    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, FormArgs, InputArgs, JsonArgs, ModelArgs,
-    Overflowing, SamplingArgs, ToolArgs, VerifyArgs,
+    AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, FormArgs, InputArgs, JsonArgs,
+    ModelArgs, Overflowing, SamplingArgs, ToolArgs, VerifyArgs,
 };
 use crate::{interrupt, load, output};
 

@@ -134,7 +134,8 @@ impl Args {
             let some = |tokens: &&u32| **tokens > 0;
             tests.extend(self.n_prompt.iter().filter(some).map(|&tokens| Test::Prefill { tokens, depth }));
             let decodes = self.n_gen.iter().filter(some).flat_map(|&tokens| {
-                let with = move |sessions: &NonZero<u32>| Test::Decode { tokens, depth, sessions: sessions.get() };
+                let with =
+                    move |sessions: &NonZero<u32>| Test::Decode { tokens, depth, sessions: sessions.get() };
                 self.parallel.iter().map(with)
             });
             tests.extend(decodes);
