@@ -253,6 +253,7 @@ impl Core {
             dry.breakers = tokenizer.tokens_with(&["\n", ":", "\"", "*"]);
         }
         let chain = sampling.chain()?;
+        log::debug!("tokens are chosen by {chain}");
         let limit = answer.and_then(|answer| answer.limit);
         let tokenizer = self.tokenizer.as_ref();
         let prompt_tokens = answer.map(|answer| answer.prompt_tokens);

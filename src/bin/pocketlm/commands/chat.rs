@@ -156,6 +156,9 @@ fn talk(
             question => match answer(session, question, options, file) {
                 Ok((reason, timings)) => {
                     last = Some(timings);
+                    if let Some(call) = due(session).first() {
+                        output::note(&format!("the next line is what {} comes to", call.name));
+                    }
                     if reason == FinishReason::Length {
                         output::note("the answer was cut: -n or the context is full");
                     }
@@ -191,9 +194,6 @@ fn answer(
     let finish = generate::print(stream)?;
     session.answered_with(&finish);
     file.save(session)?;
-    if let Some(call) = finish.calls.first() {
-        output::note(&format!("the next line is what {} comes to", call.name));
-    }
     Ok((finish.reason, finish.timings))
 }
 
