@@ -193,6 +193,31 @@ typedef uint32_t plm_finish_reason;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What keys and values are kept in.
+enum plm_kv_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // As is usual on the device.
+    PLM_KV_AUTO = 0,
+    // 32-bit floats.
+    PLM_KV_F32 = 1,
+    // 16-bit floats.
+    PLM_KV_F16 = 2,
+    // Blocks of 8-bit codes: 8.5 bits an element.
+    PLM_KV_Q8 = 3,
+    // Blocks of 4-bit codes: 4.5 bits an element.
+    PLM_KV_Q4 = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum plm_kv_type plm_kv_type;
+#else
+typedef uint32_t plm_kv_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // A stage of a load, in order. Newer libraries may have more.
 enum plm_load_stage
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -280,6 +305,27 @@ enum plm_pace
 typedef enum plm_pace plm_pace;
 #else
 typedef uint32_t plm_pace;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Which of a text's positions an embedding is made of.
+enum plm_pooling
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Their mean.
+    PLM_POOLING_MEAN = 0,
+    // The last one, which has seen all.
+    PLM_POOLING_LAST = 1,
+    // The first one, as models with a token for it want it (`CLS`).
+    PLM_POOLING_FIRST = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum plm_pooling plm_pooling;
+#else
+typedef uint32_t plm_pooling;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -428,6 +474,8 @@ typedef struct plm_load_options {
     struct plm_text manifest;
     // Minisign's public key, which must have signed the manifest; empty believes the manifest as it is.
     struct plm_text manifest_key;
+    // A `plm_kv_type`.
+    uint32_t kv_type;
 } plm_load_options;
 
 // Hears how far a load is: a `plm_load_stage` and how much of it, 0 to 1. Returns 0 to stop it, with `PLM_CANCELLED`.
@@ -612,6 +660,11 @@ typedef struct plm_generate_options {
     const struct plm_logit_bias *logit_bias;
     // How many.
     size_t logit_bias_count;
+    // A smaller model with the same vocabulary that guesses the next tokens, to check several at once: the same answer,
+    // perhaps sooner; null for none.
+    struct plm_model *draft;
+    // 1 guesses them by what followed the last time that the latest tokens stood in the session.
+    uint32_t lookup;
 } plm_generate_options;
 
 // What is kept of a session beside its history and its conversation.
@@ -648,6 +701,10 @@ typedef struct plm_finish {
     double prefill_rate;
     // Tokens generated per second, after the first.
     double decode_rate;
+    // Tokens that were guessed, where a draft was wanted.
+    uint32_t guessed_tokens;
+    // Those of them that were right.
+    uint32_t accepted_tokens;
 } plm_finish;
 
 // A piece of news from a session. What it points to is valid until the stream is freed; of `plm_session_run`, until the
@@ -782,6 +839,23 @@ plm_status plm_model_tokens(struct plm_model *model,
                             uint32_t *tokens,
                             size_t capacity,
                             size_t *count);
+
+// The embedding of a prompt, of length 1, pooled by a `plm_pooling`, copied to `numbers`; `count` says how many there are.
+// `PLM_TOO_SMALL` where they are more than `capacity`.
+plm_status plm_model_embed(struct plm_model *model,
+                           const struct plm_prompt *asked,
+                           uint32_t pooling,
+                           float *numbers,
+                           size_t capacity,
+                           size_t *count);
+
+// How likely `continuation` is after a prompt: the natural logarithm of its probability. `is_greedy`, which may be null, hears
+// whether the model would say exactly this by itself.
+plm_status plm_model_score(struct plm_model *model,
+                           const struct plm_prompt *asked,
+                           struct plm_text continuation,
+                           double *log_probability,
+                           uint32_t *is_greedy);
 
 // Gives memory back while the model stays loaded, as much as `level`, a `plm_trim`, allows. `bytes` hears how many, and may
 // be null.

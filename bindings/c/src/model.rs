@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pocketlm::{Model, Trim};
+use pocketlm::{Model, Pooling, Trim};
 
 use crate::engine::{EngineObject, fresh};
 use crate::handles;
-use crate::input::{self, Versioned, copy_out, list, text};
+use crate::input::{self, Versioned, copy_out, list, put, text};
 use crate::prompt::{plm_prompt, plm_text, prompt};
 use crate::session::{SessionObject, plm_session};
 use crate::status::{Refusal, door, plm_status};
@@ -81,6 +81,17 @@ pub enum plm_trim {
     PLM_TRIM_IDLE = 0,
     /// All that can be made again goes; answers under way go on with the same tokens, later.
     PLM_TRIM_CRITICAL = 1,
+}
+
+/// Which of a text's positions an embedding is made of.
+#[repr(u32)]
+pub enum plm_pooling {
+    /// Their mean.
+    PLM_POOLING_MEAN = 0,
+    /// The last one, which has seen all.
+    PLM_POOLING_LAST = 1,
+    /// The first one, as models with a token for it want it (`CLS`).
+    PLM_POOLING_FIRST = 2,
 }
 
 pub(crate) struct ModelObject {
@@ -194,6 +205,53 @@ pub unsafe extern "C" fn plm_model_tokens(
         let model = handles::get::<ModelObject, _>(model)?;
         // SAFETY: as the caller promised, for all of it.
         unsafe { copy_out(&model.model.tokens(&prompt(asked)?)?, tokens, capacity, count) }
+    })
+}
+
+/// The embedding of a prompt, of length 1, pooled by a `plm_pooling`, copied to `numbers`; `count` says how many there are.
+/// `PLM_TOO_SMALL` where they are more than `capacity`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_model_embed(
+    model: *mut plm_model,
+    asked: *const plm_prompt,
+    pooling: u32,
+    numbers: *mut f32,
+    capacity: usize,
+    count: Option<&mut usize>,
+) -> plm_status {
+    door(|| {
+        let model = handles::get::<ModelObject, _>(model)?;
+        let pooling = match pooling {
+            0 => Pooling::Mean,
+            1 => Pooling::Last,
+            2 => Pooling::First,
+            pooling => return Err(Refusal::invalid(&format!("{pooling} is no plm_pooling"))),
+        };
+        // SAFETY: as the caller promised, for all of it.
+        unsafe { copy_out(&model.model.embed(&prompt(asked)?, pooling)?, numbers, capacity, count) }
+    })
+}
+
+/// How likely `continuation` is after a prompt: the natural logarithm of its probability. `is_greedy`, which may be null, hears
+/// whether the model would say exactly this by itself.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_model_score(
+    model: *mut plm_model,
+    asked: *const plm_prompt,
+    continuation: plm_text,
+    log_probability: Option<&mut f64>,
+    is_greedy: Option<&mut u32>,
+) -> plm_status {
+    door(|| {
+        let model = handles::get::<ModelObject, _>(model)?;
+        // SAFETY: as the caller promised, for all of it.
+        let (prompt, continuation) = unsafe { (prompt(asked)?, text(continuation, "continuation")?) };
+        let score = model.model.score(&prompt, continuation)?;
+        put(log_probability, score.total())?;
+        if let Some(is_greedy) = is_greedy {
+            *is_greedy = score.is_greedy.into();
+        }
+        Ok(plm_status::PLM_OK)
     })
 }
 

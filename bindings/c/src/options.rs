@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use pocketlm::{
-    Adapter, Constraint, Device, Dry, EngineOptions, GenerateOptions, Limits, LoadOptions, Manifest,
-    Mirostat, Sampling, SaveOptions, Xtc,
+    Adapter, Constraint, Device, Draft, Dry, EngineOptions, GenerateOptions, KvType, Limits, LoadOptions,
+    Manifest, Mirostat, Sampling, SaveOptions, Xtc,
 };
 
+use crate::handles;
 use crate::input::{Versioned, list, text};
+use crate::model::{ModelObject, plm_model};
 use crate::prompt::plm_text;
 use crate::status::{Outcome, Refusal};
 
@@ -53,6 +55,21 @@ pub struct plm_engine_options {
     pub tuning: plm_text,
 }
 
+/// What keys and values are kept in.
+#[repr(u32)]
+pub enum plm_kv_type {
+    /// As is usual on the device.
+    PLM_KV_AUTO = 0,
+    /// 32-bit floats.
+    PLM_KV_F32 = 1,
+    /// 16-bit floats.
+    PLM_KV_F16 = 2,
+    /// Blocks of 8-bit codes: 8.5 bits an element.
+    PLM_KV_Q8 = 3,
+    /// Blocks of 4-bit codes: 4.5 bits an element.
+    PLM_KV_Q4 = 4,
+}
+
 /// A LoRA adapter beside a model.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +104,8 @@ pub struct plm_load_options {
     pub manifest: plm_text,
     /// Minisign's public key, which must have signed the manifest; empty believes the manifest as it is.
     pub manifest_key: plm_text,
+    /// A `plm_kv_type`.
+    pub kv_type: u32,
 }
 
 /// What the text of an answer must be: it is, or the answer ends with `PLM_FINISH_LENGTH`.
@@ -172,6 +191,11 @@ pub struct plm_generate_options {
     pub logit_bias: *const plm_logit_bias,
     /// How many.
     pub logit_bias_count: usize,
+    /// A smaller model with the same vocabulary that guesses the next tokens, to check several at once: the same answer,
+    /// perhaps sooner; null for none.
+    pub draft: *mut plm_model,
+    /// 1 guesses them by what followed the last time that the latest tokens stood in the session.
+    pub lookup: u32,
 }
 
 /// What is kept of a session beside its history and its conversation.
@@ -256,7 +280,16 @@ impl plm_load_options {
                 (path, "") => Some(Manifest::read(path)?),
                 (path, key) => Some(Manifest::read_signed(path, key)?),
             };
+            let kv_type = match self.kv_type {
+                0 => None,
+                1 => Some(KvType::F32),
+                2 => Some(KvType::F16),
+                3 => Some(KvType::Q8),
+                4 => Some(KvType::Q4),
+                kv_type => return Err(Refusal::invalid(&format!("{kv_type} is no plm_kv_type"))),
+            };
             Ok(LoadOptions {
+                kv_type,
                 context: (self.context > 0).then_some(self.context),
                 sessions: self.sessions,
                 prefill: self.prefill,
@@ -283,6 +316,14 @@ impl plm_generate_options {
         let constraint = unsafe { self.constraint()? };
         // SAFETY: as the caller promised.
         let biases = unsafe { list(self.logit_bias, self.logit_bias_count, "logit biases")? };
+        let draft = match (self.draft.is_null(), self.lookup) {
+            (true, 0) => None,
+            (true, _) => Some(Draft::Lookup),
+            (false, 0) => Some(Draft::Model(handles::get::<ModelObject, _>(self.draft)?.model.clone())),
+            (false, _) => {
+                return Err(Refusal::invalid("tokens are guessed by lookup or by a model, not by both"));
+            }
+        };
         let given = |value: f32| (value != 0.0).then_some(value);
         let number = |value: f32| (value != PLM_UNSET as f32).then_some(value);
         let count = |value: i32, name| match u32::try_from(value) {
@@ -313,6 +354,7 @@ impl plm_generate_options {
             stop,
             ignore_end: self.ignore_end != 0,
             constraint,
+            draft,
             ..GenerateOptions::default()
         })
     }
@@ -381,6 +423,7 @@ unsafe impl Versioned for plm_load_options {
             adapter_count: 0,
             manifest: plm_text::of(""),
             manifest_key: plm_text::of(""),
+            kv_type: 0,
         }
     }
 }
@@ -415,6 +458,8 @@ unsafe impl Versioned for plm_generate_options {
             xtc_probability: 0.0,
             logit_bias: std::ptr::null(),
             logit_bias_count: 0,
+            draft: std::ptr::null_mut(),
+            lookup: 0,
         }
     }
 }

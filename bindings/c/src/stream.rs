@@ -75,6 +75,10 @@ pub struct plm_finish {
     pub prefill_rate: f64,
     /// Tokens generated per second, after the first.
     pub decode_rate: f64,
+    /// Tokens that were guessed, where a draft was wanted.
+    pub guessed_tokens: u32,
+    /// Those of them that were right.
+    pub accepted_tokens: u32,
 }
 
 /// A piece of news from a session. What it points to is valid until the stream is freed; of `plm_session_run`, until the
@@ -232,6 +236,8 @@ impl Kept {
             total_seconds: timings.total.as_secs_f64(),
             prefill_rate: timings.prefill_rate(),
             decode_rate: timings.decode_rate(),
+            guessed_tokens: timings.guessed_tokens,
+            accepted_tokens: timings.accepted_tokens,
         };
         &raw const self.finish.insert(Box::new((finish, told))).1
     }

@@ -79,10 +79,34 @@ pub struct Estimate {
     pub available: Option<u64>,
 }
 
+/// Which of a text's positions an embedding is made of.
+#[derive(Clone, Copy, Debug, uniffi::Enum)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The last one, which has seen all.
+    Last,
+    /// The first one, as models with a token for it want it.
+    First,
+}
+
+/// How likely a continuation is.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct Score {
+    /// The natural logarithm of the probability of all of it.
+    pub total: f64,
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// The natural logarithm of the probability of each, after the prompt and those before it.
+    pub log_probabilities: Vec<f64>,
+    /// Whether the model would say exactly this by itself.
+    pub is_greedy: bool,
+}
+
 /// A model on a device, for as many sessions as one likes.
 #[derive(Debug, uniffi::Object)]
 pub struct Model {
-    model: pocketlm::Model,
+    pub(crate) model: pocketlm::Model,
 }
 
 impl Model {
@@ -142,6 +166,24 @@ impl Model {
     /// The tokens of a prompt as a session would compute them.
     pub fn tokens(&self, prompt: Prompt) -> Result<Vec<u32>> {
         Ok(self.model.tokens(&prompt.meant()?)?)
+    }
+
+    /// The embedding of a prompt, of length 1.
+    pub fn embed(&self, prompt: Prompt, pooling: Pooling) -> Result<Vec<f32>> {
+        let pooling = match pooling {
+            Pooling::Mean => pocketlm::Pooling::Mean,
+            Pooling::Last => pocketlm::Pooling::Last,
+            Pooling::First => pocketlm::Pooling::First,
+        };
+        Ok(self.model.embed(&prompt.meant()?, pooling)?)
+    }
+
+    /// How likely `continuation` is after a prompt.
+    pub fn score(&self, prompt: Prompt, continuation: String) -> Result<Score> {
+        let score = self.model.score(&prompt.meant()?, &continuation)?;
+        let total = score.total();
+        let pocketlm::Score { tokens, log_probabilities, is_greedy, .. } = score;
+        Ok(Score { total, tokens, log_probabilities, is_greedy })
     }
 
     /// Gives memory back while the model stays loaded; how many bytes.

@@ -1,11 +1,13 @@
 //! What a caller may choose, as records. What is left out is as in Rust.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use pocketlm::{Dry, Limits, Manifest, Mirostat, Xtc};
+use pocketlm::{Draft, Dry, Limits, Manifest, Mirostat, Xtc};
 use serde_json::Map;
 
 use crate::error::{Result, invalid};
+use crate::model::Model;
 
 /// Where to compute.
 #[derive(Clone, Debug, uniffi::Enum)]
@@ -46,6 +48,19 @@ pub struct EngineOptions {
     pub tuning: Option<String>,
 }
 
+/// What keys and values are kept in.
+#[derive(Clone, Copy, Debug, uniffi::Enum)]
+pub enum KvType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Blocks of 8-bit codes: 8.5 bits an element.
+    Q8,
+    /// Blocks of 4-bit codes: 4.5 bits an element.
+    Q4,
+}
+
 /// A LoRA adapter beside a model.
 #[derive(Clone, Debug, uniffi::Record)]
 pub struct Adapter {
@@ -80,6 +95,9 @@ pub struct LoadOptions {
     /// Minisign's public key, which must have signed the manifest.
     #[uniffi(default = None)]
     pub manifest_key: Option<String>,
+    /// What keys and values are kept in; nothing is as is usual on the device.
+    #[uniffi(default = None)]
+    pub kv_type: Option<KvType>,
 }
 
 /// What the text of an answer must be: it is, or the answer ends with `Length`.
@@ -165,6 +183,13 @@ pub struct GenerateOptions {
     /// Tokens and what is added to their logits.
     #[uniffi(default = [])]
     pub logit_bias: Vec<LogitBias>,
+    /// Guesses the next tokens by what followed the last time that the latest ones stood in the session, to check several at
+    /// once: the same answer, perhaps sooner.
+    #[uniffi(default = false)]
+    pub lookup: bool,
+    /// Guesses the next tokens by a smaller model with the same vocabulary.
+    #[uniffi(default = None)]
+    pub draft: Option<Arc<Model>>,
 }
 
 /// What somebody says in a conversation.
@@ -247,6 +272,12 @@ impl LoadOptions {
             sessions: self.sessions,
             prefill: self.prefill,
             memory: self.memory,
+            kv_type: self.kv_type.map(|kv_type| match kv_type {
+                KvType::F32 => pocketlm::KvType::F32,
+                KvType::F16 => pocketlm::KvType::F16,
+                KvType::Q8 => pocketlm::KvType::Q8,
+                KvType::Q4 => pocketlm::KvType::Q4,
+            }),
             adapters,
             verify,
             ..pocketlm::LoadOptions::default()
@@ -256,7 +287,15 @@ impl LoadOptions {
 
 impl GenerateOptions {
     pub(crate) fn meant(self) -> Result<pocketlm::GenerateOptions> {
+        let draft = match (self.draft, self.lookup) {
+            (Some(_), true) => {
+                return Err(invalid("tokens are guessed by lookup or by a model, not by both"));
+            }
+            (Some(model), false) => Some(Draft::Model(model.model.clone())),
+            (None, lookup) => lookup.then_some(Draft::Lookup),
+        };
         Ok(pocketlm::GenerateOptions {
+            draft,
             max_tokens: self.max_tokens,
             sampling: pocketlm::Sampling {
                 temperature: self.temperature,

@@ -69,6 +69,10 @@ pub struct Timings {
     pub prefill_rate: f64,
     /// Tokens generated per second, after the first.
     pub decode_rate: f64,
+    /// Tokens that were guessed, where a draft was wanted.
+    pub guessed_tokens: u32,
+    /// Those of them that were right.
+    pub accepted_tokens: u32,
 }
 
 /// The events of one answer, in order. Nobody holding it stops the answer.
@@ -161,6 +165,8 @@ impl From<pocketlm::Finish> for Finish {
             total_seconds: finish.timings.total.as_secs_f64(),
             prefill_rate: finish.timings.prefill_rate(),
             decode_rate: finish.timings.decode_rate(),
+            guessed_tokens: finish.timings.guessed_tokens,
+            accepted_tokens: finish.timings.accepted_tokens,
         };
         let pocketlm::Finish { text, prompt_tokens, tokens, .. } = finish;
         Self { reason, text, prompt_tokens, tokens, timings }

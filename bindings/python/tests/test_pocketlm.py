@@ -230,6 +230,23 @@ class Laws(unittest.TestCase):
         self.assertEqual(self.told(60).tokens, self.whole.tokens)
         self.engine.set_pace(pocketlm.Pace.FULL())
 
+    def test_guesses_embeddings_scores_and_small_caches(self) -> None:
+        self.assertEqual(self.told(60, lookup=True).tokens, self.whole.tokens)
+        draft = self.engine.load(SMALL)
+        self.assertEqual(self.told(60, draft=draft).tokens, self.whole.tokens)
+        with self.assertRaises(pocketlm.InvalidArgument):
+            self.told(60, draft=self.model)
+        numbers = self.model.embed(STORY)
+        self.assertAlmostEqual(sum(number * number for number in numbers), 1.0, places=4)
+        score = self.model.score(STORY, ", there was")
+        self.assertAlmostEqual(score.total, sum(score.log_probabilities))
+        # An engine that is to be exact keeps keys and values whole.
+        with self.assertRaises(pocketlm.InvalidArgument):
+            self.engine.load(SMALL, kv_type=pocketlm.KvType.Q8)
+        model = os.environ["POCKETLM_TEST_MODEL"]
+        whole, small = (pocketlm.Engine("cpu").estimate(model, kv_type=kv_type) for kv_type in (None, pocketlm.KvType.Q8))
+        self.assertLess(small.kv, whole.kv)
+
     def test_many_threads_share_a_model(self) -> None:
         texts = []
         tell = lambda: texts.append(self.told(60).text)  # noqa: E731

@@ -47,7 +47,7 @@ static plm_generate_options seeded(uint32_t count) {
     return options;
 }
 
-static void the_tokens_are_those_of_rust(plm_model *model, const char *greedy, const char *drawn) {
+static void the_tokens_are_those_of_rust(plm_model *model, plm_model *draft, const char *greedy, const char *drawn) {
     answer answer;
     tell(model, 60, &answer);
     expect(&answer, greedy);
@@ -55,6 +55,15 @@ static void the_tokens_are_those_of_rust(plm_model *model, const char *greedy, c
     OK(plm_session_new(model, &session));
     tell_by(session, STORY, seeded(40), &answer);
     expect(&answer, drawn);
+    /* Guessed tokens change nothing. */
+    plm_generate_options guessed = tokens_of(60);
+    guessed.lookup = 1;
+    tell_by(session, STORY, guessed, &answer);
+    expect(&answer, greedy);
+    guessed.lookup = 0;
+    guessed.draft = draft;
+    tell_by(session, STORY, guessed, &answer);
+    expect(&answer, greedy);
     CHECK(answer.reason == PLM_FINISH_LENGTH);
     OK(plm_session_free(session));
 }
@@ -371,6 +380,17 @@ static void what_is_known_is_told(plm_engine *engine, plm_model *model, const ch
     plm_prompt prompt = STORY;
     OK(plm_model_tokens(model, &prompt, tokens, 16, &count));
     CHECK(count > 1 && tokens[0] == 1);
+    float numbers[256];
+    OK(plm_model_embed(model, &prompt, PLM_POOLING_MEAN, numbers, 256, &count));
+    float length = 0;
+    for (size_t i = 0; i < count; i++) {
+        length += numbers[i] * numbers[i];
+    }
+    CHECK(count == 64 && length > 0.999f && length < 1.001f);
+    double log_probability = 0;
+    uint32_t is_greedy = 9;
+    OK(plm_model_score(model, &prompt, plm_text_of(", there was"), &log_probability, &is_greedy));
+    CHECK(log_probability < 0 && is_greedy <= 1);
     uint64_t freed = 0;
     OK(plm_model_trim(model, PLM_TRIM_CRITICAL, &freed));
     CHECK(freed > 0);
@@ -390,7 +410,9 @@ int main(int argc, char **argv) {
     plm_engine *engine = engine_on(PLM_DEVICE_CPU, 0);
     a_load_tells_and_can_be_stopped(engine, argv[1]);
     plm_model *model = load(engine, argv[1], 0);
-    the_tokens_are_those_of_rust(model, argv[3], argv[4]);
+    plm_model *draft = load(engine, argv[1], 0);
+    the_tokens_are_those_of_rust(model, draft, argv[3], argv[4]);
+    OK(plm_model_free(draft));
     answer whole;
     tell(model, 60, &whole);
     a_frame_loop_has_the_same_tokens(engine, model, &whole);

@@ -34,6 +34,10 @@ static void nothing_behind(void *handle) {
     REFUSED(PLM_INVALID_HANDLE, plm_model_get_health(model, &health));
     REFUSED(PLM_INVALID_HANDLE, plm_model_text(model, PLM_MODEL_NAME, NULL, 0, &size));
     REFUSED(PLM_INVALID_HANDLE, plm_model_tokens(model, &prompt, NULL, 0, &size));
+    float numbers[4];
+    double log_probability = 0;
+    REFUSED(PLM_INVALID_HANDLE, plm_model_embed(model, &prompt, PLM_POOLING_MEAN, numbers, 4, &size));
+    REFUSED(PLM_INVALID_HANDLE, plm_model_score(model, &prompt, text, &log_probability, NULL));
     REFUSED(PLM_INVALID_HANDLE, plm_model_trim(model, PLM_TRIM_IDLE, NULL));
     REFUSED(PLM_INVALID_HANDLE, plm_model_weigh_adapters(model, NULL, 0));
     REFUSED(PLM_INVALID_HANDLE, plm_session_new(model, &opened));
@@ -126,6 +130,18 @@ static void arguments_are_checked(plm_engine *engine, plm_model *model, const ch
     load.manifest_key = plm_text_of("RWQ");
     REFUSED(PLM_INVALID_ARGUMENT, plm_engine_load(engine, plm_text_of(path), &load, NULL, NULL, &loaded));
 
+    load = plm_load_options_default();
+    load.kv_type = 99;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_engine_load(engine, plm_text_of(path), &load, NULL, NULL, &loaded));
+    float numbers[4];
+    plm_prompt asked = STORY;
+    size_t count = 0;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_model_embed(model, &asked, 9, numbers, 4, &count));
+    REFUSED(PLM_TOO_SMALL, plm_model_embed(model, &asked, PLM_POOLING_MEAN, numbers, 4, &count));
+    double log_probability = 0;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_model_score(model, &asked, plm_text_of(""), &log_probability, NULL));
+    REFUSED(PLM_INVALID_ARGUMENT, plm_model_score(model, &asked, plm_text_of(" there"), NULL, NULL));
+
     REFUSED(PLM_INVALID_ARGUMENT, plm_engine_set_pace(engine, 9, 0));
     REFUSED(PLM_INVALID_ARGUMENT, plm_engine_set_pace(engine, PLM_PACE_FRAME, -1));
     REFUSED(PLM_INVALID_ARGUMENT, plm_engine_sustain(engine, -5));
@@ -189,6 +205,14 @@ static void prompts_are_checked(plm_model *model) {
     options.stop_count = 1;
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
     options.stop_count = SIZE_MAX;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options = tokens_of(5);
+    options.draft = (plm_model *)(void *)session;
+    REFUSED(PLM_INVALID_HANDLE, plm_session_generate(session, &prompt, &options, &stream));
+    options.draft = model;
+    options.lookup = 1;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
+    options.lookup = 0;
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, &stream));
     options = tokens_of(5);
     options.constraint = 99;

@@ -47,10 +47,13 @@ from .pocketlm_ffi import (
     Finish,
     FinishReason,
     Health,
+    KvType,
     LoadStage,
     ModelInfo,
     Overflow,
     Pace,
+    Pooling,
+    Score,
     Timings,
     Trim,
 )
@@ -58,7 +61,7 @@ from .pocketlm_ffi import (
 __all__ = [
     "Adapter", "Answer", "BadFile", "CallbackFailed", "Cancelled", "Constraint", "ContextOverflow", "Device", "DeviceLost",
     "DeviceUnavailable", "Engine", "Error", "Estimate", "Event", "Finish", "FinishReason", "Health", "InternalError",
-    "InvalidArgument", "IoError", "LoadStage", "Model", "ModelInfo", "NotFound", "OutOfMemory", "Overflow", "Pace", "Prompt",
+    "InvalidArgument", "IoError", "KvType", "LoadStage", "Model", "ModelInfo", "NotFound", "OutOfMemory", "Overflow", "Pace", "Pooling", "Prompt", "Score",
     "Session", "SessionBusy", "Suspended", "TemplateError", "Timings", "Trim", "Unsupported", "WrongNumbers",
     "version",
 ]  # fmt: skip
@@ -108,7 +111,7 @@ class Engine:
         self, path: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any
     ) -> Model:
         """Loads a model from a file or a folder. ``options``: context, sessions, prefill, memory, adapters, manifest,
-        manifest_key."""
+        manifest_key, kv_type."""
         with _Listener(progress) as listener, translated():
             return Model(self._engine.load_and_wait(os.fspath(path), _ffi.LoadOptions(**options), listener, None))
 
@@ -183,6 +186,16 @@ class Model:
         with translated():
             return self._model.tokens(_prompt(prompt))
 
+    def embed(self, prompt: Prompt, pooling: Pooling = Pooling.MEAN) -> list[float]:
+        """The embedding of a prompt, of length 1."""
+        with translated():
+            return self._model.embed(_prompt(prompt), pooling)
+
+    def score(self, prompt: Prompt, continuation: str) -> Score:
+        """How likely ``continuation`` is after a prompt."""
+        with translated():
+            return self._model.score(_prompt(prompt), continuation)
+
     def trim(self, level: Trim) -> int:
         """Gives memory back while the model stays loaded; how many bytes."""
         with translated():
@@ -204,7 +217,7 @@ class Session:
     def say(self, text: str, **options: Any) -> Answer:
         """Says something in the conversation; the answer is kept in it. ``options``: max_tokens, temperature, top_k, top_p,
         min_p, typical_p, repeat_penalty, repeat_last, frequency_penalty, presence_penalty, dry_multiplier, xtc_probability,
-        mirostat, logit_bias (a dict), seed, stop, ignore_end. ``constraint`` says what the text must be: a
+        mirostat, logit_bias (a dict), seed, stop, ignore_end, lookup, draft (a :class:`Model`). ``constraint`` says what the text must be: a
         :class:`Constraint`, a JSON schema as a dict, or a list of choices. It is, or the reason is ``LENGTH``."""
         with translated():
             session = self._open()
@@ -417,6 +430,8 @@ def _options(options: dict[str, Any]) -> Any:
         options = {**options, "constraint": _ffi.Constraint.JSON_SCHEMA(json.dumps(constraint))}
     elif isinstance(constraint, (list, tuple)) and not isinstance(constraint, _ffi.Constraint):
         options = {**options, "constraint": _ffi.Constraint.CHOICE(list(constraint))}
+    if isinstance(options.get("draft"), Model):
+        options = {**options, "draft": options["draft"]._model}
     biases = options.get("logit_bias")
     if isinstance(biases, Mapping):
         pairs = [_ffi.LogitBias(token=token, bias=bias) for token, bias in biases.items()]

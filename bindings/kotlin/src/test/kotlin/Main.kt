@@ -16,6 +16,7 @@ import dev.pocketlm.PocketlmException
 import dev.pocketlm.Prompt
 import dev.pocketlm.Trim
 import dev.pocketlm.finish
+import dev.pocketlm.guessedBy
 import dev.pocketlm.respond
 import dev.pocketlm.text
 import java.io.File
@@ -110,6 +111,12 @@ suspend fun laws(path: String) = Engine(EngineOptions(device = Device.Cpu, exact
         val word = whole.text.split(" ")[8]
         val stopped = tell(model, tokens(60).copy(stop = listOf(word)))
         check(stopped.reason == FinishReason.STOP && whole.text.startsWith(stopped.text)) { "$stopped" }
+
+        engine.load(path).use { draft ->
+            check(tell(model, tokens(60).guessedBy(draft)).tokens == whole.tokens) { "guesses change nothing" }
+        }
+        refused<PocketlmException.InvalidArgument> { tell(model, tokens(60).guessedBy(model)) }
+        check(model.embed(story).size == 64 && model.score(story, ", there was").total < 0) { "embeddings and scores" }
 
         // Errors are typed.
         val lost = refused<PocketlmException.NotFound> { engine.load("/nowhere/model.gguf") }

@@ -84,7 +84,7 @@ class Engine(options: EngineOptions = EngineOptions()) : AutoCloseable {
 }
 
 /** A model on a device, for as many sessions as one likes. */
-class Model internal constructor(private val model: FfiModel) : AutoCloseable {
+class Model internal constructor(internal val model: FfiModel) : AutoCloseable {
     /** What is known of it. */
     val info: ModelInfo get() = model.info()
 
@@ -104,6 +104,14 @@ class Model internal constructor(private val model: FfiModel) : AutoCloseable {
 
     /** The tokens of a prompt as a session would compute them. */
     suspend fun tokens(prompt: Prompt): List<UInt> = withContext(waiting) { model.tokens(prompt) }
+
+    /** The embedding of a prompt, of length 1. */
+    suspend fun embed(prompt: Prompt, pooling: Pooling = Pooling.MEAN): List<Float> =
+        withContext(waiting) { model.embed(prompt, pooling) }
+
+    /** How likely [continuation] is after a prompt. */
+    suspend fun score(prompt: Prompt, continuation: String): Score =
+        withContext(waiting) { model.score(prompt, continuation) }
 
     /** Gives memory back while the model stays loaded; how many bytes. See `onTrimMemory`. */
     suspend fun trim(level: Trim): Long = withContext(waiting) { model.trim(level).toLong() }
@@ -179,6 +187,9 @@ class Session internal constructor(private val session: FfiSession) : AutoClosea
         }
     }.flowOn(waiting)
 }
+
+/** With the next tokens guessed by a smaller model with the same vocabulary: the same answer, perhaps sooner. */
+fun GenerateOptions.guessedBy(model: Model): GenerateOptions = copy(draft = model.model)
 
 /** The text of an answer, piece by piece. */
 fun Flow<Event>.text(): Flow<String> = filterIsInstance<Event.Text>().map { it.text }
