@@ -80,9 +80,15 @@ fn generate_reports_in_json_what_it_prints() {
     );
     assert_eq!(keys(&report["slices"]), ["count", "max_ms", "p50_ms", "p95_ms"]);
     assert_eq!(keys(&report["device"]), ["backend", "name"]);
-    assert_eq!(keys(&report["timings"]), ["decode_tok_s", "load_ms", "prefill_tok_s", "ttft_ms"]);
+    let (rates, counts) = (
+        ["decode_tok_s", "load_ms", "prefill_tok_s", "ttft_ms"],
+        ["accepted_tokens", "cached_tokens", "guessed_tokens"],
+    );
+    let timings = &report["timings"];
+    assert_eq!(keys(timings).len(), rates.len() + counts.len());
     assert_eq!(report["finish_reason"], "length");
-    assert!(report["timings"].as_object().unwrap().values().all(|value| value.as_f64().unwrap() > 0.0));
+    assert!(rates.iter().all(|rate| timings[rate].as_f64().unwrap() > 0.0));
+    assert!(counts.iter().all(|count| timings[count] == 0));
     let end = run(&words);
     assert_eq!((end.code, end.stdout.trim_end()), (Some(0), report["text"].as_str().unwrap().trim_end()));
 
