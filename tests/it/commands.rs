@@ -76,7 +76,17 @@ fn generate_reports_in_json_what_it_prints() {
     let report = object(&[&words[..], &["--json"]].concat());
     assert_eq!(
         keys(&report),
-        ["device", "finish_reason", "prompt_tokens", "recoveries", "slices", "text", "timings", "tokens"]
+        [
+            "device",
+            "finish_reason",
+            "prompt_tokens",
+            "recoveries",
+            "slices",
+            "text",
+            "timings",
+            "tokens",
+            "tool_calls"
+        ]
     );
     assert_eq!(keys(&report["slices"]), ["count", "max_ms", "p50_ms", "p95_ms"]);
     assert_eq!(keys(&report["device"]), ["backend", "name"]);
