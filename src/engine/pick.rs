@@ -1,5 +1,7 @@
 //! Tokens that the host picks: by a chain that no device can be given, or of those that a constraint allows.
 
+use std::borrow::Cow;
+
 use crate::error::Result;
 use crate::sample::Past;
 use crate::text::Guide;
@@ -25,7 +27,10 @@ impl Runner {
     pub(super) fn choose(&mut self, id: SessionId, logits: &[f32], guesses: &[u32]) -> Option<Result<u32>> {
         let state = self.sessions.get_mut(&id)?;
         let job = state.job.as_mut()?;
-        let known = [&state.history, guesses].concat();
+        let known = match guesses {
+            [] => Cow::Borrowed(&state.history),
+            guesses => Cow::Owned([&state.history, guesses].concat()),
+        };
         let step = known.len() as u64 - u64::from(job.prompt_tokens);
         let past = Past::of(&known, step, job.limits[0]);
         let picked = match &mut job.guide {
