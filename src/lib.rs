@@ -15,6 +15,8 @@ pub mod format;
 pub mod kernel;
 #[doc(hidden)]
 pub mod model;
+#[cfg(feature = "models")]
+pub mod models;
 #[doc(hidden)]
 pub mod plan;
 #[doc(hidden)]
@@ -28,11 +30,11 @@ pub mod text;
 pub use backend::wgpu::{DeviceInfo, SharedDevice, devices};
 pub use base::Bytes;
 pub use engine::{
-    Adapter, Budget, Cancel, Constraint, Device, Draft, Engine, EngineOptions, Estimate, Event, Finish,
-    FinishReason, GenerateOptions, Handler, Health, Largest, Limits, LoadOptions, LoadProgress, LoadStage,
-    Message, Model, ModelInfo, Overflow, Pace, Pooling, Progress, Prompt, Remedy, Sampling, SaveOptions,
-    Score, Session, Slices, Stream, Suspend, Timings, Tool, ToolCall, ToolChoice, Trim, Trimmed, Verdict,
-    Worker, forget_oldest,
+    Adapter, Budget, Cancel, Chosen, Constraint, Device, Draft, Engine, EngineOptions, Estimate, Event,
+    Finish, FinishReason, GenerateOptions, Handler, Health, Largest, Limits, LoadOptions, LoadProgress,
+    LoadStage, Message, Model, ModelInfo, Overflow, Pace, Pooling, Progress, Prompt, Remedy, Sampling,
+    SaveOptions, Score, Session, Slices, Stream, Suspend, Timings, Tool, ToolCall, ToolChoice, Trim, Trimmed,
+    Verdict, Worker, forget_oldest,
 };
 pub use error::{Error, Kind, Result};
 pub use format::Manifest;

@@ -52,6 +52,8 @@ pub enum Harm {
     Slow,
     /// A key in the cache becomes NaN, as if a kernel had written it.
     NotANumber,
+    /// The code itself fails. Never by chance.
+    Panic,
 }
 
 /// A harm at a point.
@@ -251,6 +253,7 @@ impl Faulty {
                 inner.harm(Harm::Dropped);
             }
             Some(Harm::Hang) => self.gone = harm,
+            Some(Harm::Panic) => panic!("a fault that was asked for"),
             _ => {}
         }
         Ok(harm)

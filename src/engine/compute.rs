@@ -11,6 +11,7 @@ use crate::model::Phase;
 use crate::plan::{Inputs, ItemId};
 use crate::sample::check_logits;
 
+use super::pick::Next;
 use super::runner::{Runner, SessionId};
 
 /// How long a device is waited for before its host looks whether it is to stand still.
@@ -143,7 +144,7 @@ impl Runner {
 
     /// The token that the session's chain picks from the logits of the last submission, after the history and `guesses`: an
     /// error of its own where it cannot, of the device's outside.
-    pub(super) fn pick(&mut self, id: SessionId, output: usize, guesses: &[u32]) -> Result<Result<u32>> {
+    pub(super) fn pick(&mut self, id: SessionId, output: usize, guesses: &[u32]) -> Result<Result<Next>> {
         let mut logits = vec![0.0f32; self.logits_width()];
         let at = 4 * output * logits.len();
         self.backend.read(self.lowered.ports.logits, at, bytemuck::cast_slice_mut(&mut logits))?;

@@ -36,6 +36,11 @@ impl Slices {
         sorted.get(at.saturating_sub(1)).copied().unwrap_or_default()
     }
 
+    /// What the last `count` of them took, the latest last; 4096 are remembered.
+    pub fn latest(&self, count: usize) -> impl Iterator<Item = Duration> + '_ {
+        self.times.range(self.times.len().saturating_sub(count)..).copied()
+    }
+
     /// The longest of them.
     pub fn max(&self) -> Duration {
         self.quantile(1.0)
@@ -207,6 +212,9 @@ mod tests {
         assert_eq!(slices.quantile(0.5), Duration::from_millis(50));
         assert_eq!(slices.quantile(0.95), Duration::from_millis(95));
         assert_eq!((slices.max(), slices.count), (Duration::from_millis(100), 100));
+        assert!(
+            slices.latest(2).eq([99, 100].map(Duration::from_millis)) && slices.latest(1000).count() == 100
+        );
         (0..REMEMBERED).for_each(|_| slices.push(Duration::from_millis(7)));
         assert_eq!(slices.max(), Duration::from_millis(7));
     }

@@ -140,6 +140,7 @@ impl Core {
             guide: None,
             limit: None,
             drafter: None,
+            log_probabilities: None,
             max_tokens: Some(most),
             ends: Vec::new(),
         };

@@ -22,6 +22,9 @@ pub enum Event {
         /// In all.
         total: u32,
     },
+    /// A token was chosen, and how likely it was; only with [`super::GenerateOptions::log_probabilities`], before the text that it
+    /// brings, and not for the token that ends the answer.
+    Chosen(Chosen),
     /// Whole characters of the answer; never part of a stop string.
     Text(String),
     /// More of the arguments of a call, as the model writes them; the call itself follows when it is whole.
@@ -48,6 +51,17 @@ pub enum Event {
     Resumed,
     /// The last event.
     Finished(Finish),
+}
+
+/// How likely a token was by the model itself, whatever sampling and constraint made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// The token.
+    pub token: u32,
+    /// The natural logarithm of its probability.
+    pub log_probability: f64,
+    /// The likeliest tokens and theirs, the likeliest first.
+    pub likeliest: Vec<(u32, f64)>,
 }
 
 /// How an answer ended.

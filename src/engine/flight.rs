@@ -19,6 +19,7 @@ use crate::plan::Inputs;
 use crate::sample::Sees;
 
 use super::pace::Pace;
+use super::pick::Next;
 use super::runner::{Runner, SessionId};
 
 /// A submission under way, whole or slice by slice.
@@ -74,7 +75,7 @@ pub(super) struct Landed {
     /// How many of the rows hold guesses.
     pub(super) guessed: u32,
     /// The token after them, where it is due, and where guesses were right those after these.
-    pub(super) tokens: Vec<Result<u32>>,
+    pub(super) tokens: Vec<Result<Next>>,
 }
 
 impl Runner {
@@ -221,18 +222,18 @@ impl Runner {
         part: &Part,
         result: &[u32],
         first: usize,
-    ) -> Result<Vec<Result<u32>>> {
+    ) -> Result<Vec<Result<Next>>> {
         let mut tokens = Vec::new();
         for (at, pick) in part.picks().enumerate() {
             let token = match pick {
                 Pick::Host => self.pick(id, first + at, &part.guesses[..at])?,
                 Pick::Best | Pick::Draw(_) => match result.get(first + at) {
-                    Some(&token) if (token as usize) < self.logits_width() => Ok(token),
+                    Some(&token) if (token as usize) < self.logits_width() => Ok(token.into()),
                     Some(&token) => Err(not_a_token(token)),
                     None => return Err(Error::internal("a submission without its result")),
                 },
             };
-            let is_right = token.as_ref().is_ok_and(|token| part.guesses.get(at) == Some(token));
+            let is_right = token.as_ref().is_ok_and(|next| part.guesses.get(at) == Some(&next.token));
             tokens.push(token);
             if !is_right {
                 break;
@@ -286,7 +287,7 @@ impl Runner {
 
     /// Who picks the session's next token.
     fn pick_of(&self, id: SessionId) -> Pick {
-        if self.is_guided(id) {
+        if self.needs_logits(id) {
             return Pick::Host;
         }
         let (Some((chain, _)), Some(first)) = (self.chain(id), self.first_position(id)) else {

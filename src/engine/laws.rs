@@ -149,6 +149,7 @@ fn request(tokens: &[u32], chain: Chain, max_tokens: u32, ends: &[u32]) -> Reque
         guide: None,
         limit: None,
         drafter: None,
+        log_probabilities: None,
         max_tokens: Some(max_tokens),
         ends,
     }

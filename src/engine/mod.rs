@@ -9,6 +9,7 @@
 
 mod answer;
 mod calibrate;
+mod caught;
 mod compute;
 mod condense;
 mod costs;
@@ -59,7 +60,7 @@ pub use condense::forget_oldest;
 pub use costs::Slices;
 pub use draft::Draft;
 pub use estimate::{Budget, Estimate, Largest, Verdict};
-pub use event::{Cancel, Event, Finish, FinishReason, Stream, Timings};
+pub use event::{Cancel, Chosen, Event, Finish, FinishReason, Stream, Timings};
 pub use load::{LoadProgress, LoadStage, plans, tokenizer};
 pub use model::{Health, Model, ModelInfo};
 pub use options::{
@@ -220,6 +221,11 @@ impl Engine {
         )?;
         self.models().push(Arc::downgrade(model.core()));
         Ok(model)
+    }
+
+    /// Ends all answers under way.
+    fn fail(&self, error: &Error) {
+        self.cores().iter().for_each(|core| core.runner().fail_under_way(error));
     }
 
     fn cores(&self) -> Vec<Arc<Core>> {

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::backend::Caps;
+use crate::backend::fault::Harm;
 use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::model::Lowered;
@@ -28,6 +30,9 @@ use super::session::Session;
 use super::tools::joined;
 use super::trim::{Trim, Trimmed};
 use super::worker::Signal;
+
+/// How long a tick lets those pass who wait for the runner.
+const COURTESY: Duration = Duration::from_millis(5);
 
 /// A model on a device: shared, immutable, cheap to clone. The file must not change while it is loaded: its pages
 /// are read when they are needed.
@@ -90,6 +95,8 @@ pub(super) struct Core {
     /// The model, then its adapters.
     identity: Vec<Hash>,
     runner: Mutex<Runner>,
+    /// Who waits for the runner. A lock is not fair: who ticks again and again would have it again before them.
+    waiting: AtomicUsize,
     /// Sessions that were dropped and not yet closed: dropping must not wait for the runner.
     left: Mutex<Vec<SessionId>>,
 }
@@ -105,7 +112,9 @@ impl Model {
         signal: Arc<Signal>,
     ) -> Self {
         let (runner, left, lexicon) = (Mutex::new(runner), Mutex::default(), OnceLock::new());
-        let core = Core { info, template, signal, tokenizer, lexicon, defaults, identity, runner, left };
+        let waiting = AtomicUsize::new(0);
+        let core =
+            Core { info, template, signal, tokenizer, lexicon, defaults, identity, runner, waiting, left };
         Self { core: Arc::new(core) }
     }
 
@@ -187,6 +196,14 @@ impl Model {
         self.core.tokens(prompt)
     }
 
+    /// The tokens of a prompt as a session would compute them with these options, which may tell of tools.
+    ///
+    /// # Errors
+    /// As [`Session::generate`].
+    pub fn tokens_with(&self, prompt: &super::Prompt, options: &GenerateOptions) -> Result<Vec<u32>> {
+        self.core.tokens_with(prompt, options.told_tools())
+    }
+
     /// Computes `tokens` and hands the logits of each position from `from` on to `visit`, in order: the logits at
     /// a position predict the token after it.
     ///
@@ -222,6 +239,19 @@ impl Model {
     /// What befalls the device.
     pub fn trim(&self, level: Trim) -> Result<Trimmed> {
         self.core.runner().trim(level)
+    }
+
+    /// A drill: the device counts as lost from now on, so that a host sees what it makes of [`super::Event::Recovered`]. A GPU that
+    /// the engine opened is destroyed; of the host's own ([`super::EngineOptions::shared`]), which goes on drawing, and of the CPU only what
+    /// the model has there is given up. Returns when the model is there again: answers under way go on with the tokens that they
+    /// would have had. Four in a row without 16 tokens in between lead to the CPU, as real losses do.
+    ///
+    /// # Errors
+    /// What befell the device, where none takes its place.
+    pub fn lose_device(&self) -> Result<()> {
+        let mut runner = self.core.runner();
+        runner.backend.harm(Harm::Lost);
+        runner.recover(Error::new(Kind::DeviceLost, "the device was lost: a drill that was asked for"))
     }
 
     /// Looks at the plans and the store.
@@ -287,8 +317,19 @@ impl Core {
         let draft = options.draft.as_ref().filter(|_| is_free);
         let drafter = draft.map(|draft| Drafter::new(draft, self)).transpose()?;
         let max_tokens = options.max_tokens;
-        let request =
-            Request { tokens, prompt_tokens, chain, answer, guide, limit, drafter, max_tokens, ends };
+        let log_probabilities = options.log_probabilities;
+        let request = Request {
+            tokens,
+            prompt_tokens,
+            chain,
+            answer,
+            guide,
+            limit,
+            drafter,
+            log_probabilities,
+            max_tokens,
+            ends,
+        };
         // Held until the first event is there: a worker may compute the next at once.
         let mut runner = self.runner();
         let queue = runner.begin(id, request)?;
@@ -311,6 +352,7 @@ impl Core {
             guide: None,
             limit: None,
             drafter: None,
+            log_probabilities: None,
             max_tokens,
             ends,
         };
@@ -411,6 +453,10 @@ impl Core {
     }
 
     pub(super) fn tick(&self, budget: Duration, goes_on: bool) -> Result<Progress> {
+        let begun = Instant::now();
+        while self.waiting.load(Ordering::SeqCst) > 0 && begun.elapsed() < COURTESY {
+            thread::yield_now();
+        }
         self.runner().tick(Some(budget), goes_on)
     }
 
@@ -420,7 +466,9 @@ impl Core {
     }
 
     pub(super) fn runner(&self) -> MutexGuard<'_, Runner> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         let runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         self.close_left(runner)
     }
 

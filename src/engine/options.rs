@@ -262,6 +262,9 @@ impl Sampling {
     }
 }
 
+/// The most of the likeliest tokens that are told.
+const MOST_LIKELIEST: u32 = 100;
+
 /// What an answer is generated with.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
@@ -278,6 +281,9 @@ pub struct GenerateOptions {
     /// Where the next tokens are guessed, to check several at once: the same answer, perhaps sooner. Guesses are at most one fewer
     /// than [`LoadOptions::outputs`], are made while nobody else generates, and left off while they do not pay.
     pub draft: Option<Draft>,
+    /// Tells how likely each token was, and so many of the likeliest beside it ([`super::Event::Chosen`]). The host sees all logits
+    /// then, which on a GPU costs time.
+    pub log_probabilities: Option<u32>,
     /// What the model may call. It is told of it where the prompt is a conversation.
     pub tools: Vec<Tool>,
     /// Whether it may, or has to.
@@ -310,6 +316,10 @@ impl GenerateOptions {
         {
             return Err(Error::invalid("a call that has to be made and a constraint exclude each other")
                 .hint("take one of them"));
+        }
+        if let Some(count) = self.log_probabilities.filter(|&count| count > MOST_LIKELIEST) {
+            return Err(Error::invalid(format!("{count} of the likeliest tokens were asked for"))
+                .hint(format!("{MOST_LIKELIEST} are the most that works")));
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(Error::invalid("an empty stop string would stop every answer"));

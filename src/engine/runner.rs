@@ -11,12 +11,14 @@ use crate::sample::Chain;
 use crate::text::Guide;
 
 use super::answer::Answer;
+use super::caught::caught;
 use super::costs::{Costs, Slices};
 use super::draft::Drafter;
 use super::event::{Event, Finish, FinishReason, Queue, Timings};
 use super::flight::{Flight, Landed, Pick};
 use super::kv::{Pool, Seat};
 use super::pace::{Control, Pace};
+use super::pick::Next;
 use super::recover::{Made, Rebuild, Record};
 use super::schedule::{Demand, schedule};
 use super::view::{Overflow, overflow};
@@ -116,6 +118,8 @@ pub(super) struct Job {
     pub(super) prompt_tokens: u32,
     cached_tokens: u32,
     drafter: Option<Drafter>,
+    /// How many of the likeliest tokens are told, where somebody asked.
+    pub(super) log_probabilities: Option<u32>,
     max_tokens: u32,
     ends: Vec<u32>,
     begun: Instant,
@@ -132,6 +136,7 @@ pub(super) struct Request {
     pub(super) guide: Option<Guide>,
     pub(super) limit: Option<f64>,
     pub(super) drafter: Option<Drafter>,
+    pub(super) log_probabilities: Option<u32>,
     pub(super) max_tokens: Option<u32>,
     pub(super) ends: Vec<u32>,
 }
@@ -248,8 +253,8 @@ impl Runner {
         if state.job.is_some() {
             return Err(busy());
         }
-        let Request { tokens, prompt_tokens, chain, answer, guide, limit, drafter, max_tokens, ends } =
-            request;
+        let Request { tokens, prompt_tokens, chain, answer, guide, limit, drafter, .. } = request;
+        let Request { log_probabilities, max_tokens, ends, .. } = request;
         let known = tokens.len() as u32;
         let dropped = state.overflow.dropped(known, context).ok_or_else(|| overflow(known, context))?;
         state.rewrite(tokens, dropped);
@@ -264,6 +269,7 @@ impl Runner {
             prompt_tokens,
             cached_tokens: state.computed.min(prompt_tokens),
             drafter,
+            log_probabilities,
             max_tokens: max_tokens.unwrap_or(u32::MAX),
             ends,
             begun: Instant::now(),
@@ -331,6 +337,13 @@ impl Runner {
         }
     }
 
+    /// Ends all answers under way, whose computation went astray nobody knows how.
+    pub(super) fn fail_under_way(&mut self, error: &Error) {
+        let ids: Vec<SessionId> = self.under_way().collect();
+        self.ground();
+        ids.into_iter().for_each(|id| self.fail(id, error.clone()));
+    }
+
     /// What befell the device befell all who compute on it.
     fn fail_all<T>(&mut self, ids: &[SessionId], error: Error) -> Result<T> {
         self.ground();
@@ -391,7 +404,7 @@ impl Runner {
         let count = tokens.len();
         for (at, token) in tokens.into_iter().enumerate() {
             match token {
-                Ok(token) => self.add(id, token),
+                Ok(next) => self.add(id, next),
                 Err(error) => return self.fail(id, error),
             }
             // What follows was picked after a guess that was right: its row is computed too.
@@ -404,7 +417,8 @@ impl Runner {
     }
 
     /// Adds a token to an answer under way.
-    fn add(&mut self, id: SessionId, token: u32) {
+    fn add(&mut self, id: SessionId, next: Next) {
+        let Next { token, chosen } = next;
         let context = self.lowered.options.context;
         let Some(state) = self.sessions.get_mut(&id) else { return };
         let Some(job) = &mut state.job else { return };
@@ -418,14 +432,21 @@ impl Runner {
         job.first_token.get_or_insert_with(|| job.begun.elapsed());
         let ended = job.ends.contains(&token);
         let complete = match &mut job.guide {
-            Some(guide) if !ended => guide.push(token),
+            Some(guide) if !ended => caught(|| guide.push(token)),
             _ => Ok(false),
         };
         let complete = match complete {
             Ok(complete) => complete,
             Err(error) => return self.fail(id, error),
         };
-        let added = job.answer.push(token);
+        if let Some(chosen) = chosen.filter(|_| !ended) {
+            job.queue.push(Ok(Event::Chosen(chosen)));
+        }
+        let answer = &mut job.answer;
+        let added = match caught(|| Ok(answer.push(token))) {
+            Ok(added) => added,
+            Err(error) => return self.fail(id, error),
+        };
         added.events.into_iter().for_each(|event| job.queue.push(Ok(event)));
         let generated = state.history.len() as u32 - job.prompt_tokens;
         if ended || complete || added.stopped {

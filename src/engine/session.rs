@@ -187,6 +187,12 @@ impl Session {
         self.transcript = vec![Message::new("system", &instructions.into())];
     }
 
+    /// Puts a conversation in place of this one: one that was held elsewhere, or this one changed. What both begin with is not computed
+    /// again.
+    pub fn take_up(&mut self, conversation: Vec<Message>) {
+        self.transcript = conversation;
+    }
+
     /// Forgets what was said, but for the instructions.
     pub fn reset(&mut self) {
         self.transcript.retain(|message| message.0.get("role").is_some_and(|role| role == "system"));
@@ -225,7 +231,7 @@ impl Session {
                 }
                 Event::Finished(finish) => reason = finish.reason,
                 Event::Prefill { .. } | Event::Recovered { .. } | Event::Suspended | Event::Resumed => {}
-                Event::ToolArguments { .. } | Event::ToolCall(_) => {}
+                Event::Chosen(_) | Event::ToolArguments { .. } | Event::ToolCall(_) => {}
             }
         }
         self.answered(answer);

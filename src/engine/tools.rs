@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::text::{Constraint, Decoder, Manner, Message, Reader, Tool, ToolCall, ToolChoice, marks};
 
+use super::caught::said;
 use super::event::{Event, Finish, FinishReason, Stream};
 use super::model::Core;
 use super::options::GenerateOptions;
@@ -146,9 +147,6 @@ fn follow(stream: Stream, listen: &mut impl FnMut(&Event)) -> Result<Finish> {
 
 /// What a call comes to; a panic is an error like others.
 fn handle(handler: &mut Handler<'_>, call: &ToolCall) -> Result<String, String> {
-    catch_unwind(AssertUnwindSafe(|| handler(&call.arguments))).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let what = what.or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(format!("the tool panicked: {}", what.unwrap_or_default()))
-    })
+    catch_unwind(AssertUnwindSafe(|| handler(&call.arguments)))
+        .unwrap_or_else(|panic| Err(format!("the tool panicked: {}", said(&*panic))))
 }

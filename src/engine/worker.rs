@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
+use super::caught::caught;
 use super::{Engine, Progress};
 
 /// How long a worker computes before it looks whether it should stop.
@@ -33,7 +34,12 @@ impl Worker {
         let work = move || {
             while !worker_stop.load(Ordering::SeqCst) {
                 let seen = worker_engine.signal.raised();
-                match worker_engine.compute(SHARE, true) {
+                let progress = caught(|| Ok(worker_engine.compute(SHARE, true)));
+                let progress = progress.unwrap_or_else(|panic| {
+                    worker_engine.fail(&panic);
+                    Err(panic)
+                });
+                match progress {
                     Ok(Progress { rest: Some(rest), .. }) => worker_engine.signal.wait(seen, rest),
                     Ok(progress) if progress.under_way > 0 => {}
                     // The streams have been told of the error; there is nothing to do until something changes.
@@ -58,7 +64,7 @@ impl Drop for Worker {
         self.stop.store(true, Ordering::SeqCst);
         self.engine.signal.raise();
         if let Some(thread) = self.thread.take() {
-            // A panic in the thread has been reported to the streams as an error.
+            // A panic in a tick has been told to the streams as an error.
             let _panicked = thread.join();
         }
     }

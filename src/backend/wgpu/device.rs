@@ -3,6 +3,7 @@
 //! wgpu reports failures in three ways: an error scope, an uncaptured error, or a callback when the device is
 //! lost; and where waiting fails it panics. All of them become an [`Error`] here.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -174,6 +175,8 @@ pub(super) struct Device {
     pub(super) options: Options,
     pub(super) meter: Arc<Meter>,
     pub(super) quarantine: Quarantine,
+    /// It is the host's, who draws with it.
+    pub(super) is_hosts: bool,
     health: Arc<Health>,
 }
 
@@ -258,7 +261,8 @@ impl Device {
             slot.get_or_insert_with(|| typed("between two verbs", error));
         }));
         let quarantine = Quarantine::open(&info, &options);
-        Ok(Self { raw, queue, info, options, meter: Arc::default(), quarantine, health })
+        let meter = Arc::default();
+        Ok(Self { raw, queue, info, options, meter, quarantine, is_hosts: false, health })
     }
 
     /// The host's own device.
@@ -288,7 +292,8 @@ impl Device {
         info.workgroup_bytes = limits.max_compute_workgroup_storage_size;
         info.bound(&options);
         let quarantine = Quarantine::open(&info, &options);
-        Ok(Self { raw, queue, info, options, meter: Arc::default(), quarantine, health: Arc::default() })
+        let (meter, health) = (Arc::default(), Arc::default());
+        Ok(Self { raw, queue, info, options, meter, quarantine, is_hosts: true, health })
     }
 
     /// Fails where the device is gone or an error came from nowhere.
@@ -308,6 +313,7 @@ impl Device {
             Ok(Ok(_)) => {}
             Ok(Err(PollError::Timeout)) => return self.health.check().map(|()| false),
             Ok(Err(error)) => self.health.lose(&error.to_string()),
+            Err(panic) if was_overtaken(&*panic) => return self.health.check().map(|()| false),
             Err(_) => self.health.lose("waiting for it failed"),
         }
         self.health.check().map(|()| true)
@@ -384,6 +390,13 @@ impl Health {
                 .hint("load the model again, on this device or on the CPU")),
         }
     }
+}
+
+/// Whether a wait panicked because another thread saw its end first: wgpu 30 takes that for impossible (`Device::maintain`), and a host
+/// that draws from its own thread makes it happen. The next look finds that it is over.
+fn was_overtaken(panic: &(dyn Any + Send)) -> bool {
+    let said = panic.downcast_ref::<String>();
+    said.is_some_and(|said| said.contains("should be at least the wait submission index"))
 }
 
 fn typed(what: &str, error: wgpu::Error) -> Error {

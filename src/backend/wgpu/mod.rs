@@ -358,6 +358,8 @@ impl Backend for Gpu {
 
     fn harm(&mut self, harm: Harm) -> bool {
         match harm {
+            // What the host draws with is not ours to take.
+            Harm::Lost if self.device.is_hosts => return false,
             Harm::Lost => self.lose(),
             Harm::Dropped => self.drops = true,
             _ => return false,
