@@ -172,17 +172,8 @@ pub(crate) struct ConstraintArgs {
 
 impl ConstraintArgs {
     pub(crate) fn read(&self) -> Outcome<Option<Constraint>> {
-        let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|error| Error::new(Kind::Io, error.to_string()).in_file(path))
-        };
-        if let Some(schema) = &self.json_schema {
-            let is_inline = schema.trim_start().starts_with('{');
-            let text = if is_inline { schema.clone() } else { read(Path::new(schema))? };
-            let wrong = |error: serde_json::Error| {
-                let error = Error::invalid("the JSON schema is no JSON").caused_by(error);
-                if is_inline { error } else { error.in_file(schema) }
-            };
-            return serde_json::from_str(&text).map_err(wrong).map(Constraint::JsonSchema).map(Some);
+        if let Some(text) = &self.json_schema {
+            return schema(text).map(Some);
         }
         if let Some(path) = &self.grammar {
             let text = read(path)?;
@@ -195,6 +186,21 @@ impl ConstraintArgs {
         let choice = (!self.choice.is_empty()).then(|| Constraint::Choice(self.choice.clone()));
         Ok(regex.or(choice).or(self.json_object.then_some(Constraint::JsonObject)))
     }
+}
+
+/// A JSON schema as text, or in a file.
+pub(crate) fn schema(text: &str) -> Outcome<Constraint> {
+    let is_inline = text.trim_start().starts_with('{');
+    let json = if is_inline { text.to_owned() } else { read(Path::new(text))? };
+    serde_json::from_str(&json).map(Constraint::JsonSchema).map_err(|error| {
+        let error = Error::invalid("the JSON schema is no JSON").caused_by(error);
+        if is_inline { error } else { error.in_file(text) }
+    })
+}
+
+/// The text of a file that a flag names.
+pub(crate) fn read(path: &Path) -> Outcome<String> {
+    fs::read_to_string(path).map_err(|error| Error::new(Kind::Io, error.to_string()).in_file(path))
 }
 
 /// What the model may call.
@@ -215,8 +221,7 @@ impl ToolArgs {
     pub(crate) fn beside(&self, options: GenerateOptions) -> Outcome<GenerateOptions> {
         let mut tools = Vec::new();
         for path in &self.files {
-            let text = fs::read_to_string(path)
-                .map_err(|error| Error::new(Kind::Io, error.to_string()).in_file(path))?;
+            let text = read(path)?;
             let json: serde_json::Value = serde_json::from_str(&text)
                 .map_err(|error| Error::invalid("a tool is no JSON").caused_by(error).in_file(path))?;
             let list = match &json {

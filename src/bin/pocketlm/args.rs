@@ -10,12 +10,12 @@ use clap::{ArgAction, Args, ValueEnum};
 use log::LevelFilter;
 use pocketlm::{
     Adapter, Device, EngineOptions, Error, Kind, KvType, Limits, LoadOptions, Manifest, Overflow, Pace,
-    Prompt, Result as Outcome, Session,
+    Pooling, Prompt, Result as Outcome, Session,
 };
 
 use crate::output;
 
-pub(crate) use crate::answering::{ConstraintArgs, SamplingArgs, ToolArgs};
+pub(crate) use crate::answering::{ConstraintArgs, SamplingArgs, ToolArgs, read, schema};
 
 /// How much to log; stands before or after the command.
 #[derive(Args)]
@@ -193,6 +193,27 @@ impl ContextArgs {
         let context = self.ctx_size.map(NonZero::get);
         let Self { memory, kv_type, kv_turned, .. } = *self;
         LoadOptions { context, sessions: 1, memory, kv_type, kv_turned, ..LoadOptions::default() }
+    }
+}
+
+/// How the rows of a text become its embedding.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Pool {
+    /// Their mean
+    Mean,
+    /// The last one
+    Last,
+    /// The first one
+    First,
+}
+
+impl From<Pool> for Pooling {
+    fn from(pool: Pool) -> Self {
+        match pool {
+            Pool::Mean => Self::Mean,
+            Pool::Last => Self::Last,
+            Pool::First => Self::First,
+        }
     }
 }
 

@@ -14,6 +14,18 @@ use crate::{models, output};
 /// # Errors
 /// As `models::resolve` and [`Engine::load`]; `Cancelled` after Ctrl-C.
 pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions) -> Result<Model> {
+    Ok(load_with_engine(model, device, options)?.1)
+}
+
+/// The same, for who does more with the engine.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_with_engine(
+    model: &ModelArgs,
+    device: &DeviceArgs,
+    options: &LoadOptions,
+) -> Result<(Engine, Model)> {
     let path = models::resolve(model.model.as_deref())?;
     let tuning = if device.no_tune { None } else { Some(models::cache_folder()?) };
     let engine = Engine::new(EngineOptions { tuning, ..device.options() });
@@ -51,7 +63,7 @@ pub(crate) fn load(model: &ModelArgs, device: &DeviceArgs, options: &LoadOptions
         *parameters as f64 / 1e6,
         *weight_bytes as f64 / f64::from(1 << 20),
     );
-    Ok(model)
+    Ok((engine, model))
 }
 
 /// Where guesses come from, loaded where it is a model: on the same device, for one session.

@@ -10,7 +10,10 @@ mod interrupt;
 mod load;
 mod models;
 mod output;
+#[cfg(feature = "serve")]
+mod serve;
 mod soak;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -28,6 +31,7 @@ struct Cli {
 
 const ENVIRONMENT: &str = "Environment:
   POCKETLM_CACHE   the folder that keeps downloaded models
+  POCKETLM_HISTORY the file that keeps what is typed into `chat`; empty for none
   POCKETLM_LOG     what to log, by module: pocketlm=debug,wgpu_hal=warn
   HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE   as the Hugging Face hub's own tools read them
 

@@ -3,6 +3,8 @@
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pocketlm::Error;
 use serde::Serialize;
@@ -43,6 +45,21 @@ pub(crate) fn note(text: &str) {
 pub(crate) fn error(text: &str) {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     say("error", &lines.join(" "));
+}
+
+/// Tells a terminal what stands between two turns, without a label and out of the way.
+pub(crate) fn aside(text: &str) {
+    let stderr = io::stderr();
+    let choice = if obeys_styles(&stderr) { ColorChoice::Always } else { ColorChoice::Never };
+    let mut stderr = AutoStream::new(stderr, choice);
+    let faint = anstyle::Style::new().dimmed();
+    let _ = writeln!(stderr, "{faint}{text}{faint:#}");
+}
+
+/// Whether what reads a stream obeys styles. Unlike `anstream`, a dumb terminal stays dumb where `CI` is set.
+pub(crate) fn obeys_styles(stream: &impl RawStream) -> bool {
+    let is_able = anstyle_query::term_supports_color() || anstyle_query::clicolor_force();
+    is_able && AutoStream::choice(stream) != ColorChoice::Never
 }
 
 fn say(label: &str, text: &str) {

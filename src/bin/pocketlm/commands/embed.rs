@@ -1,11 +1,10 @@
 //! `embed`: where a text lies among others.
 
-use clap::ValueEnum;
-use pocketlm::{LoadOptions, Pooling};
+use pocketlm::LoadOptions;
 use serde_json::json;
 
 use crate::args::{
-    AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, VerifyArgs,
+    AdapterArgs, ContextArgs, DeviceArgs, FormArgs, InputArgs, JsonArgs, ModelArgs, Pool, VerifyArgs,
 };
 use crate::{load, output};
 
@@ -35,16 +34,6 @@ pub(crate) struct Args {
     device: DeviceArgs,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Pool {
-    /// Their mean
-    Mean,
-    /// The last one
-    Last,
-    /// The first one
-    First,
-}
-
 /// Rows that are read back at a time.
 const OUTPUTS: u32 = 32;
 
@@ -52,12 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let prompt = args.form.prompt(args.input.read()?);
     let options = args.verify.on(args.adapters.beside(args.context.options()))?;
     let model = load::load(&args.model, &args.device, &LoadOptions { outputs: OUTPUTS, ..options })?;
-    let pooling = match args.pooling {
-        Pool::Mean => Pooling::Mean,
-        Pool::Last => Pooling::Last,
-        Pool::First => Pooling::First,
-    };
-    let embedding = model.embed(&prompt, pooling)?;
+    let embedding = model.embed(&prompt, args.pooling.into())?;
     if args.json.json {
         return output::json(&json!({ "embedding": embedding, "tokens": model.tokens(&prompt)?.len() }));
     }

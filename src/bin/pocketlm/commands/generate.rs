@@ -9,6 +9,7 @@ use crate::args::{
     AdapterArgs, ConstraintArgs, ContextArgs, DeviceArgs, DraftArgs, FormArgs, InputArgs, JsonArgs,
     ModelArgs, Overflowing, SamplingArgs, ToolArgs, VerifyArgs,
 };
+use crate::terminal::Screen;
 use crate::{interrupt, load, output};
 
 /// How much is generated where nobody says.
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let stream = session.generate(&prompt, &options)?;
     let finish = match args.json.json {
         true => follow(stream, |_| Ok(()))?,
-        false => print(stream)?,
+        false => print(stream, Screen::new(false))?,
     };
     if args.json.json {
         output::json(&report(&finish, &model))?;
@@ -79,21 +80,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Streams an answer to stdout and ends its line.
-pub(super) fn print(stream: Stream) -> anyhow::Result<Finish> {
-    let finish = follow(stream, output::piece)?;
-    output::piece("\n")?;
+/// Streams an answer to `screen` and ends its line.
+pub(super) fn print(stream: Stream, mut screen: Screen) -> anyhow::Result<Finish> {
+    let finish = follow(stream, |said| match said {
+        Said::Text(text) => screen.show(text),
+        Said::Call(call) => output::line(&call_json(call).to_string()),
+    })?;
+    screen.end()?;
     Ok(finish)
 }
 
+/// What of an answer is printed.
+enum Said<'a> {
+    Text(&'a str),
+    Call(&'a ToolCall),
+}
+
 /// Hands each piece of an answer to `listen`; Ctrl-C stops the answer.
-fn follow(stream: Stream, mut listen: impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<Finish> {
+fn follow(stream: Stream, mut listen: impl FnMut(Said) -> anyhow::Result<()>) -> anyhow::Result<Finish> {
     let cancel = stream.cancel_handle();
     let _stopping = interrupt::stops(move || cancel.cancel());
     for event in stream {
         match event? {
-            Event::Text(text) => listen(&text)?,
-            Event::ToolCall(call) => listen(&format!("{}\n", call_json(&call)))?,
+            Event::Text(text) => listen(Said::Text(&text))?,
+            Event::ToolCall(call) => listen(Said::Call(&call))?,
             Event::Prefill { done, total } => log::debug!("{done} of {total} tokens of the prompt are read"),
             Event::Recovered { why, device } => output::note(&format!("{why}; going on with {device}")),
             Event::Finished(finish) => {

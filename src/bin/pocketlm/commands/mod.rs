@@ -2,18 +2,18 @@
 //! `run`, and a line in the list. Flags that several commands know stand in `args.rs`.
 
 macro_rules! commands {
-    ($($variant:ident => $module:ident,)*) => {
-        $(mod $module;)*
+    ($($(#[$when:meta])* $variant:ident => $module:ident,)*) => {
+        $($(#[$when])* mod $module;)*
 
         #[derive(clap::Subcommand)]
         pub(crate) enum Command {
-            $($variant($module::Args),)*
+            $($(#[$when])* $variant($module::Args),)*
         }
 
         impl Command {
             pub(crate) fn run(self) -> anyhow::Result<()> {
                 match self {
-                    $(Command::$variant(args) => $module::run(&args),)*
+                    $($(#[$when])* Command::$variant(args) => $module::run(&args),)*
                 }
             }
         }
@@ -23,6 +23,8 @@ macro_rules! commands {
 commands! {
     Chat => chat,
     Generate => generate,
+    #[cfg(feature = "serve")]
+    Serve => serve,
     Score => score,
     Embed => embed,
     Perplexity => perplexity,
@@ -37,4 +39,6 @@ commands! {
     Manifest => manifest,
     Pull => pull,
     Models => models,
+    Completions => completions,
+    Man => man,
 }

@@ -4,7 +4,7 @@ use indicatif::BinaryBytes;
 use serde_json::json;
 
 use crate::args::JsonArgs;
-use crate::models::{DEFAULT, cache, manifest};
+use crate::models::{self, DEFAULT};
 use crate::output;
 
 /// Lists the models that can be named with -m, and which are here already
@@ -15,8 +15,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let known = manifest::known();
-    let places = known.iter().map(cache::find).collect::<pocketlm::Result<Vec<_>>>()?;
+    let known = models::known();
+    let places = known.iter().map(models::find).collect::<pocketlm::Result<Vec<_>>>()?;
     if args.json.json {
         let rows: Vec<_> = known
             .iter()
