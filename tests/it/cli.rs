@@ -35,6 +35,49 @@ fn wrong_calls_are_told_apart_from_failures() {
 }
 
 #[test]
+fn shells_and_manuals_know_every_command() {
+    let cache = Scratch::new();
+    let end = |words: &[&str]| offline(pocketlm(&cache, words));
+    let help = end(&["--help"]);
+    let listed = help.fine().lines().skip_while(|line| *line != "Commands:").skip(1);
+    let begun = listed.take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  "));
+    let commands: Vec<&str> =
+        begun.filter(|line| !line.starts_with(' ')).filter_map(|line| line.split(' ').next()).collect();
+    assert!(commands.contains(&"chat"), "{help:?}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = end(&["completions", shell]);
+        let script = script.fine();
+        for command in commands.iter().chain(&["--json-schema"]) {
+            let word = command.trim_start_matches('-');
+            assert!(script.contains(word), "{shell} does not complete {command}");
+        }
+    }
+    // The shell that every machine has reads its script.
+    let script = cache.join("pocketlm.bash");
+    fs::write(&script, end(&["completions", "bash"]).fine()).unwrap();
+    let read = format!(
+        "source {}; COMP_WORDS=(pocketlm tok); COMP_CWORD=1; _pocketlm pocketlm tok pocketlm; echo $COMPREPLY",
+        script.display()
+    );
+    let output = Command::new("bash").args(["-c", &read]).output().expect("bash");
+    assert_eq!(End::of(&output).fine(), "tokenize");
+
+    let folder = cache.join("man/man1");
+    let path = folder.to_str().unwrap();
+    assert_eq!(end(&["man", path]).fine(), "");
+    let mut pages: Vec<String> = commands.iter().map(|command| format!("pocketlm-{command}.1")).collect();
+    pages.push("pocketlm.1".to_owned());
+    pages.retain(|page| page != "pocketlm-help.1");
+    pages.sort();
+    assert_eq!(names(&folder), pages);
+    let chat = fs::read_to_string(folder.join("pocketlm-chat.1")).unwrap();
+    assert!(chat.contains("pocketlm chat") && chat.contains("json\\-schema"), "{chat}");
+    assert!(end(&["man"]).fine().contains(".TH pocketlm 1"));
+    fs::write(cache.join("file"), "").unwrap();
+    end(&["man", cache.join("file").to_str().unwrap()]).fails(1, &["file"]);
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_failure() {
     let cache = Scratch::new();
     let (reader, writer) = io::pipe().unwrap();

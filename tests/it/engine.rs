@@ -364,3 +364,29 @@ fn the_gpu_tells_the_story_of_the_cpu() {
     assert_eq!(cpu.tokens, gpu.tokens);
     assert!(cpu.text.contains("Once upon a time"), "coherent English: {}", cpu.text);
 }
+
+#[test]
+fn a_worker_lets_others_in() {
+    let engine = engine(Device::Cpu);
+    let model = load(&engine, &LoadOptions { sessions: 3, ..LoadOptions::default() });
+    let worker = Worker::start(&engine).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A sequence of answers that keeps the worker busy from end to end.
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                tell(&model, STORY, 200);
+            }
+        });
+        let longest = (0..50).map(|_| {
+            let begun = Instant::now();
+            drop(model.health());
+            begun.elapsed()
+        });
+        let longest = longest.max().unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        // A share of the worker's time is 20 ms; where it let nobody in, eleven of them were seen.
+        assert!(longest < Duration::from_millis(500), "{longest:?}");
+    });
+    drop(worker);
+}

@@ -42,6 +42,8 @@ mod quarantine;
 mod recovery;
 mod same;
 mod scores;
+#[cfg(feature = "serve")]
+mod serve;
 mod sessions;
 mod sessions_killed;
 mod shaders;
@@ -49,6 +51,8 @@ mod shaders;
 mod spirv;
 #[cfg(feature = "cli")]
 mod synth;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod terminal;
 mod text;
 mod tidy;
 mod tokenizer_model;

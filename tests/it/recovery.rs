@@ -97,6 +97,35 @@ fn survive(device: Device, faults: &Arc<Faults>, reference: &[Vec<u32>], what: &
     devices
 }
 
+/// Whoever asks for it loses the device in the middle of an answer, and the answer is what it would have been.
+#[test]
+fn a_drill_is_a_loss() {
+    let reference = reference();
+    for device in devices() {
+        let model = load(&Engine::new(options(device, None))).unwrap();
+        let mut session = model.session();
+        let mut stream = session.generate(&Prompt::Raw(STORY.into()), &requests()[0]).unwrap();
+        let (mut drills, mut losses) = (0, 0);
+        let finish = loop {
+            match stream.next().expect("a last event").unwrap() {
+                Event::Finished(finish) => break finish,
+                Event::Text(_) if drills < 2 => {
+                    model.lose_device().unwrap();
+                    drills += 1;
+                }
+                Event::Recovered { why, .. } => {
+                    assert_eq!(why.kind(), Kind::DeviceLost);
+                    assert!(why.to_string().contains("drill"), "{why}");
+                    losses += 1;
+                }
+                _ => {}
+            }
+        };
+        assert_eq!(finish.tokens, reference[0], "{device:?}");
+        assert_eq!((losses, model.health().recoveries), (2, 2), "{device:?}");
+    }
+}
+
 /// Every fault that `device` can have, at the first passages of its point: while the model is loaded, read and continued.
 fn each_fault_at_each_point(device: Device, passages: &[u64]) {
     let reference = reference();
@@ -417,10 +446,33 @@ fn a_device_of_the_hosts_own_is_shared() {
         }
     };
     assert_eq!(finish.tokens, reference()[0]);
+    // A drill takes nothing of the host's: the device is there again at once, and was there all along.
+    let mut stream = session.generate(&Prompt::Raw(STORY.into()), &greedy).unwrap();
+    assert!(matches!(stream.next(), Some(Ok(_))));
+    model.lose_device().unwrap();
+    frames(3);
+    let (finish, devices) = follow(stream);
+    assert_eq!((finish.unwrap().tokens, devices.len()), (reference()[0].clone(), 1));
+    assert_ne!(model.health().device.backend, "cpu");
     // The host closes it: the answers go on elsewhere, and the host hears of it as it asked to.
     host.device.destroy();
     let (told, devices) = tell(&model);
     let told: Vec<_> = told.into_iter().map(|told| told.unwrap()).collect();
     assert_eq!((told, devices.len()), (reference(), 1));
     assert_eq!(model.health().device.backend, "cpu");
+}
+
+#[test]
+fn a_panic_ends_answers_and_not_the_worker() {
+    let fault = Fault::new(Point::Submit, Harm::Panic);
+    let engine = Engine::new(options(Device::Cpu, Some(Faults::planned(&[(fault, 12)]))));
+    let model = load(&engine).unwrap();
+    let worker = Worker::start(&engine).unwrap();
+    let [greedy, ..] = requests();
+    let mut session = model.session();
+    let error = session.generate(&Prompt::Raw(STORY.into()), &greedy).unwrap().finish().unwrap_err();
+    assert!(error.kind() == Kind::Internal && error.to_string().contains("asked for"), "{error}");
+    let again = session.generate(&Prompt::Raw(STORY.into()), &greedy).unwrap().finish().unwrap();
+    assert_eq!(again.tokens, reference()[0]);
+    drop(worker);
 }

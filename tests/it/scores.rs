@@ -2,7 +2,8 @@
 
 use pocketlm::format::Checkpoint;
 use pocketlm::{
-    Device, Engine, EngineOptions, GenerateOptions, Kind, LoadOptions, Model, Pooling, Prompt, Score,
+    Chosen, Constraint, Device, Engine, EngineOptions, Event, Finish, GenerateOptions, Kind, LoadOptions,
+    Model, Pooling, Prompt, Sampling, Score, Stream,
 };
 
 use crate::data::{fixture, limits, real_model};
@@ -138,4 +139,79 @@ fn texts_of_like_meaning_lie_near_each_other() {
     let like = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     assert!((like(&cat, &cat) - 1.0).abs() < 1e-4);
     assert!(like(&cat, &kitten) > like(&cat, &tax) + 0.05, "{} {}", like(&cat, &kitten), like(&cat, &tax));
+}
+
+fn chosen(stream: Stream) -> (Vec<Chosen>, Finish) {
+    let (mut all, mut texts) = (Vec::new(), 0);
+    for event in stream {
+        match event.expect("an answer") {
+            Event::Chosen(chosen) => all.push(chosen),
+            Event::Text(_) => {
+                texts += 1;
+                assert!(texts <= all.len(), "a text before the tokens that it is of");
+            }
+            Event::Finished(finish) => return (all, finish),
+            _ => {}
+        }
+    }
+    panic!("a stream ended without its last event");
+}
+
+#[test]
+fn what_was_chosen_is_as_likely_as_its_score() {
+    for device in [
+        Device::Cpu,
+        #[cfg(feature = "wgpu")]
+        Device::Gpu,
+    ] {
+        if device == Device::Gpu && std::env::var_os("POCKETLM_NO_GPU").is_some() {
+            continue;
+        }
+        let model = load(device, 16);
+        let drawn = Sampling { temperature: Some(1.3), seed: Some(3), ..Sampling::default() };
+        let penalised = Sampling { repeat_penalty: Some(1.4), ..Sampling::default() };
+        for sampling in [Sampling::default(), drawn, penalised] {
+            let plain = GenerateOptions { max_tokens: Some(20), sampling, ..GenerateOptions::default() };
+            let told = GenerateOptions { log_probabilities: Some(3), ..plain.clone() };
+            let prompt = Prompt::Tokens(TEXT.to_vec());
+            let alone = model.session().generate(&prompt, &plain).unwrap().finish().unwrap();
+            let (chosen, finish) = chosen(model.session().generate(&prompt, &told).unwrap());
+            assert_eq!(finish.tokens, alone.tokens, "telling changes nothing");
+            let tokens: Vec<u32> = chosen.iter().map(|chosen| chosen.token).collect();
+            assert_eq!(tokens, finish.tokens);
+            let all = [TEXT, &finish.tokens].concat();
+            model
+                .logits(&all, TEXT.len() - 1, |at, logits| {
+                    let Some(chosen) = chosen.get(at + 1 - TEXT.len()) else { return Ok(()) };
+                    let due = log_softmax(logits);
+                    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+                    order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
+                    let near = |a: f64, token: u32| (a - due[token as usize]).abs() < 1e-4;
+                    assert!(near(chosen.log_probability, chosen.token), "{chosen:?}");
+                    assert_eq!(chosen.likeliest.len(), 3);
+                    for (&(token, log), &expected) in chosen.likeliest.iter().zip(&order) {
+                        assert!(near(log, expected) && near(log, token), "{chosen:?}");
+                    }
+                    Ok(())
+                })
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_constraint_does_not_change_what_is_told() {
+    let model = load(Device::Cpu, 16);
+    let constraint = Some(Constraint::Choice(vec![" zebra".into()]));
+    let options = GenerateOptions { constraint, log_probabilities: Some(1), ..GenerateOptions::default() };
+    let (chosen, finish) =
+        chosen(model.session().generate(&Prompt::Tokens(TEXT.to_vec()), &options).unwrap());
+    assert_eq!(finish.text, " zebra");
+    // Held to what the model would not have said, and told so.
+    assert!(
+        chosen.iter().any(|chosen| chosen.log_probability < -2.0 && chosen.likeliest[0].0 != chosen.token)
+    );
+    let many = GenerateOptions { log_probabilities: Some(101), ..GenerateOptions::default() };
+    let error = model.session().generate(&Prompt::Tokens(TEXT.to_vec()), &many).unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidArgument);
 }
