@@ -88,7 +88,7 @@ pub(super) struct Core {
     pub(super) info: ModelInfo,
     pub(super) template: Option<ChatTemplate>,
     pub(super) signal: Arc<Signal>,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Arc<Tokenizer>>,
     /// Made when the first constraint is given.
     lexicon: OnceLock<Lexicon>,
     defaults: Sampling,
@@ -112,7 +112,7 @@ impl Model {
         signal: Arc<Signal>,
     ) -> Self {
         let (runner, left, lexicon) = (Mutex::new(runner), Mutex::default(), OnceLock::new());
-        let waiting = AtomicUsize::new(0);
+        let (waiting, tokenizer) = (AtomicUsize::new(0), tokenizer.map(Arc::new));
         let core =
             Core { info, template, signal, tokenizer, lexicon, defaults, identity, runner, waiting, left };
         Self { core: Arc::new(core) }
@@ -180,7 +180,7 @@ impl Model {
     /// # Errors
     /// `Unsupported` where the file brings none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.core.tokenizer()
+        self.core.tokenizer().map(|tokenizer| &**tokenizer)
     }
 
     /// Whether the file brings a chat template.
@@ -261,7 +261,7 @@ impl Model {
 }
 
 impl Core {
-    pub(super) fn tokenizer(&self) -> Result<&Tokenizer> {
+    pub(super) fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
         let missing =
             || Error::new(Kind::Unsupported, "the model file has no tokenizer").hint("give tokens as ids");
         self.tokenizer.as_ref().ok_or_else(missing)
@@ -285,7 +285,7 @@ impl Core {
         let chain = sampling.chain()?;
         log::debug!("tokens are chosen by {chain}");
         let limit = answer.and_then(|answer| answer.limit);
-        let tokenizer = self.tokenizer.as_ref();
+        let tokenizer = self.tokenizer.as_deref();
         let prompt_tokens = answer.map(|answer| answer.prompt_tokens);
         let prompt = prompt_tokens.map_or(tokens.len(), |tokens| tokens as usize);
         let mut guide = self.guide(options)?;

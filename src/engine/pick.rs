@@ -63,6 +63,15 @@ impl Runner {
         }))
     }
 
+    /// The next tokens of an answer that its constraint leaves no choice about, where nobody wants to know how likely they are. They
+    /// need not be chosen, so what they would be chosen from is not computed.
+    pub(super) fn forced(&mut self, id: SessionId) -> Result<Vec<u32>> {
+        let job = self.sessions.get_mut(&id).and_then(|state| state.job.as_mut());
+        let job = job.filter(|job| job.log_probabilities.is_none() && job.chain.takes_the_only_one());
+        let Some(guide) = job.and_then(|job| job.guide.as_mut()) else { return Ok(Vec::new()) };
+        caught(|| Ok(guide.forced()))
+    }
+
     /// What mirostat knows of the tokens so far.
     pub(super) fn limit(&self, id: SessionId) -> Option<f64> {
         self.sessions.get(&id)?.job.as_ref()?.limits[0]

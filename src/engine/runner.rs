@@ -414,6 +414,17 @@ impl Runner {
                 state.computed += 1;
             }
         }
+        if count > 0 {
+            self.add_forced(id);
+        }
+    }
+
+    /// Adds the tokens that have to follow; their rows are computed together, with the next submission.
+    fn add_forced(&mut self, id: SessionId) {
+        match self.forced(id) {
+            Ok(tokens) => tokens.into_iter().for_each(|token| self.add(id, token.into())),
+            Err(error) => self.fail(id, error),
+        }
     }
 
     /// Adds a token to an answer under way.

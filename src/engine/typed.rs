@@ -110,7 +110,7 @@ mod tests {
         let checkpoint = crate::format::Checkpoint::open(path).unwrap();
         let crate::format::Dialect::Gguf(metadata) = &checkpoint.dialect else { panic!("a GGUF") };
         let tokenizer = crate::text::Tokenizer::from_gguf(metadata).unwrap();
-        let lexicon = crate::text::Lexicon::new(&tokenizer).unwrap();
+        let lexicon = crate::text::Lexicon::new(&tokenizer.into()).unwrap();
         let mut guide = lexicon.guide(&Constraint::JsonSchema(schema), false).unwrap();
         for (text, is_shape) in [
             ("\"Dot\"", true),

@@ -154,6 +154,12 @@ impl Chain {
         self.filters.iter().any(|filter| matches!(filter, Filter::Mirostat(_)))
     }
 
+    /// Whether a token is picked, whatever its logit, where it is the only one that is allowed: no bias bars it, and no pick
+    /// after it depends on how likely it was.
+    pub fn takes_the_only_one(&self) -> bool {
+        !self.filters.iter().any(|filter| matches!(filter, Filter::LogitBias(_) | Filter::Mirostat(_)))
+    }
+
     /// How much of the logits the chain has to see to give the same answer as with all of them.
     pub fn sees(&self) -> Sees {
         match self.filters.first() {

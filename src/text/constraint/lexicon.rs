@@ -13,7 +13,7 @@ use llguidance::{Logger, Matcher, ParserFactory};
 
 use super::{Constraint, Guide, json};
 use crate::error::{Error, Kind, Result};
-use crate::text::Tokenizer;
+use crate::text::{Special, Tokenizer};
 
 /// The longest token that a guide allows: the trie counts parents in 10 bits, one of them for the marker.
 const MOST_TOKEN: usize = 1000;
@@ -36,22 +36,55 @@ pub struct Lexicon {
     ends: Arc<[TokenId]>,
 }
 
-/// A vocabulary that cuts a text by the longest tokens: what the model itself would cut is not asked for, it may cut as it
-/// likes.
-struct Longest(TokTrie);
+/// How texts are cut: as the model learnt them, where its tokenizer cuts a part of a text as it is; else by the longest tokens, and
+/// then nothing is forced.
+struct Cutter {
+    trie: TokTrie,
+    tokenizer: Option<Arc<Tokenizer>>,
+}
 
-impl TokenizerEnv for Longest {
+impl Cutter {
+    fn new(trie: TokTrie, tokenizer: &Arc<Tokenizer>) -> Self {
+        let mut cutter = Self { trie, tokenizer: None };
+        // SentencePiece may put a space before a text.
+        if cutter.faithful(tokenizer, "{\"a").is_some() {
+            cutter.tokenizer = Some(tokenizer.clone());
+        }
+        cutter
+    }
+
+    /// The tokens of a text, where they are its very bytes: a normalizer may spell it otherwise.
+    fn faithful(&self, tokenizer: &Tokenizer, text: &str) -> Option<Vec<TokenId>> {
+        let tokens = tokenizer.encode(text, Special::Plain).ok()?;
+        let mut rest = text.as_bytes();
+        for &token in &tokens {
+            rest = rest.strip_prefix(bytes_of(&self.trie, token)).filter(|left| left.len() < rest.len())?;
+        }
+        rest.is_empty().then_some(tokens)
+    }
+}
+
+impl TokenizerEnv for Cutter {
     fn tok_trie(&self) -> &TokTrie {
-        &self.0
+        &self.trie
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        self.0.greedy_tokenize(bytes)
+        let longest = |bytes: &[u8]| self.trie.greedy_tokenize(bytes);
+        let Some(tokenizer) = &self.tokenizer else { return longest(bytes) };
+        let cut = |text: &str| self.faithful(tokenizer, text).unwrap_or_else(|| longest(text.as_bytes()));
+        self.trie.tokenize_with_greedy_fallback(bytes, cut)
     }
 
     fn tokenize_is_canonical(&self) -> bool {
-        false
+        self.tokenizer.is_some()
     }
+}
+
+/// The bytes of a token; none of a special one.
+fn bytes_of(trie: &TokTrie, token: TokenId) -> &[u8] {
+    let bytes = if (token as usize) < trie.vocab_size() { trie.token(token) } else { &[] };
+    if bytes.first() == Some(&MARKER) { &[] } else { bytes }
 }
 
 impl Lexicon {
@@ -60,7 +93,7 @@ impl Lexicon {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] where the vocabulary is larger than any.
-    pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
+    pub fn new(tokenizer: &Arc<Tokenizer>) -> Result<Self> {
         let words = words(tokenizer)?;
         let bytes: usize = words.iter().map(Vec::len).sum();
         if words.len() >= MOST_NODES || bytes >= MOST_NODES {
@@ -73,7 +106,7 @@ impl Lexicon {
         let trie = if ends.is_empty() { trie } else { trie.with_eos_tokens(&ends) };
         let vast = (0..).zip(&words).filter(|(_, word)| json::has_vast_exponent(word)).map(|(id, _)| id);
         let vast = vast.collect();
-        let env: TokEnv = Arc::new(Longest(trie));
+        let env: TokEnv = Arc::new(Cutter::new(trie, tokenizer));
         let slices = SlicedBiasComputer::json_slices();
         let mut factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices)
             .map_err(|error| Error::internal(format!("the vocabulary cannot be cut into slices: {error}")))?;
@@ -118,9 +151,7 @@ impl Lexicon {
 
     /// The bytes of a token.
     pub(super) fn bytes(&self, token: u32) -> &[u8] {
-        let trie = self.factory.tok_env().tok_trie();
-        let bytes = if (token as usize) < trie.vocab_size() { trie.token(token) } else { &[] };
-        if bytes.first() == Some(&MARKER) { &[] } else { bytes }
+        bytes_of(self.factory.tok_env().tok_trie(), token)
     }
 
     /// Tokens with an exponent of three digits.

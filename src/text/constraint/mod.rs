@@ -163,6 +163,15 @@ impl Guide {
         Ok(self.mask.as_ref().map_or(&[], SimpleVob::as_slice))
     }
 
+    /// The tokens that follow next whatever the model would say, as its tokenizer cuts what the constraint leaves no choice about;
+    /// none where there is a choice. Each is the only one that [`Self::allowed`] allows in its turn.
+    pub fn forced(&mut self) -> Vec<u32> {
+        let mut tokens = self.matcher.compute_ff_tokens();
+        let allowed = tokens.iter().take_while(|token| !self.barred.contains(token)).count();
+        tokens.truncate(allowed);
+        tokens
+    }
+
     /// Adds a token of the answer, not one that ends it: whether the text is complete and nothing may follow, or nothing
     /// that means anything.
     ///

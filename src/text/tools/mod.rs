@@ -235,7 +235,7 @@ mod tests {
     fn a_call_that_has_to_be_made_is_held_to_the_schema() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stories260k/stories260K-f32.gguf");
         let checkpoint = crate::format::Checkpoint::open(path).unwrap();
-        let tokenizer = Tokenizer::of(&checkpoint.dialect).unwrap().unwrap();
+        let tokenizer = std::sync::Arc::new(Tokenizer::of(&checkpoint.dialect).unwrap().unwrap());
         let lexicon = crate::text::Lexicon::new(&tokenizer).unwrap();
         let parameters = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -1,15 +1,17 @@
 //! Answers under a constraint, from the engine: they end when they are whole, or say that they were cut, however they are
 //! interrupted, saved or shared.
 
+use std::time::Duration;
+
 use pocketlm::{
     Cancel, Constraint, Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Kind,
-    LoadOptions, Model, Prompt, Sampling, SaveOptions,
+    LoadOptions, Mirostat, Model, Prompt, Sampling, SaveOptions,
 };
 use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::data::{fixture, real_model};
-use crate::engine::run_all;
+use crate::engine::{run_all, run_all_within};
 
 const STORY: &str = "Once upon a time";
 const SENTENCE: &str = "( [a-z]+){2,9}, [A-Z][a-z]+( [a-z]+){1,5}\\.";
@@ -167,4 +169,46 @@ fn the_real_model_answers_in_json() {
     let short = GenerateOptions { max_tokens: Some(3), ..options };
     let cut = session.respond_as::<Answer>("And of Spain?", &short).unwrap_err();
     assert_eq!(cut.kind(), Kind::ContextOverflow);
+}
+
+#[test]
+fn what_must_follow_is_not_computed_one_by_one() {
+    let engine = cpu();
+    let model = engine.load(real_model(), &LoadOptions::default(), |_| Ok(())).unwrap();
+    let schema = json!({"type": "object", "required": ["name_of_the_capital", "number_of_inhabitants"],
+        "properties": {"name_of_the_capital": {"type": "string", "maxLength": 20},
+            "number_of_inhabitants": {"type": "integer", "minimum": 0, "maximum": 99_999_999}},
+        "additionalProperties": false});
+    let prompt = Prompt::user("Tell me of the capital of France.");
+    let options = GenerateOptions {
+        max_tokens: Some(80),
+        sampling: Sampling { temperature: Some(0.8), seed: Some(3), ..Sampling::default() },
+        constraint: Some(Constraint::JsonSchema(schema)),
+        ..GenerateOptions::default()
+    };
+    // A submission has as many dispatches for several rows as for one; the prompt is read in one.
+    let dispatches = || model.health().device.meter.dispatches();
+    let tell = |options: &GenerateOptions| {
+        let mut session = model.session();
+        let stream = session.generate(&prompt, options).unwrap();
+        let before = dispatches();
+        let finish = run_all_within(&engine, vec![stream], Duration::from_secs(3600)).remove(0);
+        (finish, dispatches() - before)
+    };
+    // Who asks how likely each token was has each computed.
+    let counting = GenerateOptions { log_probabilities: Some(0), ..options.clone() };
+    let (told, few) = tell(&options);
+    assert_eq!(told.reason, FinishReason::Stop, "{told:?}");
+    let (counted, many) = tell(&counting);
+    assert_eq!(counted.tokens, told.tokens, "{}", told.text);
+    assert!(4 * few < 3 * many, "{few} dispatches, and {many} where each token is computed: {told:?}");
+    // What bars a token by a bias, and what remembers, decides itself.
+    let mirostat = Sampling { mirostat: Some(Mirostat::default()), ..options.sampling.clone() };
+    let (other, all) = tell(&GenerateOptions { sampling: mirostat, ..options.clone() });
+    let (mine, others) = (told.tokens.len() as u64, other.tokens.len() as u64);
+    assert!(4 * few * others < 3 * all * mine, "{all} dispatches for {others} tokens");
+    for most in (1..told.tokens.len()).step_by(6) {
+        let (cut, _) = tell(&GenerateOptions { max_tokens: Some(most as u32), ..options.clone() });
+        assert_eq!((cut.reason, &cut.tokens[..]), (FinishReason::Length, &told.tokens[..most]));
+    }
 }

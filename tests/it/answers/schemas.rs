@@ -2,10 +2,11 @@
 //! mask, judged by another validator.
 
 use std::io::{BufRead, BufReader};
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use pocketlm::format::{Checkpoint, Dialect};
-use pocketlm::text::{Constraint, Guide, Lexicon, Tokenizer};
+use pocketlm::text::{Constraint, Guide, Lexicon, Special, Tokenizer};
 use pocketlm::{Error, Kind};
 use serde_json::{Value, json};
 
@@ -32,14 +33,14 @@ fn cases() -> Vec<Case> {
     lines.map(case).collect()
 }
 
-pub(super) fn tokenizer(path: &std::path::Path) -> Tokenizer {
+pub(super) fn tokenizer(path: &std::path::Path) -> Arc<Tokenizer> {
     match Checkpoint::open(path).unwrap().dialect {
-        Dialect::Gguf(metadata) => Tokenizer::from_gguf(&metadata).unwrap(),
+        Dialect::Gguf(metadata) => Tokenizer::from_gguf(&metadata).unwrap().into(),
         _ => panic!("a GGUF was expected"),
     }
 }
 
-pub(super) fn stories() -> Tokenizer {
+pub(super) fn stories() -> Arc<Tokenizer> {
     tokenizer(&fixture("stories260k/stories260K-f32.gguf"))
 }
 
@@ -219,4 +220,40 @@ fn real_vocabularies_cut_otherwise_and_accept_the_same() {
             assert!(!guide.accepts((text + "}").as_bytes()).unwrap());
         }
     }
+}
+
+#[test]
+fn what_is_forced_is_all_that_is_allowed() {
+    let tokenizer = tokenizer(&real_model());
+    let lexicon = Lexicon::new(&tokenizer).unwrap();
+    let schema = json!({"type": "object", "required": ["first_name", "colour"], "properties": {
+        "first_name": {"type": "string", "maxLength": 5},
+        "colour": {"enum": ["red", "crème brûlée"]}}});
+    let text = "{\"first_name\": \"Ada\", \"colour\": \"crème brûlée\"}";
+    let tokens = tokenizer.encode(text, Special::Plain).unwrap();
+    let (mut told, mut held) = (guide(&lexicon, &schema).unwrap(), guide(&lexicon, &schema).unwrap());
+    let (mut forced, mut at) = (0, 0);
+    while at < tokens.len() {
+        let run = told.forced();
+        // The very tokens that the model learnt, not any that spell the same.
+        assert_eq!(run, tokens[at..at + run.len()], "{text} from {at} on");
+        forced += run.len();
+        for &token in if run.is_empty() { &tokens[at..at + 1] } else { &run[..] } {
+            let allowed: Vec<u32> = mask(&mut held);
+            assert!(allowed.contains(&token));
+            assert!(run.is_empty() || allowed == [token], "{token} is not forced: {allowed:?}");
+            told.push(token).unwrap();
+            held.push(token).unwrap();
+            at += 1;
+        }
+    }
+    assert!(told.is_complete().unwrap());
+    assert!(forced > tokens.len() / 3, "{forced} of {} tokens", tokens.len());
+}
+
+fn mask(guide: &mut Guide) -> Vec<u32> {
+    let words = guide.allowed().unwrap();
+    (0..words.len() as u32 * 32)
+        .filter(|token| words[*token as usize / 32] >> (token % 32) & 1 == 1)
+        .collect()
 }
