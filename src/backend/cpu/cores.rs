@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::quant::Matrix;
 
 use super::CpuOptions;
+use super::ahead::Ahead;
 use super::codes::Rounded;
 use super::packed::Packed;
 use super::pool::Pool;
@@ -16,6 +17,7 @@ pub(super) struct Cores {
     pub(super) isa: Isa,
     /// Whether activations stay f32.
     pub(super) exact: bool,
+    pub(super) ahead: Ahead,
     /// Activations as the product of floats wants them.
     pub(super) panels: Vec<f32>,
     /// Rows of activations, rounded.
@@ -26,7 +28,8 @@ impl Cores {
     pub(super) fn new(options: CpuOptions, isa: Isa) -> Result<Self> {
         let offered = || std::thread::available_parallelism().map_or(1, usize::from);
         let pool = Pool::new(options.threads.unwrap_or_else(offered))?;
-        Ok(Self { pool, isa, exact: options.exact, panels: Vec::new(), rounded: Vec::new() })
+        let (ahead, panels, rounded) = (Ahead::default(), Vec::new(), Vec::new());
+        Ok(Self { pool, isa, exact: options.exact, ahead, panels, rounded })
     }
 
     /// The matrix in the order of products in codes, if there are any.

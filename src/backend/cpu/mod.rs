@@ -4,6 +4,7 @@
 //! its fast implementation where there is one, else its twin. A written argument is taken out of its place for the time of the call, so that no two arguments can
 //! be the same memory.
 
+mod ahead;
 mod attend;
 mod best;
 #[allow(clippy::needless_range_loop, reason = "arrays of registers are walked side by side, unrolled")]
@@ -31,6 +32,7 @@ use cores::Cores;
 use packed::Packed;
 use simd::{Isa, Portable};
 
+pub use ahead::read;
 pub(super) use packed::bytes_of as packed_bytes;
 
 use super::footprint::Held;

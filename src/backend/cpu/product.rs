@@ -44,15 +44,18 @@ pub(super) fn product(
     let y_offset = p.y_offset as usize;
     if let Some(packed) = packed {
         round(cores, &x)?;
-        let Cores { pool, isa, rounded, .. } = cores;
+        let Cores { pool, isa, rounded, ahead, .. } = cores;
         let step = GROUP * groups_at_once(n, GROUP * packed.row_bytes(), rows, pool.threads());
-        return pool.each(Columns::of(y, y_shape, y_offset, n, step), |(first, mut y)| {
+        let begun = ahead.begin(rows, packed.bytes());
+        pool.each(Columns::of(y, y_shape, y_offset, n, step), |(first, mut y)| {
             dispatch!(*isa, s => with_codes!(
                 matrix.format(),
-                U => in_codes::<_, U>(s, packed, first, &rounded[..rows], form.epilogue, &mut y),
+                U => in_codes::<_, U>(s, packed, begun.distance, first, &rounded[..rows], form.epilogue, &mut y),
                 else unreachable!("only what has codes is packed")
             ));
-        });
+        })?;
+        ahead.end(&begun, packed.bytes());
+        return Ok(());
     }
     if rows > FEW_ROWS {
         return tiles::product(cores, &x, matrix, form.epilogue, |step| {
@@ -88,16 +91,24 @@ fn groups_at_once(n: usize, bytes: usize, rows: usize, threads: usize) -> usize 
     groups.div_ceil(pieces)
 }
 
-/// Adds the products of run `RUN` of a block, the `at + RUN`-th of each row.
+/// Adds the products of run `RUN` of a block, the `at + RUN`-th of each row, and asks for the weights `ahead` of its own.
 #[inline(always)]
 fn add_run<S: Simd, U: Codes, const R: usize, const RUN: usize>(
     s: S,
     block: &[u8],
+    ahead: usize,
     levels: &[i8; 16],
     numbers: &[&[Run]; R],
     at: usize,
     sums: &mut [S::Lanes; R],
 ) {
+    // Sixteen rows leave memory its time, and the registers have no room.
+    if R < 16 && ahead > 0 {
+        let part = GROUP * U::BYTES * 32 / U::LEN;
+        for line in (0..part).step_by(64) {
+            s.fetch(block, RUN * part + line + ahead);
+        }
+    }
     // The runs of a large block stay apart: the compiler would mix their reads, which memory does not foresee, and
     // run out of registers.
     let (block, sums) = if U::LEN > 32 { black_box((block, sums)) } else { (block, sums) };
@@ -140,6 +151,7 @@ fn round(cores: &mut Cores, x: &[&[f32]]) -> Result<()> {
 fn in_codes<S: Simd, U: Codes>(
     s: S,
     packed: &Packed,
+    ahead: usize,
     first: usize,
     x: &[Rounded],
     epilogue: Option<Epilogue>,
@@ -147,7 +159,7 @@ fn in_codes<S: Simd, U: Codes>(
 ) {
     s.vectorize(
         #[inline(always)]
-        || in_tiles::<S, U>(s, packed, first, x, epilogue, y),
+        || in_tiles::<S, U>(s, packed, ahead, first, x, epilogue, y),
     );
 }
 
@@ -155,6 +167,7 @@ fn in_codes<S: Simd, U: Codes>(
 fn in_tiles<S: Simd, U: Codes>(
     s: S,
     packed: &Packed,
+    ahead: usize,
     first: usize,
     x: &[Rounded],
     epilogue: Option<Epilogue>,
@@ -164,10 +177,10 @@ fn in_tiles<S: Simd, U: Codes>(
     while !x.is_empty() {
         // Each size is compiled for each format and instruction set, so what is rare has fewer.
         let rows = match x.len() {
-            16.. if S::WIDE && U::COMMON => tiles_of::<S, U, 16>(s, packed, first, x, epilogue, y),
-            4.. => tiles_of::<S, U, 4>(s, packed, first, x, epilogue, y),
-            2.. if U::COMMON => tiles_of::<S, U, 2>(s, packed, first, x, epilogue, y),
-            _ => tiles_of::<S, U, 1>(s, packed, first, x, epilogue, y),
+            16.. if S::WIDE && U::COMMON => tiles_of::<S, U, 16>(s, packed, ahead, first, x, epilogue, y),
+            4.. => tiles_of::<S, U, 4>(s, packed, ahead, first, x, epilogue, y),
+            2.. if U::COMMON => tiles_of::<S, U, 2>(s, packed, ahead, first, x, epilogue, y),
+            _ => tiles_of::<S, U, 1>(s, packed, ahead, first, x, epilogue, y),
         };
         (x, y) = (&x[rows..], &mut y[rows..]);
     }
@@ -178,6 +191,7 @@ fn in_tiles<S: Simd, U: Codes>(
 fn tiles_of<S: Simd, U: Codes, const R: usize>(
     s: S,
     packed: &Packed,
+    ahead: usize,
     first: usize,
     x: &[Rounded],
     epilogue: Option<Epilogue>,
@@ -189,7 +203,7 @@ fn tiles_of<S: Simd, U: Codes, const R: usize>(
     );
     let columns = (0..y[0].len()).step_by(GROUP);
     for (column, group) in columns.zip(packed.groups(first / GROUP)) {
-        let dots = tile::<S, U, R>(s, group, packed.levels(), x);
+        let dots = tile::<S, U, R>(s, group, ahead, packed.levels(), x);
         for (y, dots) in y.iter_mut().zip(dots) {
             for (y, dot) in y[column..].iter_mut().zip(dots) {
                 *y = finish(epilogue, *y, dot);
@@ -204,6 +218,7 @@ fn tiles_of<S: Simd, U: Codes, const R: usize>(
 fn tile<S: Simd, U: Codes, const R: usize>(
     s: S,
     group: &[u8],
+    ahead: usize,
     levels: &[i8; 16],
     x: [&Rounded; R],
 ) -> [[f32; GROUP]; R] {
@@ -215,15 +230,15 @@ fn tile<S: Simd, U: Codes, const R: usize>(
     let mut sums = [s.no_lanes(); R];
     for (index, block) in group.chunks_exact(GROUP * U::BYTES).enumerate() {
         let at = index * (U::LEN / 32);
-        add_run::<S, U, R, 0>(s, block, levels, &numbers, at, &mut sums);
+        add_run::<S, U, R, 0>(s, block, ahead, levels, &numbers, at, &mut sums);
         if U::LEN == 256 {
-            add_run::<S, U, R, 1>(s, block, levels, &numbers, at, &mut sums);
-            add_run::<S, U, R, 2>(s, block, levels, &numbers, at, &mut sums);
-            add_run::<S, U, R, 3>(s, block, levels, &numbers, at, &mut sums);
-            add_run::<S, U, R, 4>(s, block, levels, &numbers, at, &mut sums);
-            add_run::<S, U, R, 5>(s, block, levels, &numbers, at, &mut sums);
-            add_run::<S, U, R, 6>(s, block, levels, &numbers, at, &mut sums);
-            add_run::<S, U, R, 7>(s, block, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 1>(s, block, ahead, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 2>(s, block, ahead, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 3>(s, block, ahead, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 4>(s, block, ahead, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 5>(s, block, ahead, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 6>(s, block, ahead, levels, &numbers, at, &mut sums);
+            add_run::<S, U, R, 7>(s, block, ahead, levels, &numbers, at, &mut sums);
         }
     }
     let mut dots = [[0.0; GROUP]; R];

@@ -155,6 +155,11 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     /// Runs `f` compiled for these instructions; what `f` calls must be `#[inline(always)]`.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
 
+    /// Asks memory for the line in which byte `at` behind the beginning of `from` lies, in it or beyond; a hint, where there is
+    /// one.
+    #[inline(always)]
+    fn fetch(self, _from: &[u8], _at: usize) {}
+
     fn splat(self, value: f32) -> Self::V;
     fn load(self, values: &[f32; 8]) -> Self::V;
     fn store(self, v: Self::V, values: &mut [f32; 8]);
