@@ -1,7 +1,7 @@
 """maturin, and an `uniffi-bindgen` for it: it takes the one in the path, and what generates has to be of the library's version.
 
-`pip wheel bindings/python --config-settings=build-args="--profile dev --features bindgen"` takes what a development build has
-built.
+`pip wheel bindings/python --config-settings=build-args="--profile dev --features tests"` takes what `bindings/test` has built;
+POCKETLM_BINDGEN names the generator where that is built as well.
 """
 
 import os
@@ -14,15 +14,21 @@ import maturin
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What takes the place of `uniffi-bindgen`. maturin gives two arguments of older versions, which mean something else today.
+# What takes the place of `uniffi-bindgen`: maturin gives it arguments of older versions.
 GENERATOR = f"""
-import subprocess, sys
-arguments = [argument for argument in sys.argv[1:] if argument != "--library"]
-if "--config" in arguments:
-    at = arguments.index("--config")
-    del arguments[at : at + 2]
-cargo = "cargo run --quiet --locked -p pocketlm-ffi --features pocketlm-ffi/bindgen --bin pocketlm-bindgen --"
-sys.exit(subprocess.call([*cargo.split(), *arguments], cwd={str(ROOT)!r}))
+import argparse, os, subprocess, sys
+parser = argparse.ArgumentParser()
+parser.add_argument("command", choices=["generate"])
+parser.add_argument("--language", required=True)
+parser.add_argument("--out-dir", required=True)
+parser.add_argument("--config")
+parser.add_argument("library")
+given = [argument for argument in sys.argv[1:] if argument != "--library"]
+arguments, _ = parser.parse_known_args(given)
+built = os.environ.get("POCKETLM_BINDGEN")
+generator = [built] if built else "cargo run --quiet --locked -p pocketlm-bindgen --".split()
+paths = [os.path.abspath(path) for path in (arguments.library, arguments.out_dir)]
+sys.exit(subprocess.call([*generator, arguments.language, *paths], cwd={str(ROOT)!r}))
 """
 
 

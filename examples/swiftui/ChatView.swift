@@ -36,7 +36,7 @@ final class Chat: ObservableObject {
         try engine.setPace(.frame(milliseconds: 4))
         let model = try await engine.load(url)
         lifecycle = Lifecycle(engine, models: [model])
-        let session = await model.session(instructions: "Answer in one sentence.")
+        let session = try await model.session(instructions: "Answer in one sentence.")
         self.session = session
         return session
     }

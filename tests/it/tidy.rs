@@ -26,6 +26,8 @@ const RANKS: &[(&str, usize)] = &[
 
 /// Files that may hold `unsafe`.
 const UNSAFE_FILES: &[&str] = &[
+    "bindings/c/src/condense.rs",
+    "bindings/c/src/conversation.rs",
     "bindings/c/src/engine.rs",
     "bindings/c/src/estimate.rs",
     "bindings/c/src/input.rs",
@@ -35,6 +37,7 @@ const UNSAFE_FILES: &[&str] = &[
     "bindings/c/src/session.rs",
     "bindings/c/src/status.rs",
     "bindings/c/src/stream.rs",
+    "bindings/c/src/tools.rs",
     "src/backend/cpu/pool.rs",
     "src/backend/cpu/simd/avx2.rs",
     "src/backend/cpu/simd/neon.rs",

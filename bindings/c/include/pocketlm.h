@@ -161,6 +161,10 @@ enum plm_event_kind
     PLM_EVENT_FINISHED = 5,
     // Something that this interface has no number for.
     PLM_EVENT_OTHER = 6,
+    // `text`: more of the arguments of `call`, as the model writes them. The call itself follows when it is whole.
+    PLM_EVENT_TOOL_ARGUMENTS = 7,
+    // The model wants `call` called; the answer ends with `PLM_FINISH_TOOL_CALLS`.
+    PLM_EVENT_TOOL_CALL = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -184,6 +188,8 @@ enum plm_finish_reason
     PLM_FINISH_CANCELLED = 2,
     // Something that this interface has no number for.
     PLM_FINISH_OTHER = 3,
+    // The model waits for the results of its calls.
+    PLM_FINISH_TOOL_CALLS = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -353,6 +359,29 @@ typedef uint32_t plm_prompt_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Whether a model may call tools.
+enum plm_tool_choice
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // As it thinks best.
+    PLM_TOOL_CHOICE_AUTO = 0,
+    // It is told of none.
+    PLM_TOOL_CHOICE_NONE = 1,
+    // It has to call one, with arguments that are valid by the schema.
+    PLM_TOOL_CHOICE_REQUIRED = 2,
+    // It has to call the one with the name `tool_name`.
+    PLM_TOOL_CHOICE_NAMED = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum plm_tool_choice plm_tool_choice;
+#else
+typedef uint32_t plm_tool_choice;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // How badly an app is in need of memory.
 enum plm_trim
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -405,6 +434,9 @@ typedef struct plm_engine plm_engine;
 // A model on a device, for as many sessions as one likes.
 typedef struct plm_model plm_model;
 
+// What a callback answers with, for as long as it runs.
+typedef struct plm_reply plm_reply;
+
 // One sequence of tokens that can be continued, again and again: a conversation, usually. What two of its prompts have in
 // common at their beginning is computed once. One answer at a time.
 typedef struct plm_session plm_session;
@@ -419,6 +451,143 @@ typedef struct plm_text {
     // Bytes.
     size_t size;
 } plm_text;
+
+// A model's wish that a tool be called.
+typedef struct plm_tool_call {
+    // Names the call, for its result; others for each call of a session.
+    struct plm_text id;
+    // The tool's name, which need not be one that there is.
+    struct plm_text name;
+    // A JSON object, as the model said it: valid by the tool's schema only where it had to be.
+    struct plm_text arguments;
+} plm_tool_call;
+
+// How an answer ended.
+typedef struct plm_finish {
+    // How many bytes of this struct the library has written.
+    size_t struct_size;
+    // A `plm_finish_reason`.
+    uint32_t reason;
+    // Tokens of the prompt whose keys and values were still there.
+    uint32_t cached_tokens;
+    // All of the answer's text, without the calls of tools.
+    struct plm_text text;
+    // The prompt's tokens.
+    const uint32_t *prompt_tokens;
+    // How many.
+    size_t prompt_token_count;
+    // The answer's tokens, the one that ended it included.
+    const uint32_t *tokens;
+    // How many.
+    size_t token_count;
+    // From the request to the first token.
+    double first_token_seconds;
+    // From the request to the end.
+    double total_seconds;
+    // Tokens of the prompt computed per second.
+    double prefill_rate;
+    // Tokens generated per second, after the first.
+    double decode_rate;
+    // Tokens that were guessed, where a draft was wanted.
+    uint32_t guessed_tokens;
+    // Those of them that were right.
+    uint32_t accepted_tokens;
+    // The tools that are to be called.
+    const struct plm_tool_call *calls;
+    // How many.
+    size_t call_count;
+} plm_finish;
+
+// A token, and what is added to its logit.
+typedef struct plm_logit_bias {
+    // The token.
+    uint32_t token;
+    // Minus infinity bars it.
+    float bias;
+} plm_logit_bias;
+
+// Something that a model may ask its host to do.
+typedef struct plm_tool {
+    // What the model calls it by: up to 64 letters, digits, `_`, `-` and `.`.
+    struct plm_text name;
+    // What it does, for the model to read.
+    struct plm_text description;
+    // The JSON schema of its arguments, an object; empty for any object.
+    struct plm_text parameters;
+} plm_tool;
+
+// What an answer is generated with.
+typedef struct plm_generate_options {
+    // `sizeof(plm_generate_options)`.
+    size_t struct_size;
+    // The most tokens of the answer; 0 stops only at the end of the context.
+    uint32_t max_tokens;
+    // 0 takes the likeliest token; `PLM_UNSET`.
+    float temperature;
+    // Keeps the likeliest that together reach this probability; `PLM_UNSET`.
+    float top_p;
+    // Keeps those with at least this share of the likeliest's probability; `PLM_UNSET`.
+    float min_p;
+    // Divides the logits of recent tokens; 1 changes nothing; `PLM_UNSET`.
+    float repeat_penalty;
+    // How many recent tokens the penalty looks at; `PLM_UNSET`.
+    int32_t repeat_last;
+    // Keeps the k likeliest; 0 keeps all; `PLM_UNSET`.
+    int32_t top_k;
+    // 1 where `seed` is meant; otherwise nobody knows the seed.
+    uint32_t has_seed;
+    // 1 goes on past the model's own end of an answer.
+    uint32_t ignore_end;
+    // The draws are a function of it.
+    uint64_t seed;
+    // Texts that end the answer and are not part of it.
+    const struct plm_text *stop;
+    // How many.
+    size_t stop_count;
+    // A `plm_constraint`.
+    uint32_t constraint;
+    // 1 keeps the text as surprising as is usual for mirostat, in place of top-k, typical, top-p, min-p and XTC.
+    uint32_t mirostat;
+    // See `plm_constraint`.
+    struct plm_text grammar;
+    // See `plm_constraint`.
+    const struct plm_text *choices;
+    // How many.
+    size_t choice_count;
+    // Keeps those that are as surprising as the text on average, up to this probability; `PLM_UNSET`.
+    float typical_p;
+    // Is taken from the logit of a recent token each time that it is there; 0 is as the model has it.
+    float frequency_penalty;
+    // Is taken from the logits of recent tokens once; 0 is as the model has it.
+    float presence_penalty;
+    // Makes what goes on with a repetition less likely (DRY); 0 is as the model has it.
+    float dry_multiplier;
+    // How often the likeliest are taken out (XTC); 0 is as the model has it.
+    float xtc_probability;
+    // Tokens and what is added to their logits.
+    const struct plm_logit_bias *logit_bias;
+    // How many.
+    size_t logit_bias_count;
+    // A smaller model with the same vocabulary that guesses the next tokens, to check several at once: the same answer,
+    // perhaps sooner; null for none.
+    struct plm_model *draft;
+    // 1 guesses them by what followed the last time that the latest tokens stood in the session.
+    uint32_t lookup;
+    // What the model is told that it may ask for.
+    const struct plm_tool *tools;
+    // How many.
+    size_t tool_count;
+    // See `PLM_TOOL_CHOICE_NAMED`.
+    struct plm_text tool_name;
+    // A `plm_tool_choice`.
+    uint32_t tool_choice;
+} plm_generate_options;
+
+// Makes a conversation shorter: `messages` is all of it, what the user said last included, as a JSON array of objects with
+// `role` and `content`; `plm_reply_write` says what is to stand for it, in the same form. Returns 0 to give up, with
+// `PLM_CANCELLED`. Called in the thread that says something in the session or in a branch of it; the session is busy meanwhile,
+// and others, such as one that is asked for a summary, are not. It must neither throw nor jump out.
+typedef int32_t (*plm_condense_callback)(struct plm_text messages, struct plm_reply *reply, void *user);
 
 // What an engine is made with.
 typedef struct plm_engine_options {
@@ -600,73 +769,6 @@ typedef struct plm_prompt {
     const uint32_t *tokens;
 } plm_prompt;
 
-// A token, and what is added to its logit.
-typedef struct plm_logit_bias {
-    // The token.
-    uint32_t token;
-    // Minus infinity bars it.
-    float bias;
-} plm_logit_bias;
-
-// What an answer is generated with.
-typedef struct plm_generate_options {
-    // `sizeof(plm_generate_options)`.
-    size_t struct_size;
-    // The most tokens of the answer; 0 stops only at the end of the context.
-    uint32_t max_tokens;
-    // 0 takes the likeliest token; `PLM_UNSET`.
-    float temperature;
-    // Keeps the likeliest that together reach this probability; `PLM_UNSET`.
-    float top_p;
-    // Keeps those with at least this share of the likeliest's probability; `PLM_UNSET`.
-    float min_p;
-    // Divides the logits of recent tokens; 1 changes nothing; `PLM_UNSET`.
-    float repeat_penalty;
-    // How many recent tokens the penalty looks at; `PLM_UNSET`.
-    int32_t repeat_last;
-    // Keeps the k likeliest; 0 keeps all; `PLM_UNSET`.
-    int32_t top_k;
-    // 1 where `seed` is meant; otherwise nobody knows the seed.
-    uint32_t has_seed;
-    // 1 goes on past the model's own end of an answer.
-    uint32_t ignore_end;
-    // The draws are a function of it.
-    uint64_t seed;
-    // Texts that end the answer and are not part of it.
-    const struct plm_text *stop;
-    // How many.
-    size_t stop_count;
-    // A `plm_constraint`.
-    uint32_t constraint;
-    // 1 keeps the text as surprising as is usual for mirostat, in place of top-k, typical, top-p, min-p and XTC.
-    uint32_t mirostat;
-    // See `plm_constraint`.
-    struct plm_text grammar;
-    // See `plm_constraint`.
-    const struct plm_text *choices;
-    // How many.
-    size_t choice_count;
-    // Keeps those that are as surprising as the text on average, up to this probability; `PLM_UNSET`.
-    float typical_p;
-    // Is taken from the logit of a recent token each time that it is there; 0 is as the model has it.
-    float frequency_penalty;
-    // Is taken from the logits of recent tokens once; 0 is as the model has it.
-    float presence_penalty;
-    // Makes what goes on with a repetition less likely (DRY); 0 is as the model has it.
-    float dry_multiplier;
-    // How often the likeliest are taken out (XTC); 0 is as the model has it.
-    float xtc_probability;
-    // Tokens and what is added to their logits.
-    const struct plm_logit_bias *logit_bias;
-    // How many.
-    size_t logit_bias_count;
-    // A smaller model with the same vocabulary that guesses the next tokens, to check several at once: the same answer,
-    // perhaps sooner; null for none.
-    struct plm_model *draft;
-    // 1 guesses them by what followed the last time that the latest tokens stood in the session.
-    uint32_t lookup;
-} plm_generate_options;
-
 // What is kept of a session beside its history and its conversation.
 typedef struct plm_save_options {
     // `sizeof(plm_save_options)`.
@@ -674,38 +776,6 @@ typedef struct plm_save_options {
     // 1 keeps keys and values too: large, and the next start is quick.
     uint32_t kv;
 } plm_save_options;
-
-// How an answer ended.
-typedef struct plm_finish {
-    // How many bytes of this struct the library has written.
-    size_t struct_size;
-    // A `plm_finish_reason`.
-    uint32_t reason;
-    // Tokens of the prompt whose keys and values were still there.
-    uint32_t cached_tokens;
-    // All of the answer's text.
-    struct plm_text text;
-    // The prompt's tokens.
-    const uint32_t *prompt_tokens;
-    // How many.
-    size_t prompt_token_count;
-    // The answer's tokens, the one that ended it included.
-    const uint32_t *tokens;
-    // How many.
-    size_t token_count;
-    // From the request to the first token.
-    double first_token_seconds;
-    // From the request to the end.
-    double total_seconds;
-    // Tokens of the prompt computed per second.
-    double prefill_rate;
-    // Tokens generated per second, after the first.
-    double decode_rate;
-    // Tokens that were guessed, where a draft was wanted.
-    uint32_t guessed_tokens;
-    // Those of them that were right.
-    uint32_t accepted_tokens;
-} plm_finish;
 
 // A piece of news from a session. What it points to is valid until the stream is freed; of `plm_session_run`, until the
 // callback returns.
@@ -722,6 +792,8 @@ typedef struct plm_event {
     struct plm_text text;
     // See `PLM_EVENT_FINISHED`; null in other events.
     const struct plm_finish *finish;
+    // See `PLM_EVENT_TOOL_CALL` and `PLM_EVENT_TOOL_ARGUMENTS`, whose call has no `arguments`; null in other events.
+    const struct plm_tool_call *call;
 } plm_event;
 
 // Hears of each event. Returns 0 to stop the answer. It must neither throw nor jump out.
@@ -742,6 +814,41 @@ typedef struct plm_error {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+// Adds `text` to what a callback answers with.
+plm_status plm_reply_write(struct plm_reply *reply, struct plm_text more);
+
+// Adds an answer to the conversation, with the calls in it: what `plm_session_answered` does, where there are tools.
+plm_status plm_session_answered_with(struct plm_session *session,
+                                     const struct plm_finish *finish);
+
+// Adds to the conversation what a call came to. When all have come to something, `plm_session_go_on`.
+plm_status plm_session_returned(struct plm_session *session,
+                                const struct plm_tool_call *call,
+                                struct plm_text result);
+
+// Starts the answer to the conversation as it is, such as to the results of calls. Null for `options` takes the usual ones.
+plm_status plm_session_go_on(struct plm_session *session,
+                             const struct plm_generate_options *options,
+                             struct plm_stream **stream);
+
+// The conversation so far, a JSON array of objects with `role` and `content`, copied to `buffer` without a null byte; `size` says
+// how many bytes it has. `PLM_TOO_SMALL` where they are more than `capacity`; null and 0 ask for the size alone.
+plm_status plm_session_transcript(struct plm_session *session,
+                                  uint8_t *buffer,
+                                  size_t capacity,
+                                  size_t *size);
+
+// Puts a conversation, a JSON array as `plm_session_transcript` gives it, in place of this one. What both begin with is not
+// computed again.
+plm_status plm_session_take_up(struct plm_session *session,
+                               struct plm_text conversation);
+
+// Has a conversation that no longer fits made shorter by `condense` before the next answer, again and again until there is room
+// for that. `user` has to be there until the session and its branches are freed.
+plm_status plm_session_condense_with(struct plm_session *session,
+                                     plm_condense_callback condense,
+                                     void *user);
 
 // `PLM_ABI_VERSION` of the library; it must be the header's.
 uint32_t plm_abi_version(void);
@@ -941,7 +1048,7 @@ plm_status plm_session_run(struct plm_session *session,
                            void *user);
 
 // Says `said` in the conversation that the session keeps, and starts the answer. When it is there, hand it to
-// `plm_session_answered`.
+// `plm_session_answered`, or its end to `plm_session_answered_with`.
 plm_status plm_session_say(struct plm_session *session,
                            struct plm_text said,
                            const struct plm_generate_options *options,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
+use crate::condense::ReplyObject;
 use crate::engine::EngineObject;
 use crate::model::ModelObject;
 use crate::session::SessionObject;
@@ -20,6 +21,7 @@ pub(crate) enum Object {
     Model(Arc<ModelObject>),
     Session(Arc<SessionObject>),
     Stream(Arc<StreamObject>),
+    Reply(Arc<ReplyObject>),
 }
 
 /// One kind of object.
@@ -63,6 +65,7 @@ held! {
     Model ModelObject, "a model";
     Session SessionObject, "a session";
     Stream StreamObject, "a stream";
+    Reply ReplyObject, "a reply";
 }
 
 #[derive(Default)]

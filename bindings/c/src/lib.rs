@@ -11,6 +11,8 @@
 )]
 #![allow(clippy::missing_safety_doc, reason = "the beginning of the header says it for all doors")]
 
+pub mod condense;
+pub mod conversation;
 pub mod engine;
 pub mod estimate;
 mod handles;
@@ -21,3 +23,4 @@ pub mod prompt;
 pub mod session;
 pub mod status;
 pub mod stream;
+pub mod tools;

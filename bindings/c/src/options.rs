@@ -12,6 +12,7 @@ use crate::input::{Versioned, list, text};
 use crate::model::{ModelObject, plm_model};
 use crate::prompt::plm_text;
 use crate::status::{Outcome, Refusal};
+use crate::tools::plm_tool;
 
 /// Where a number of `plm_generate_options` is as the model's own settings have it.
 pub const PLM_UNSET: i32 = -1;
@@ -196,6 +197,14 @@ pub struct plm_generate_options {
     pub draft: *mut plm_model,
     /// 1 guesses them by what followed the last time that the latest tokens stood in the session.
     pub lookup: u32,
+    /// What the model is told that it may ask for.
+    pub tools: *const plm_tool,
+    /// How many.
+    pub tool_count: usize,
+    /// See `PLM_TOOL_CHOICE_NAMED`.
+    pub tool_name: plm_text,
+    /// A `plm_tool_choice`.
+    pub tool_choice: u32,
 }
 
 /// What is kept of a session beside its history and its conversation.
@@ -313,7 +322,7 @@ impl plm_generate_options {
             stop.map(|&stop| Ok(text(stop, "stop string")?.to_owned())).collect::<Outcome<_>>()?
         };
         // SAFETY: as the caller promised.
-        let constraint = unsafe { self.constraint()? };
+        let (constraint, tools) = unsafe { (self.constraint()?, self.tools()?) };
         // SAFETY: as the caller promised.
         let biases = unsafe { list(self.logit_bias, self.logit_bias_count, "logit biases")? };
         let draft = match (self.draft.is_null(), self.lookup) {
@@ -355,6 +364,9 @@ impl plm_generate_options {
             ignore_end: self.ignore_end != 0,
             constraint,
             draft,
+            tools,
+            // SAFETY: as the caller promised.
+            tool_choice: unsafe { self.tool_choice()? },
             ..GenerateOptions::default()
         })
     }
@@ -460,6 +472,10 @@ unsafe impl Versioned for plm_generate_options {
             logit_bias_count: 0,
             draft: std::ptr::null_mut(),
             lookup: 0,
+            tools: std::ptr::null(),
+            tool_count: 0,
+            tool_name: plm_text::of(""),
+            tool_choice: 0,
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::ffi::{CStr, c_char};
 
-use pocketlm::{Message, Prompt};
+use pocketlm::{Error, Message, Prompt, Result};
+use serde_json::{Map, Value};
 
 use crate::input::{self, list, text};
-use crate::status::{Outcome, Refusal, plm_status};
+use crate::status::{Outcome, Refusal};
 
 /// A text in UTF-8: where it begins and how many bytes it has. It need not end with a null byte. Empty is size 0.
 #[repr(C)]
@@ -144,11 +145,15 @@ pub(crate) unsafe fn prompt(given: *const plm_prompt) -> Outcome<Prompt> {
 }
 
 /// The messages in `json`.
-fn messages(json: &str) -> Outcome<Vec<Message>> {
-    let messages = serde_json::from_str::<Vec<serde_json::Map<_, _>>>(json);
-    let messages = messages.map_err(|error| {
-        let hint = "an array of objects, each with `role` and `content`";
-        Refusal::new(plm_status::PLM_INVALID_ARGUMENT, &format!("the messages are no JSON: {error}"), hint)
+pub(crate) fn messages(json: &str) -> Result<Vec<Message>> {
+    let messages = serde_json::from_str::<Vec<Map<_, _>>>(json).map_err(|error| {
+        Error::invalid(format!("the messages are no JSON: {error}"))
+            .hint("an array of objects, each with `role` and `content`")
     })?;
     Ok(messages.into_iter().map(Message).collect())
+}
+
+/// Messages as [`messages`] reads them.
+pub(crate) fn json(messages: &[Message]) -> String {
+    messages.iter().map(|message| Value::Object(message.0.clone())).collect::<Value>().to_string()
 }

@@ -1,10 +1,11 @@
 //! A session: what is asked of it, and what is kept of it.
 
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use pocketlm::{Overflow, Session, Stream, forget_oldest};
 
+use crate::condense::Rule;
 use crate::engine::fresh;
 use crate::handles;
 use crate::input::{self, copy_out, put, text};
@@ -29,6 +30,8 @@ pub enum plm_overflow {
 
 pub(crate) struct SessionObject {
     session: Mutex<Session>,
+    /// By which it is made shorter, for its branches.
+    rule: Mutex<Option<Rule>>,
     model: Arc<ModelObject>,
 }
 
@@ -85,8 +88,12 @@ pub extern "C" fn plm_session_branch(
     door(|| {
         let place = fresh(branch)?;
         let object = handles::get::<SessionObject, _>(session)?;
-        let branch = object.lock()?.branch();
-        *place = handles::give(SessionObject::new(branch, object.model.clone()))?;
+        let branch = SessionObject::new(object.lock()?.branch(), object.model.clone());
+        // One of its own: who is asked for a shorter conversation may ask the other.
+        if let Some(rule) = object.rule() {
+            branch.bind(Some(rule))?;
+        }
+        *place = handles::give(branch)?;
         Ok(plm_status::PLM_OK)
     })
 }
@@ -114,7 +121,7 @@ pub extern "C" fn plm_session_set_overflow(
 #[unsafe(no_mangle)]
 pub extern "C" fn plm_session_forget_oldest(session: *mut plm_session) -> plm_status {
     door(|| {
-        handles::get::<SessionObject, _>(session)?.lock()?.condense_with(forget_oldest);
+        handles::get::<SessionObject, _>(session)?.bind(None)?;
         Ok(plm_status::PLM_OK)
     })
 }
@@ -139,7 +146,7 @@ pub unsafe extern "C" fn plm_session_run(
 }
 
 /// Says `said` in the conversation that the session keeps, and starts the answer. When it is there, hand it to
-/// `plm_session_answered`.
+/// `plm_session_answered`, or its end to `plm_session_answered_with`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_session_say(
     session: *mut plm_session,
@@ -261,11 +268,26 @@ pub unsafe extern "C" fn plm_session_to_bytes(
 
 impl SessionObject {
     pub(crate) fn new(session: Session, model: Arc<ModelObject>) -> Self {
-        Self { session: Mutex::new(session), model }
+        Self { session: Mutex::new(session), rule: Mutex::default(), model }
+    }
+
+    /// Has it made shorter by a rule of the caller's; by the engine's own without one.
+    pub(crate) fn bind(&self, rule: Option<Rule>) -> Outcome<()> {
+        let mut session = self.lock()?;
+        match rule {
+            Some(rule) => rule.bind(&mut session),
+            None => session.condense_with(forget_oldest),
+        }
+        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = rule;
+        Ok(())
+    }
+
+    fn rule(&self) -> Option<Rule> {
+        *self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session, unless another thread is in a call with it.
-    fn lock(&self) -> Outcome<MutexGuard<'_, Session>> {
+    pub(crate) fn lock(&self) -> Outcome<MutexGuard<'_, Session>> {
         match self.session.try_lock() {
             Ok(session) => Ok(session),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
@@ -280,7 +302,7 @@ impl SessionObject {
         }
     }
 
-    fn stream(&self, stream: Stream) -> StreamObject {
+    pub(crate) fn stream(&self, stream: Stream) -> StreamObject {
         StreamObject::new(stream, self.model.engine.clone())
     }
 }

@@ -4,13 +4,14 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use pocketlm::{Cancel, Event, Finish, FinishReason, Stream};
+use pocketlm::{Cancel, Event, Finish, FinishReason, Stream, ToolCall};
 
 use crate::engine::EngineObject;
 use crate::handles;
 use crate::input::{self, Versioned};
 use crate::prompt::plm_text;
 use crate::status::{Outcome, Refusal, door, plm_status};
+use crate::tools::{arguments, plm_tool_call};
 
 /// The events of one answer, in order.
 pub enum plm_stream {}
@@ -32,6 +33,10 @@ pub enum plm_event_kind {
     PLM_EVENT_FINISHED = 5,
     /// Something that this interface has no number for.
     PLM_EVENT_OTHER = 6,
+    /// `text`: more of the arguments of `call`, as the model writes them. The call itself follows when it is whole.
+    PLM_EVENT_TOOL_ARGUMENTS = 7,
+    /// The model wants `call` called; the answer ends with `PLM_FINISH_TOOL_CALLS`.
+    PLM_EVENT_TOOL_CALL = 8,
 }
 
 /// Why an answer ended.
@@ -45,6 +50,8 @@ pub enum plm_finish_reason {
     PLM_FINISH_CANCELLED = 2,
     /// Something that this interface has no number for.
     PLM_FINISH_OTHER = 3,
+    /// The model waits for the results of its calls.
+    PLM_FINISH_TOOL_CALLS = 4,
 }
 
 /// How an answer ended.
@@ -57,7 +64,7 @@ pub struct plm_finish {
     pub reason: u32,
     /// Tokens of the prompt whose keys and values were still there.
     pub cached_tokens: u32,
-    /// All of the answer's text.
+    /// All of the answer's text, without the calls of tools.
     pub text: plm_text,
     /// The prompt's tokens.
     pub prompt_tokens: *const u32,
@@ -79,6 +86,10 @@ pub struct plm_finish {
     pub guessed_tokens: u32,
     /// Those of them that were right.
     pub accepted_tokens: u32,
+    /// The tools that are to be called.
+    pub calls: *const plm_tool_call,
+    /// How many.
+    pub call_count: usize,
 }
 
 /// A piece of news from a session. What it points to is valid until the stream is freed; of `plm_session_run`, until the
@@ -98,6 +109,8 @@ pub struct plm_event {
     pub text: plm_text,
     /// See `PLM_EVENT_FINISHED`; null in other events.
     pub finish: *const plm_finish,
+    /// See `PLM_EVENT_TOOL_CALL` and `PLM_EVENT_TOOL_ARGUMENTS`, whose call has no `arguments`; null in other events.
+    pub call: *const plm_tool_call,
 }
 
 /// Hears of each event. Returns 0 to stop the answer. It must neither throw nor jump out.
@@ -117,10 +130,12 @@ pub(crate) struct StreamObject {
 #[derive(Default)]
 struct Kept {
     texts: Vec<Box<str>>,
+    calls: Vec<Box<[plm_tool_call]>>,
     finish: Option<Box<(Finish, plm_finish)>>,
 }
 
-// SAFETY: the pointers in `plm_finish` are into the `Finish` beside it, which is not changed any more.
+// SAFETY: the pointers in `plm_finish` are into the `Finish` beside it, which is not changed any more, and those in it and in
+// calls to texts and calls that are kept as long.
 unsafe impl Send for Kept {}
 
 /// Waits for the next event; computes it where no worker does. `PLM_END` after the last one.
@@ -195,6 +210,15 @@ impl StreamObject {
                 let text = kept.text(format!("{why}; it goes on on {device}"));
                 plm_event { text, ..of(plm_event_kind::PLM_EVENT_RECOVERED) }
             }
+            Event::ToolArguments { id, name, text } => {
+                let (id, name, text) = (kept.text(id), kept.text(name), kept.text(text));
+                let call = kept.calls(vec![plm_tool_call { id, name, arguments: plm_text::of("") }]);
+                plm_event { text, call, ..of(plm_event_kind::PLM_EVENT_TOOL_ARGUMENTS) }
+            }
+            Event::ToolCall(call) => {
+                let call = kept.call(&call);
+                plm_event { call: kept.calls(vec![call]), ..of(plm_event_kind::PLM_EVENT_TOOL_CALL) }
+            }
             Event::Suspended => of(plm_event_kind::PLM_EVENT_SUSPENDED),
             Event::Resumed => of(plm_event_kind::PLM_EVENT_RESUMED),
             Event::Finished(finish) => {
@@ -214,12 +238,24 @@ impl Kept {
         told
     }
 
+    fn call(&mut self, call: &ToolCall) -> plm_tool_call {
+        let arguments = self.text(arguments(call));
+        plm_tool_call { id: self.text(call.id.clone()), name: self.text(call.name.clone()), arguments }
+    }
+
+    fn calls(&mut self, calls: Vec<plm_tool_call>) -> *const plm_tool_call {
+        self.calls.push(calls.into_boxed_slice());
+        self.calls.last().map_or(std::ptr::null(), |calls| calls.as_ptr())
+    }
+
     fn finish(&mut self, finish: Finish) -> *const plm_finish {
+        let calls = finish.calls.iter().map(|call| self.call(call)).collect();
         let timings = finish.timings;
         let reason = match finish.reason {
             FinishReason::Stop => plm_finish_reason::PLM_FINISH_STOP,
             FinishReason::Length => plm_finish_reason::PLM_FINISH_LENGTH,
             FinishReason::Cancelled => plm_finish_reason::PLM_FINISH_CANCELLED,
+            FinishReason::ToolCalls => plm_finish_reason::PLM_FINISH_TOOL_CALLS,
             #[allow(unreachable_patterns, reason = "the engine learns new ones")]
             _ => plm_finish_reason::PLM_FINISH_OTHER,
         };
@@ -238,6 +274,8 @@ impl Kept {
             decode_rate: timings.decode_rate(),
             guessed_tokens: timings.guessed_tokens,
             accepted_tokens: timings.accepted_tokens,
+            calls: self.calls(calls),
+            call_count: finish.calls.len(),
         };
         &raw const self.finish.insert(Box::new((finish, told))).1
     }
@@ -293,6 +331,31 @@ unsafe impl Versioned for plm_event {
             total: 0,
             text: plm_text::of(""),
             finish: std::ptr::null(),
+            call: std::ptr::null(),
+        }
+    }
+}
+
+// SAFETY: numbers and pointers, the size first.
+unsafe impl Versioned for plm_finish {
+    fn usual() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            reason: plm_finish_reason::PLM_FINISH_OTHER as u32,
+            cached_tokens: 0,
+            text: plm_text::of(""),
+            prompt_tokens: std::ptr::null(),
+            prompt_token_count: 0,
+            tokens: std::ptr::null(),
+            token_count: 0,
+            first_token_seconds: 0.0,
+            total_seconds: 0.0,
+            prefill_rate: 0.0,
+            decode_rate: 0.0,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
+            calls: std::ptr::null(),
+            call_count: 0,
         }
     }
 }

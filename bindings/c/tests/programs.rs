@@ -3,6 +3,7 @@
 //! named by `POCKETLM_TEST_MODEL`.
 #![allow(clippy::print_stdout, reason = "what a model says is worth reading")]
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -139,10 +140,21 @@ fn the_header_is_cpp() {
     run(command.arg(source));
 }
 
+fn real_model() -> OsString {
+    std::env::var_os("POCKETLM_TEST_MODEL").expect("POCKETLM_TEST_MODEL names the real model")
+}
+
+#[test]
+fn a_real_model_has_tools_called_and_its_conversation_made_shorter() {
+    let said = run(Command::new(compile("tools.c", "tools-sanitized", &SANITIZERS)).arg(real_model()));
+    assert!(said.ends_with("tools: ok\n"), "{said}");
+    print!("{said}");
+}
+
 /// With the real model, on the CPU under the sanitizers and on a GPU without: drivers lose memory of their own.
 #[test]
 fn a_real_model_talks() {
-    let model = std::env::var_os("POCKETLM_TEST_MODEL").expect("POCKETLM_TEST_MODEL names the real model");
+    let model = real_model();
     let said =
         run(Command::new(compile("chat.c", "chat-sanitized", &SANITIZERS)).arg(&model).args(["2", "8"]));
     assert!(said.starts_with("on ") && said.ends_with("chat: ok\n"), "{said}");

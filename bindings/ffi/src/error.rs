@@ -124,6 +124,10 @@ impl From<uniffi::UnexpectedUniFFICallbackError> for ListenerError {
     }
 }
 
+pub(crate) fn busy(reason: &str) -> PocketlmError {
+    PocketlmError::SessionBusy(reason.to_owned())
+}
+
 pub(crate) fn internal(reason: &str) -> PocketlmError {
     PocketlmError::Internal(reason.to_owned())
 }

@@ -11,12 +11,15 @@
 )]
 #![allow(unreachable_pub, reason = "UniFFI takes what is `pub`, wherever it is")]
 
+mod condense;
 mod engine;
 mod error;
+mod message;
 mod model;
 mod options;
 mod session;
 mod stream;
+mod tools;
 mod wait;
 
 uniffi::setup_scaffolding!();

@@ -7,7 +7,9 @@ use pocketlm::{Draft, Dry, Limits, Manifest, Mirostat, Xtc};
 use serde_json::Map;
 
 use crate::error::{Result, invalid};
+use crate::message::{self, Message};
 use crate::model::Model;
+use crate::tools::{Tool, ToolChoice};
 
 /// Where to compute.
 #[derive(Clone, Debug, uniffi::Enum)]
@@ -190,15 +192,12 @@ pub struct GenerateOptions {
     /// Guesses the next tokens by a smaller model with the same vocabulary.
     #[uniffi(default = None)]
     pub draft: Option<Arc<Model>>,
-}
-
-/// What somebody says in a conversation.
-#[derive(Clone, Debug, uniffi::Record)]
-pub struct Message {
-    /// `system`, `user`, `assistant` or `tool`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
+    /// What the model is told that it may ask for.
+    #[uniffi(default = [])]
+    pub tools: Vec<Tool>,
+    /// Whether it may, or has to; nothing is `Auto`.
+    #[uniffi(default = None)]
+    pub tool_choice: Option<ToolChoice>,
 }
 
 /// What to continue.
@@ -317,6 +316,8 @@ impl GenerateOptions {
             stop: self.stop,
             ignore_end: self.ignore_end,
             constraint: self.constraint.map(Constraint::meant).transpose()?,
+            tools: self.tools.into_iter().map(Tool::meant).collect::<Result<_>>()?,
+            tool_choice: self.tool_choice.map(ToolChoice::meant).unwrap_or_default(),
             ..pocketlm::GenerateOptions::default()
         })
     }
@@ -344,10 +345,7 @@ impl Prompt {
         Ok(match self {
             Self::Raw { text } => pocketlm::Prompt::Raw(text),
             Self::Tokens { tokens } => pocketlm::Prompt::Tokens(tokens),
-            Self::Chat { messages } => {
-                let message = |Message { role, content }: &Message| pocketlm::Message::new(role, content);
-                pocketlm::Prompt::Chat(messages.iter().map(message).collect())
-            }
+            Self::Chat { messages } => pocketlm::Prompt::Chat(message::meant(messages)?),
             Self::Json { messages } => {
                 let messages = serde_json::from_str::<Vec<Map<_, _>>>(&messages);
                 let messages =

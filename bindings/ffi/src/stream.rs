@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pocketlm::Cancel;
 
 use crate::error::{Result, internal};
+use crate::tools::ToolCall;
 use crate::wait::{Channel, pump};
 
 /// A piece of news from a session.
@@ -14,6 +15,10 @@ pub enum Event {
     Prefill { done: u32, total: u32 },
     /// Whole characters of the answer.
     Text { text: String },
+    /// More of the arguments of a call, as the model writes them; the call itself follows when it is whole.
+    ToolArguments { id: String, name: String, text: String },
+    /// The model wants a tool called. The answer ends with `ToolCalls`.
+    ToolCall { call: ToolCall },
     /// The device was lost, and another took its place: the answer goes on.
     Recovered { why: String, device: String },
     /// The engine stands still; the answer waits.
@@ -29,8 +34,10 @@ pub enum Event {
 pub struct Finish {
     /// Why.
     pub reason: FinishReason,
-    /// All of the answer's text.
+    /// All of the answer's text, without the calls of tools.
     pub text: String,
+    /// The tools that are to be called.
+    pub calls: Vec<ToolCall>,
     /// The prompt's tokens.
     pub prompt_tokens: Vec<u32>,
     /// The answer's tokens, the one that ended it included.
@@ -48,6 +55,8 @@ pub enum FinishReason {
     Length,
     /// The caller stopped it.
     Cancelled,
+    /// The model waits for the results of its calls.
+    ToolCalls,
     /// Something that these bindings have no name for.
     Other,
 }
@@ -124,10 +133,17 @@ impl Drop for Stream {
     }
 }
 
-/// Text that follows text nobody has taken yet is one event with it: a call into another language costs.
+/// Text that follows text nobody has taken yet is one event with it, and so are arguments of one call: a call into another
+/// language costs.
 fn join(last: &mut Result<Event>, event: Result<Event>) -> Option<Result<Event>> {
     match (last, event) {
         (Ok(Event::Text { text }), Ok(Event::Text { text: more })) => {
+            text.push_str(&more);
+            None
+        }
+        (Ok(Event::ToolArguments { id, text, .. }), Ok(Event::ToolArguments { id: of, text: more, .. }))
+            if *id == of =>
+        {
             text.push_str(&more);
             None
         }
@@ -139,6 +155,8 @@ fn told(event: pocketlm::Event) -> Option<Event> {
     Some(match event {
         pocketlm::Event::Prefill { done, total } => Event::Prefill { done, total },
         pocketlm::Event::Text(text) => Event::Text { text },
+        pocketlm::Event::ToolArguments { id, name, text } => Event::ToolArguments { id, name, text },
+        pocketlm::Event::ToolCall(call) => Event::ToolCall { call: call.into() },
         pocketlm::Event::Recovered { why, device } => Event::Recovered { why: why.to_string(), device },
         pocketlm::Event::Suspended => Event::Suspended,
         pocketlm::Event::Resumed => Event::Resumed,
@@ -154,6 +172,7 @@ impl From<pocketlm::Finish> for Finish {
             pocketlm::FinishReason::Stop => FinishReason::Stop,
             pocketlm::FinishReason::Length => FinishReason::Length,
             pocketlm::FinishReason::Cancelled => FinishReason::Cancelled,
+            pocketlm::FinishReason::ToolCalls => FinishReason::ToolCalls,
             #[allow(unreachable_patterns, reason = "the engine learns new ones")]
             _ => FinishReason::Other,
         };
@@ -168,7 +187,8 @@ impl From<pocketlm::Finish> for Finish {
             guessed_tokens: finish.timings.guessed_tokens,
             accepted_tokens: finish.timings.accepted_tokens,
         };
-        let pocketlm::Finish { text, prompt_tokens, tokens, .. } = finish;
-        Self { reason, text, prompt_tokens, tokens, timings }
+        let pocketlm::Finish { text, calls, prompt_tokens, tokens, .. } = finish;
+        let calls = calls.into_iter().map(ToolCall::from).collect();
+        Self { reason, text, calls, prompt_tokens, tokens, timings }
     }
 }

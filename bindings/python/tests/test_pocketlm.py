@@ -5,11 +5,13 @@ Most run on the repository's small model; the real one is named by ``POCKETLM_TE
 
 import asyncio
 import gc
+import json
 import os
 import tempfile
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pocketlm
@@ -256,6 +258,159 @@ class Laws(unittest.TestCase):
         for thread in threads:
             thread.join()
         self.assertEqual(texts, [self.whole.text] * 6)
+
+
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 30}, "unit": {"enum": ["C", "F"]}},
+    "required": ["city", "unit"],
+    "additionalProperties": False,
+}
+QUESTION = "What is the weather like in Paris?"
+
+
+class Tools(unittest.TestCase):
+    """With the real model, on the CPU."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.model = pocketlm.Engine("cpu").load(os.environ["POCKETLM_TEST_MODEL"], context=512, prefill=64)
+
+    def weather(self, call=None) -> pocketlm.Tool:
+        return pocketlm.Tool("get_weather", "Says what the weather is like in a city.", WEATHER, call)
+
+    def test_a_call_is_handed_out_and_its_result_back(self) -> None:
+        session = self.model.session()
+        options = {"tools": [self.weather()], "temperature": 0.0, "max_tokens": 60}
+        answer = session.say(QUESTION, tool_choice="required", **options)
+        streamed, calls = "", []
+        for event in answer.events():
+            self.assertFalse(event.is_TEXT())
+            if event.is_TOOL_ARGUMENTS():
+                self.assertEqual(event.name, "get_weather")
+                streamed += event.text
+            elif event.is_TOOL_CALL():
+                calls.append(event.call)
+        self.assertEqual(answer.finish.reason, pocketlm.FinishReason.TOOL_CALLS)
+        self.assertEqual(answer.finish.calls, calls)
+        arguments = json.loads(calls[0].arguments)
+        print(f"{calls[0].name}({arguments})")
+        self.assertEqual(json.loads(streamed), arguments)
+        self.assertIn(arguments["unit"], ["C", "F"])
+        session.returned(calls[0], {"degrees": 22})
+        self.assertTrue(session.go_on(**options).text())
+        roles = [message["role"] for message in session.transcript]
+        self.assertEqual(roles, ["user", "assistant", "tool", "assistant"])
+        self.assertEqual(session.transcript[1]["tool_calls"][0]["id"], calls[0].id)
+        # What is taken up elsewhere is the same conversation.
+        other = self.model.session()
+        other.take_up(session.transcript[:3])
+        self.assertEqual(other.go_on(**options).text(), session.transcript[3]["content"])
+
+    def test_a_loop_calls_and_goes_on(self) -> None:
+        def fail(city: str, unit: str) -> None:
+            raise LookupError(f"no such city: {city}")
+
+        cases = [(lambda city, unit: {"degrees": 22}, {"degrees": 22}), (lambda: 1, "error"), (fail, "error"), (None, "error")]
+        for call, due in cases:
+            session, heard = self.model.session(), []
+            finish = session.run_tools(
+                QUESTION, [self.weather(call)], rounds=1, listen=heard.append, tool_choice="get_weather", max_tokens=60,
+                temperature=0.0,
+            )  # fmt: skip
+            self.assertTrue(any(event.is_TOOL_CALL() for event in heard))
+            self.assertIn(finish.reason, [pocketlm.FinishReason.STOP, pocketlm.FinishReason.LENGTH, pocketlm.FinishReason.TOOL_CALLS])
+            said = json.loads(session.transcript[2]["content"])
+            self.assertIn("error", said) if due == "error" else self.assertEqual(said, due)
+        # No round is left: the call is handed out. And what is no error of the tool's ends the loop.
+        finish = self.model.session().run_tools(QUESTION, [self.weather()], rounds=0, tool_choice="required", max_tokens=60)
+        self.assertEqual((finish.reason, len(finish.calls)), (pocketlm.FinishReason.TOOL_CALLS, 1))
+
+        def interrupt(**_: str) -> None:
+            raise KeyboardInterrupt
+
+        with self.assertRaises(KeyboardInterrupt):
+            self.model.session().run_tools(QUESTION, [self.weather(interrupt)], tool_choice="required", max_tokens=60)
+
+    def test_tools_that_make_no_sense_are_refused(self) -> None:
+        session = self.model.session()
+        sound = {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}
+        for options in [
+            {"tools": [pocketlm.Tool("get weather")]},
+            {"tools": [pocketlm.Tool("\ud800")]},
+            {"tools": [{"type": "function", "function": {}}]},
+            {"tools": [{**sound, "function": 3}]},
+            {"tools": [pocketlm.Tool("x", parameters={"type": {1, 2}})]},
+            {"tools": [sound], "tool_choice": "other"},
+            {"tools": [], "tool_choice": "required"},
+            {"tools": [sound], "tool_choice": "required", "constraint": ["yes"]},
+        ]:
+            with self.subTest(options=options), self.assertRaises(pocketlm.InvalidArgument):
+                session.say(QUESTION, **options)
+        with self.assertRaises(pocketlm.Unsupported):
+            session.say(QUESTION, tools=[pocketlm.Tool("x", parameters={"not": {}})], tool_choice="required")
+        self.assertEqual(session.transcript, [])
+        for arguments in ["3", '{"city": ']:
+            with self.assertRaises(pocketlm.InvalidArgument):
+                session.returned(pocketlm.ToolCall(id="c0", name="get_weather", arguments=arguments), "22")
+        with self.assertRaises(pocketlm.InvalidArgument):
+            session.returned(pocketlm.ToolCall(id="c0", name="get_weather", arguments="{}"), {1, 2})
+        with self.assertRaises(pocketlm.InvalidArgument):
+            session.take_up(["hello"])
+        self.assertTrue(session.say("Hi", tools=[sound], tool_choice="none", max_tokens=3).text())
+
+    def test_a_conversation_is_made_shorter_by_the_apps_rule(self) -> None:
+        long = [
+            {"role": "system", "content": "Answer in one word."},
+            {"role": "user", "content": "word " * 520},
+            {"role": "assistant", "content": "Yes.", "mood": ["calm"]},
+        ]
+        options = {"max_tokens": 16, "temperature": 0.0}
+        question = "What is the capital of France?"
+        session = self.model.session()
+        session.take_up(long)
+        with self.assertRaises(pocketlm.ContextOverflow):
+            session.say(question, **options)
+        asked = []
+
+        def shorter(messages: list) -> list:
+            asked.append(messages)
+            if len(asked) == 1:
+                # This session is busy, and nobody waits for it; another may be asked.
+                with self.assertRaises(pocketlm.SessionBusy):
+                    session.transcript
+                with self.assertRaises(pocketlm.SessionBusy), ThreadPoolExecutor() as pool:
+                    pool.submit(session.reset).result()
+            self.assertTrue(self.model.session().say("Say hello.", max_tokens=4).text())
+            return [messages[0], messages[-1]]
+
+        def fail(messages: list) -> list:
+            raise ValueError("the app's own")
+
+        for rule, error in [
+            (fail, ValueError),
+            (lambda messages: messages, pocketlm.ContextOverflow),
+            (lambda messages: [{"role": "user", "content": "\ud800"}], pocketlm.InvalidArgument),
+            (lambda messages: [{"role": "user", "content": {1, 2}}], pocketlm.InvalidArgument),
+            (lambda messages: ["hello"], pocketlm.InvalidArgument),
+            (lambda messages: None, TypeError),
+        ]:
+            session.condense_with(rule)
+            with self.subTest(error=error), self.assertRaises(error) as raised:
+                session.say(question, **options)
+            self.assertEqual(session.transcript, long)
+            self.assertTrue(error is not ValueError or type(raised.exception) is ValueError)
+        session.condense_with(shorter)
+        branch = session.branch()
+        for one in (session, branch):
+            self.assertIn("Paris", one.say(question, **options).text())
+            self.assertEqual([message["role"] for message in one.transcript], ["system", "user", "assistant"])
+        self.assertEqual(len(asked), 2)
+        self.assertEqual(asked[0][:3], long)
+        session.take_up(long)
+        session.forget_oldest()
+        self.assertIn("Paris", session.say(question, **options).text())
+        self.assertEqual(len(asked), 2)
 
 
 class RealModel(unittest.TestCase):

@@ -57,6 +57,16 @@ static void nothing_behind(void *handle) {
     REFUSED(PLM_INVALID_HANDLE, plm_session_proceed(session, NULL, &begun));
     REFUSED(PLM_INVALID_HANDLE, plm_session_save(session, text, NULL));
     REFUSED(PLM_INVALID_HANDLE, plm_session_to_bytes(session, NULL, NULL, 0, &size));
+    plm_tool_call call = {text, text, plm_text_of("")};
+    plm_finish finish;
+    memset(&finish, 0, sizeof finish);
+    REFUSED(PLM_INVALID_HANDLE, plm_session_answered_with(session, &finish));
+    REFUSED(PLM_INVALID_HANDLE, plm_session_returned(session, &call, text));
+    REFUSED(PLM_INVALID_HANDLE, plm_session_go_on(session, NULL, &begun));
+    REFUSED(PLM_INVALID_HANDLE, plm_session_transcript(session, NULL, 0, &size));
+    REFUSED(PLM_INVALID_HANDLE, plm_session_take_up(session, text));
+    REFUSED(PLM_INVALID_HANDLE, plm_session_condense_with(session, NULL, NULL));
+    REFUSED(PLM_INVALID_HANDLE, plm_reply_write((plm_reply *)handle, text));
     REFUSED(PLM_INVALID_HANDLE, plm_stream_next(stream, &event));
     REFUSED(PLM_INVALID_HANDLE, plm_stream_poll(stream, &event));
     REFUSED(PLM_INVALID_HANDLE, plm_stream_cancel(stream));

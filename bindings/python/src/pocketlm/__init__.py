@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Union
 
@@ -38,6 +39,8 @@ from ._errors import (
     WrongNumbers,
     translated,
 )
+from . import _tools
+from ._tools import Condense, Message, Tool, ToolLike
 from .pocketlm_ffi import (
     Adapter,
     Constraint,
@@ -55,6 +58,8 @@ from .pocketlm_ffi import (
     Pooling,
     Score,
     Timings,
+    ToolCall,
+    ToolChoice,
     Trim,
 )
 
@@ -62,12 +67,9 @@ __all__ = [
     "Adapter", "Answer", "BadFile", "CallbackFailed", "Cancelled", "Constraint", "ContextOverflow", "Device", "DeviceLost",
     "DeviceUnavailable", "Engine", "Error", "Estimate", "Event", "Finish", "FinishReason", "Health", "InternalError",
     "InvalidArgument", "IoError", "KvType", "LoadStage", "Model", "ModelInfo", "NotFound", "OutOfMemory", "Overflow", "Pace", "Pooling", "Prompt", "Score",
-    "Session", "SessionBusy", "Suspended", "TemplateError", "Timings", "Trim", "Unsupported", "WrongNumbers",
+    "Session", "SessionBusy", "Suspended", "TemplateError", "Timings", "Tool", "ToolCall", "ToolChoice", "Trim", "Unsupported", "WrongNumbers",
     "version",
 ]  # fmt: skip
-
-Message = Mapping[str, Any]
-"""Who says something, ``role``, and what, ``content``; and whatever else the model's template knows."""
 
 Prompt = Union[str, Sequence[Message], Sequence[int]]
 """Text as it is, a conversation, or tokens."""
@@ -213,17 +215,55 @@ class Session:
     def __init__(self, session: _ffi.Session) -> None:
         self._session: _ffi.Session | None = session
         self._answer: Answer | None = None
+        self._condenser: _tools.Condenser | None = None
 
     def say(self, text: str, **options: Any) -> Answer:
         """Says something in the conversation; the answer is kept in it. ``options``: max_tokens, temperature, top_k, top_p,
         min_p, typical_p, repeat_penalty, repeat_last, frequency_penalty, presence_penalty, dry_multiplier, xtc_probability,
         mirostat, logit_bias (a dict), seed, stop, ignore_end, lookup, draft (a :class:`Model`). ``constraint`` says what the text must be: a
-        :class:`Constraint`, a JSON schema as a dict, or a list of choices. It is, or the reason is ``LENGTH``."""
+        :class:`Constraint`, a JSON schema as a dict, or a list of choices. It is, or the reason is ``LENGTH``. ``tools`` is what the
+        model may ask for, a list of :class:`Tool` (or of dicts as OpenAI's clients send them), ``tool_choice`` whether: ``auto``,
+        ``none``, ``required`` or the name of one. The reason is then ``TOOL_CALLS``; hand the results of ``finish.calls`` to
+        :meth:`returned` and :meth:`go_on`, or have :meth:`run_tools` do it."""
+        return self._talk(lambda session: session.say(text, _options(options)))
+
+    def go_on(self, **options: Any) -> Answer:
+        """Answers to the conversation as it is, such as to the results of calls; options as for :meth:`say`."""
+        return self._talk(lambda session: session.go_on(_options(options)))
+
+    def returned(self, call: ToolCall, result: Any) -> None:
+        """Adds to the conversation what a call came to: a text, or what can be said in JSON."""
         with translated():
-            session = self._open()
-            stream = session.say(text, _options(options))
-            self._answer = Answer(stream, session.answered)
-            return self._answer
+            self._open().returned(call, _tools.result(result))
+
+    def run_tools(
+        self,
+        text: str,
+        tools: Sequence[Tool],
+        *,
+        rounds: int = 4,
+        listen: Callable[[Event], Any] | None = None,
+        **options: Any,
+    ) -> Finish:
+        """Says something, calls the tools that the model asks for, hands their results back, and so on until it answers without a
+        call, ``rounds`` times at most: how that answer ended. What a tool raises is told to the model, and so is that there is
+        none of a name. ``listen`` hears all events."""
+        options["tools"] = tools
+        answer = self.say(text, **options)
+        for left in range(rounds, -1, -1):
+            for event in answer.events():
+                if listen is not None:
+                    listen(event)
+            finish = answer.finish
+            if finish is None:
+                raise InternalError("an answer ended without its last event")
+            if finish.reason != FinishReason.TOOL_CALLS or left == 0:
+                break
+            for call in finish.calls:
+                self.returned(call, _called(tools, call))
+            options["tool_choice"] = "auto"
+            answer = self.go_on(**options)
+        return finish
 
     def generate(self, prompt: Prompt, **options: Any) -> Answer:
         """Continues ``prompt``; options as for :meth:`say`."""
@@ -245,7 +285,11 @@ class Session:
 
     def branch(self) -> Session:
         """Another session that goes on from here; what is computed is shared."""
-        return Session(self._open().branch())
+        with translated():
+            branch = Session(self._open().branch())
+            if self._condenser is not None:
+                branch.condense_with(self._condenser.rule)
+            return branch
 
     def set_overflow(self, overflow: Overflow) -> None:
         """What becomes of the session when it outgrows the context: ``Overflow.STOP()`` or ``Overflow.SLIDE(sinks=4)``."""
@@ -254,25 +298,45 @@ class Session:
 
     def forget_oldest(self) -> None:
         """Has a conversation that no longer fits forget its oldest exchange before the next answer."""
-        self._open().forget_oldest()
+        with translated():
+            self._open().forget_oldest()
+            self._condenser = None
+
+    def condense_with(self, condense: Condense) -> None:
+        """Has a conversation that no longer fits made shorter before the next answer: ``condense`` is given all of its messages,
+        what the user said last included, and returns those that are to stand for it. What it raises comes out of the call that
+        asked. It may ask the model, in another session; this one is busy meanwhile."""
+        with translated():
+            condenser = _tools.Condenser(condense)
+            self._open().condense_with(condenser)
+            self._condenser = condenser
 
     def instruct(self, instructions: str) -> None:
         """Begins the conversation with an instruction to the model, in place of all that was said."""
-        self._open().instruct(instructions)
+        with translated():
+            self._open().instruct(instructions)
+
+    def take_up(self, conversation: Sequence[Message]) -> None:
+        """Puts a conversation in place of this one; what both begin with is not computed again."""
+        with translated():
+            self._open().take_up([_tools.message(message) for message in conversation])
 
     def reset(self) -> None:
         """Forgets what was said, but for the instructions."""
-        self._open().reset()
+        with translated():
+            self._open().reset()
 
     @property
-    def transcript(self) -> list[dict[str, str]]:
+    def transcript(self) -> list[dict[str, Any]]:
         """The conversation so far."""
-        return [{"role": message.role, "content": message.content} for message in self._open().transcript()]
+        with translated():
+            return [_tools.told(message) for message in self._open().transcript()]
 
     @property
     def is_unfinished(self) -> bool:
         """Whether an answer was under way when the session was saved, and has not gone on since."""
-        return self._open().is_unfinished()
+        with translated():
+            return self._open().is_unfinished()
 
     def save(self, path: str | os.PathLike[str], *, kv: bool = False) -> None:
         """Saves the session to a file; with ``kv`` keys and values too."""
@@ -298,6 +362,24 @@ class Session:
     ) -> None:
         self.close()
 
+    def _talk(self, start: Callable[[_ffi.Session], _ffi.Stream]) -> Answer:
+        with self._condensed(), translated():
+            session = self._open()
+            self._answer = Answer(start(session), lambda finish: session.answered(finish.text, finish.calls))
+            return self._answer
+
+    @contextmanager
+    def _condensed(self) -> Iterator[None]:
+        """What the app's rule raised, in place of what came of it."""
+        try:
+            yield
+        except CallbackFailed:
+            raised = self._condenser and self._condenser.raised
+            if raised is None:
+                raise
+            self._condenser.raised = None
+            raise raised from None
+
     def _open(self) -> _ffi.Session:
         if self._session is None:
             raise InvalidArgument("the session is closed")
@@ -308,7 +390,7 @@ class Answer:
     """An answer under way. Iterating gives its text, piece by piece, and so does ``async for``; :meth:`events` gives all news.
     Once it is over, :attr:`finish` says how."""
 
-    def __init__(self, stream: _ffi.Stream, ended: Callable[[str], None] | None = None) -> None:
+    def __init__(self, stream: _ffi.Stream, ended: Callable[[Finish], None] | None = None) -> None:
         self._stream = stream
         self._ended = ended
         self._finish: Finish | None = None
@@ -397,7 +479,7 @@ class Answer:
         if event.is_FINISHED():
             self._finish = event.finish
             if self._ended is not None:
-                self._ended(event.finish.text)
+                self._ended(event.finish)
 
 
 class _Listener(_ffi.LoadListener):
@@ -425,6 +507,10 @@ class _Listener(_ffi.LoadListener):
 
 
 def _options(options: dict[str, Any]) -> Any:
+    if "tools" in options:
+        options = {**options, "tools": _tools.tools(options["tools"])}
+    if isinstance(options.get("tool_choice"), str):
+        options = {**options, "tool_choice": _tools.choice(options["tool_choice"])}
     constraint = options.get("constraint")
     if isinstance(constraint, Mapping):
         options = {**options, "constraint": _ffi.Constraint.JSON_SCHEMA(json.dumps(constraint))}
@@ -437,6 +523,17 @@ def _options(options: dict[str, Any]) -> Any:
         pairs = [_ffi.LogitBias(token=token, bias=bias) for token, bias in biases.items()]
         options = {**options, "logit_bias": pairs}
     return _ffi.GenerateOptions(**options)
+
+
+def _called(tools: Sequence[Tool], call: ToolCall) -> Any:
+    """What a call came to; what went wrong, where it did."""
+    tool = next((tool for tool in tools if tool.name == call.name), None)
+    if tool is None or tool.call is None:
+        return {"error": f"there is no tool {call.name!r}"}
+    try:
+        return _tools.result(tool.call(**json.loads(call.arguments)))
+    except Exception as error:
+        return {"error": str(error) or type(error).__name__}
 
 
 def _device(device: Device | str | None) -> Any:

@@ -7,13 +7,13 @@ public struct Answer: AsyncSequence, Sendable {
     public typealias Element = Event
 
     let start: @Sendable () throws -> PocketlmFFI.Stream
-    var ended: @Sendable (String) -> Void = { _ in }
+    var ended: @Sendable (Finish) throws -> Void = { _ in }
 
     public func makeAsyncIterator() -> Iterator { Iterator(start: start, ended: ended) }
 
     public struct Iterator: AsyncIteratorProtocol {
         let start: @Sendable () throws -> PocketlmFFI.Stream
-        let ended: @Sendable (String) -> Void
+        let ended: @Sendable (Finish) throws -> Void
         /// When it goes, the library's stream goes, and that stops the answer.
         var stream: PocketlmFFI.Stream?
 
@@ -26,7 +26,7 @@ public struct Answer: AsyncSequence, Sendable {
             } onCancel: {
                 stream.cancel()
             }
-            if case .finished(let finish) = event { ended(finish.text) }
+            if case .finished(let finish) = event { try ended(finish) }
             return event
         }
     }
@@ -59,8 +59,12 @@ public struct Answer: AsyncSequence, Sendable {
     }
 
     /// Awaits the end.
-    public func finish() async throws -> Finish {
+    public func finish() async throws -> Finish { try await finish { _ in } }
+
+    /// As above; `listen` hears all events.
+    func finish(_ listen: (Event) -> Void) async throws -> Finish {
         for try await event in self {
+            listen(event)
             if case .finished(let finish) = event { return finish }
         }
         throw PocketlmError.Internal(message: "an answer ended without its last event")

@@ -2,7 +2,7 @@
 //
 //     let engine = Engine()
 //     let model = try await engine.load(url)
-//     let session = await model.session(instructions: "Answer in one sentence.")
+//     let session = try await model.session(instructions: "Answer in one sentence.")
 //     for try await text in session.say("Why is the sky blue?").texts { print(text, terminator: "") }
 //
 // Nothing here computes on the calling thread or actor. A cancelled task stops the thread of the library that computes for it,
@@ -33,6 +33,9 @@ public typealias Pooling = PocketlmFFI.Pooling
 public typealias Score = PocketlmFFI.Score
 public typealias Prompt = PocketlmFFI.Prompt
 public typealias Timings = PocketlmFFI.Timings
+public typealias Tool = PocketlmFFI.Tool
+public typealias ToolCall = PocketlmFFI.ToolCall
+public typealias ToolChoice = PocketlmFFI.ToolChoice
 public typealias Trim = PocketlmFFI.Trim
 
 /// A choice of device, and the models loaded on it. Touches no device before a model is loaded.
@@ -98,10 +101,10 @@ public final class Model: @unchecked Sendable {
     public func health() async -> Health { await off { [model] in model.health() } }
 
     /// A new session, with an instruction to the model or without.
-    public func session(instructions: String? = nil) async -> Session {
-        await off { [model] in
+    public func session(instructions: String? = nil) async throws -> Session {
+        try await off { [model] in
             let session = Session(model.session())
-            if let instructions { session.instruct(instructions) }
+            if let instructions { try session.instruct(instructions) }
             return session
         }
     }
@@ -155,16 +158,31 @@ extension GenerateOptions {
 /// A conversation with a model, or any other sequence of tokens. One answer at a time.
 public final class Session: @unchecked Sendable {
     let session: PocketlmFFI.Session
+    /// By which it is made shorter.
+    private let rule = Rule()
 
     init(_ session: PocketlmFFI.Session) { self.session = session }
 
     /// Says something in the conversation. Iterating the answer asks, and it is kept in the conversation when it is whole. Who
     /// stops iterating stops it.
     public func say(_ text: String, options: GenerateOptions = GenerateOptions()) -> Answer {
-        let session = session
+        let (session, rule) = (session, rule)
         return Answer(
-            start: { try session.say(text: text, options: options) },
-            ended: { session.answered(text: $0) })
+            start: { try rule.asking { try session.say(text: text, options: options) } },
+            ended: { try session.answered(text: $0.text, calls: $0.calls) })
+    }
+
+    /// Answers to the conversation as it is, such as to the results of calls.
+    public func goOn(options: GenerateOptions = GenerateOptions()) -> Answer {
+        let (session, rule) = (session, rule)
+        return Answer(
+            start: { try rule.asking { try session.goOn(options: options) } },
+            ended: { try session.answered(text: $0.text, calls: $0.calls) })
+    }
+
+    /// Adds to the conversation what a call came to. When all have come to something, `goOn`.
+    public func returned(_ call: ToolCall, _ result: String) throws {
+        try session.returned(call: call, result: result)
     }
 
     /// Continues `prompt`.
@@ -186,27 +204,45 @@ public final class Session: @unchecked Sendable {
     }
 
     /// Another session that goes on from here; what is computed is shared.
-    public func branch() async -> Session {
-        await off { [session] in Session(session.branch()) }
+    public func branch() async throws -> Session {
+        try await off { [session, rule] in
+            let branch = Session(try session.branch())
+            if let condense = rule.condense { try branch.condense(with: condense) }
+            return branch
+        }
     }
 
     /// What becomes of the session when it outgrows the context.
     public func setOverflow(_ overflow: Overflow) throws { try session.setOverflow(overflow: overflow) }
 
     /// Has a conversation that no longer fits forget its oldest exchange before the next answer.
-    public func forgetOldest() { session.forgetOldest() }
+    public func forgetOldest() throws {
+        try session.forgetOldest()
+        rule.condense = nil
+    }
+
+    /// Has a conversation that no longer fits made shorter before the next answer: `condense` is given all of its messages, what the
+    /// user said last included, and returns those that are to stand for it. What it throws comes out of the answer that asked. It
+    /// may ask the model, in another session; this one is busy meanwhile.
+    public func condense(with condense: @escaping @Sendable ([Message]) async throws -> [Message]) throws {
+        try session.condenseWith(condenser: rule)
+        rule.condense = condense
+    }
 
     /// Begins the conversation with an instruction to the model, in place of all that was said.
-    public func instruct(_ instructions: String) { session.instruct(instructions: instructions) }
+    public func instruct(_ instructions: String) throws { try session.instruct(instructions: instructions) }
+
+    /// Puts a conversation in place of this one; what both begin with is not computed again.
+    public func takeUp(_ conversation: [Message]) throws { try session.takeUp(conversation: conversation) }
 
     /// Forgets what was said, but for the instructions.
-    public func reset() { session.reset() }
+    public func reset() throws { try session.reset() }
 
     /// The conversation so far.
-    public var transcript: [Message] { session.transcript() }
+    public var transcript: [Message] { get throws { try session.transcript() } }
 
     /// Whether an answer was under way when the session was saved, and has not gone on since.
-    public var isUnfinished: Bool { session.isUnfinished() }
+    public var isUnfinished: Bool { get throws { try session.isUnfinished() } }
 
     /// Saves the session to a file; with `kv` keys and values too.
     public func save(_ url: URL, kv: Bool = false) async throws {

@@ -10,14 +10,20 @@ import dev.pocketlm.GenerateOptions
 import dev.pocketlm.IncompleteAnswer
 import dev.pocketlm.LoadOptions
 import dev.pocketlm.LoadStage
+import dev.pocketlm.Message
 import dev.pocketlm.Model
 import dev.pocketlm.Pace
 import dev.pocketlm.PocketlmException
 import dev.pocketlm.Prompt
+import dev.pocketlm.Tool
+import dev.pocketlm.ToolCall
+import dev.pocketlm.ToolChoice
+import dev.pocketlm.ToolFunction
 import dev.pocketlm.Trim
 import dev.pocketlm.finish
 import dev.pocketlm.guessedBy
 import dev.pocketlm.respond
+import dev.pocketlm.runTools
 import dev.pocketlm.text
 import java.io.File
 import kotlinx.coroutines.CompletableDeferred
@@ -152,6 +158,108 @@ suspend fun laws(path: String) = Engine(EngineOptions(device = Device.Cpu, exact
     }
 }
 
+const val QUESTION = "What is the weather like in Paris?"
+
+val weather = Tool(
+    "get_weather", "Says what the weather is like in a city.",
+    """{"type": "object", "properties": {"city": {"type": "string", "maxLength": 30}, "unit": {"enum": ["C", "F"]}},
+        "required": ["city", "unit"], "additionalProperties": false}""",
+)
+
+fun calling(choice: ToolChoice?, tool: Tool = weather) =
+    tokens(60).copy(temperature = 0.0f, tools = listOf(tool), toolChoice = choice)
+
+/** Calls of tools: handed out, in a loop, and refused. */
+suspend fun tools(model: Model) {
+    model.session().use { session ->
+        val events = session.say(QUESTION, calling(ToolChoice.Required)).toList()
+        val finish = (events.last() as Event.Finished).finish
+        val call = finish.calls.single()
+        println("${call.name} ${call.arguments}")
+        check(finish.reason == FinishReason.TOOL_CALLS && finish.text.isEmpty()) { "$finish" }
+        check(events.filterIsInstance<Event.ToolCall>().map { it.call } == finish.calls) { "the call is an event" }
+        val streamed = events.filterIsInstance<Event.ToolArguments>()
+        check(streamed.all { it.id == call.id && it.name == "get_weather" }) { "$streamed" }
+        val bare = { text: String -> text.filterNot(Char::isWhitespace) }
+        check(bare(streamed.joinToString("") { it.text }) == bare(call.arguments)) { "$streamed" }
+        session.returned(call, "22 degrees, sunny")
+        val answer = session.goOn(calling(null)).finish()
+        check(session.transcript.map { it.role } == listOf("user", "assistant", "tool", "assistant")) { "roles" }
+        check(call.id in session.transcript[1].more.orEmpty()) { "the calls are kept" }
+        model.session().use { other ->
+            other.takeUp(session.transcript.take(3))
+            check(other.goOn(calling(null)).finish().tokens == answer.tokens) { "taken up, the same" }
+        }
+    }
+    val outcomes = listOf<Pair<suspend (String) -> String, String>>(
+        Pair({ "22 degrees" }, "22 degrees"),
+        Pair({ throw NoSuchElementException("no \"city\"") }, "{\"error\": \"no \\\"city\\\"\"}"),
+    )
+    for ((call, due) in outcomes) model.session().use { session ->
+        var heard = 0
+        val tools = listOf(ToolFunction(weather, call))
+        session.runTools(QUESTION, tools, calling(ToolChoice.Named("get_weather")), rounds = 1) { if (it is Event.ToolCall) heard += 1 }
+        check(heard >= 1 && session.transcript[2].content == due) { "${session.transcript}" }
+    }
+    model.session().use { session ->
+        val finish = session.runTools(QUESTION, listOf(ToolFunction(weather) { "" }), calling(ToolChoice.Required), rounds = 0)
+        check(finish.reason == FinishReason.TOOL_CALLS && finish.calls.size == 1) { "handed out" }
+        session.reset()
+        for (options in listOf(
+            calling(ToolChoice.Named("other")), calling(ToolChoice.Required).copy(tools = emptyList()),
+            calling(null, weather.copy(name = "get weather")), calling(null, weather.copy(parameters = "{\"type\": ")),
+            calling(null, weather.copy(parameters = "[]")), calling(ToolChoice.Required).copy(constraint = Constraint.JsonObject),
+        )) refused<PocketlmException.InvalidArgument> { session.say(QUESTION, options).collect() }
+        refused<PocketlmException.Unsupported> {
+            session.say(QUESTION, calling(ToolChoice.Required, weather.copy(parameters = "{\"not\": {}}"))).collect()
+        }
+        refused<PocketlmException.InvalidArgument> { session.returned(ToolCall("c0", "get_weather", "3"), "22") }
+        refused<PocketlmException.InvalidArgument> { session.takeUp(listOf(Message("user", "Hello", "["))) }
+        check(session.transcript.isEmpty()) { "nothing of that was said" }
+    }
+}
+
+/** Conversations that outgrow the context, by the app's own rule. */
+suspend fun condensed(model: Model) {
+    val options = tokens(16).copy(temperature = 0.0f)
+    val question = "What is the capital of France?"
+    val long = listOf(
+        Message("system", "Answer in one word."), Message("user", "word ".repeat(520)),
+        Message("assistant", "Yes.", """{"mood":["calm"]}"""),
+    )
+    model.session().use { session ->
+        session.takeUp(long)
+        refused<PocketlmException.ContextOverflow> { session.say(question, options).collect() }
+        session.condenseWith { throw NoSuchElementException("the app's own") }
+        refused<NoSuchElementException> { session.say(question, options).collect() }
+        session.condenseWith { it }
+        refused<PocketlmException.ContextOverflow> { session.say(question, options).collect() }
+        session.condenseWith { listOf(Message("user", "Hello", "[")) }
+        refused<PocketlmException.InvalidArgument> { session.say(question, options).collect() }
+        check(session.transcript == long) { "the conversation stays" }
+        // A rule that never comes to an end goes with who waits for it.
+        session.condenseWith { delay(60_000); it }
+        check(withTimeoutOrNull(300) { session.say(question, options).collect() } == null) { "a rule goes on" }
+        var asked = 0
+        session.condenseWith { messages ->
+            check(messages.take(3) == long) { "$messages" }
+            asked += 1
+            if (asked == 1) refused<PocketlmException.SessionBusy> { session.transcript }
+            model.session().use { check(it.say("Say hello.", tokens(4)).finish().text.isNotEmpty()) { "another is asked" } }
+            listOf(messages.first(), messages.last())
+        }
+        session.branch().use { branch ->
+            for (one in listOf(session, branch)) {
+                check("Paris" in one.say(question, options).finish().text) { "an answer" }
+                check(one.transcript.map { it.role } == listOf("system", "user", "assistant")) { "roles" }
+            }
+        }
+        session.takeUp(long)
+        session.forgetOldest()
+        check("Paris" in session.say(question, options).finish().text && asked == 2) { "the engine's own rule" }
+    }
+}
+
 suspend fun conversation(path: String, device: Device) = Engine(EngineOptions(device = device)).use { engine ->
     engine.load(path, LoadOptions(context = 512u, prefill = 32u)).use { model ->
         model.session(instructions = "Answer in one word.").use { session ->
@@ -184,6 +292,13 @@ suspend fun conversation(path: String, device: Device) = Engine(EngineOptions(de
 fun main(args: Array<String>) = runBlocking(Dispatchers.Default) {
     laws(args[0])
     println("laws: ok")
+    Engine(EngineOptions(device = Device.Cpu)).use { engine ->
+        engine.load(args[1], LoadOptions(context = 512u, prefill = 64u)).use { model ->
+            tools(model)
+            condensed(model)
+        }
+    }
+    println("tools: ok")
     for (device in args.drop(2)) {
         conversation(args[1], if (device == "gpu") Device.Gpu else Device.Cpu)
     }

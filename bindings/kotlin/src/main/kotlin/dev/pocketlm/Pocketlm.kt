@@ -14,8 +14,10 @@
  */
 package dev.pocketlm
 
+import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.Job
 import kotlinx.coroutines.currentCoroutineContext
 import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.flow.Flow
@@ -24,7 +26,11 @@ import kotlinx.coroutines.flow.flow
 import kotlinx.coroutines.flow.flowOn
 import kotlinx.coroutines.flow.fold
 import kotlinx.coroutines.flow.map
+import kotlinx.coroutines.flow.onEach
+import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withContext
+import kotlin.coroutines.CoroutineContext
+import kotlin.coroutines.EmptyCoroutineContext
 
 /** Where calls wait that read files or a device for a moment. */
 private val waiting: CoroutineDispatcher = Dispatchers.IO
@@ -124,12 +130,26 @@ class Model internal constructor(internal val model: FfiModel) : AutoCloseable {
 
 /** A conversation with a model, or any other sequence of tokens. One answer at a time. */
 class Session internal constructor(private val session: FfiSession) : AutoCloseable {
+    /** By which it is made shorter, for its branches. */
+    @Volatile private var rule: (suspend (List<Message>) -> List<Message>)? = null
+
+    /** Whose coroutine asks it, and what it threw. */
+    @Volatile private var asker: CoroutineContext = EmptyCoroutineContext
+    @Volatile private var thrown: Throwable? = null
+
     /**
      * Says something in the conversation. The flow is cold: collecting it asks, and the answer is kept in the conversation when
      * it is whole. Who stops collecting stops the answer.
      */
     fun say(text: String, options: GenerateOptions = GenerateOptions()): Flow<Event> =
-        answer({ session.say(text, options) }, session::answered)
+        answer({ asking { session.say(text, options) } }) { session.answered(it.text, it.calls) }
+
+    /** Answers to the conversation as it is, such as to the results of calls; a cold flow, as [say]. */
+    fun goOn(options: GenerateOptions = GenerateOptions()): Flow<Event> =
+        answer({ asking { session.goOn(options) } }) { session.answered(it.text, it.calls) }
+
+    /** Adds to the conversation what a call came to. When all have come to something, [goOn]. */
+    fun returned(call: ToolCall, result: String) = session.returned(call, result)
 
     /** Continues [prompt]; a cold flow, as [say]. */
     fun generate(prompt: Prompt, options: GenerateOptions = GenerateOptions()): Flow<Event> =
@@ -144,19 +164,44 @@ class Session internal constructor(private val session: FfiSession) : AutoClosea
     }
 
     /** Another session that goes on from here; what is computed is shared. */
-    suspend fun branch(): Session = withContext(waiting) { Session(session.branch()) }
+    suspend fun branch(): Session = withContext(waiting) {
+        Session(session.branch()).also { branch -> rule?.let(branch::condenseWith) }
+    }
 
     /** What becomes of the session when it outgrows the context. */
     fun setOverflow(overflow: Overflow) = session.setOverflow(overflow)
 
     /** Has a conversation that no longer fits forget its oldest exchange before the next answer. */
-    fun forgetOldest() = session.forgetOldest()
+    fun forgetOldest() {
+        session.forgetOldest()
+        rule = null
+    }
+
+    /**
+     * Has a conversation that no longer fits made shorter before the next answer: [rule] is given all of its messages, what the
+     * user said last included, and returns those that are to stand for it. What it throws comes out of the flow that asked. It may
+     * ask the model, in another session; this one is busy meanwhile.
+     */
+    fun condenseWith(rule: suspend (List<Message>) -> List<Message>) {
+        session.condenseWith(object : Condenser {
+            override fun condense(messages: List<Message>): List<Message> = try {
+                runBlocking(asker) { rule(messages) }
+            } catch (error: Throwable) {
+                thrown = error
+                throw ListenerException.Failed(error.toString())
+            }
+        })
+        this.rule = rule
+    }
 
     /** Begins the conversation with an instruction to the model, in place of all that was said. */
     fun instruct(instructions: String) = session.instruct(instructions)
 
     /** Forgets what was said, but for the instructions. */
     fun reset() = session.reset()
+
+    /** Puts a conversation in place of this one; what both begin with is not computed again. */
+    fun takeUp(conversation: List<Message>) = session.takeUp(conversation)
 
     /** The conversation so far. */
     val transcript: List<Message> get() = session.transcript()
@@ -172,12 +217,22 @@ class Session internal constructor(private val session: FfiSession) : AutoClosea
 
     override fun close() = session.close()
 
-    private fun answer(start: () -> FfiStream, ended: (String) -> Unit = {}): Flow<Event> = flow {
+    /** What [start] gives; what the app's rule threw on the way, as it was thrown. */
+    private suspend fun asking(start: () -> FfiStream): FfiStream = try {
+        asker = currentCoroutineContext()[Job] ?: EmptyCoroutineContext
+        start()
+    } catch (error: PocketlmException.Callback) {
+        throw thrown ?: error
+    } finally {
+        thrown = null
+    }
+
+    private fun answer(start: suspend () -> FfiStream, ended: (Finish) -> Unit = {}): Flow<Event> = flow {
         val stream = start()
         try {
             while (true) {
                 val event = stream.next() ?: break
-                if (event is Event.Finished) ended(event.finish.text)
+                if (event is Event.Finished) ended(event.finish)
                 emit(event)
                 currentCoroutineContext().ensureActive()
             }
@@ -198,6 +253,43 @@ fun Flow<Event>.text(): Flow<String> = filterIsInstance<Event.Text>().map { it.t
 suspend fun Flow<Event>.finish(): Finish {
     val last = fold(null as Finish?) { last, event -> (event as? Event.Finished)?.finish ?: last }
     return checkNotNull(last) { "an answer ended without its last event" }
+}
+
+/** A tool, and what it does: [call] is given the arguments, a JSON object, and returns what the model is to read. */
+class ToolFunction(val tool: Tool, val call: suspend (String) -> String)
+
+/**
+ * Says something, calls the tools that the model asks for, hands their results back, and so on until it answers without a call,
+ * [rounds] times at most: how that answer ended. What a tool throws is told to the model, and so is that there is none of a name.
+ * [listen] hears all events.
+ */
+suspend fun Session.runTools(
+    text: String,
+    tools: List<ToolFunction>,
+    options: GenerateOptions = GenerateOptions(),
+    rounds: Int = 4,
+    listen: (Event) -> Unit = {},
+): Finish {
+    var asked = options.copy(tools = tools.map { it.tool })
+    var finish = say(text, asked).onEach(listen).finish()
+    asked = asked.copy(toolChoice = null)
+    repeat(rounds) {
+        if (finish.reason != FinishReason.TOOL_CALLS) return finish
+        for (call in finish.calls) returned(call, tools.call(call))
+        finish = goOn(asked).onEach(listen).finish()
+    }
+    return finish
+}
+
+/** What a call came to; what went wrong, where it did. */
+private suspend fun List<ToolFunction>.call(call: ToolCall): String = try {
+    val function = find { it.tool.name == call.name } ?: throw NoSuchElementException("there is no tool ${call.name}")
+    function.call(call.arguments)
+} catch (error: CancellationException) {
+    throw error
+} catch (error: Exception) {
+    val reason = (error.message ?: error.toString()).filter { it >= ' ' }.replace("\\", "\\\\").replace("\"", "\\\"")
+    "{\"error\": \"$reason\"}"
 }
 
 /** An answer that had to be a value, and was cut: by `maxTokens`, the context, or a cancel. */
