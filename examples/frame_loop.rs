@@ -1,6 +1,6 @@
 //! Draws and answers on one device: `cargo run --release --example frame_loop -- MODEL`. What would be an app's window is a
 //! texture here, cleared to another colour 60 times a second; the engine computes in between, and no frame waits for it.
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,10 @@ use pocketlm::{Engine, EngineOptions, Event, GenerateOptions, LoadOptions, Pace,
 const FRAME: Duration = Duration::from_micros(16_667);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args().nth(1).ok_or("usage: frame_loop MODEL")?;
+    let Some(path) = std::env::args().nth(1) else {
+        eprintln!("usage: frame_loop MODEL");
+        std::process::exit(2);
+    };
 
     // The app's own device, with what the engine makes use of.
     let instance = wgpu::Instance::default();

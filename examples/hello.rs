@@ -1,12 +1,12 @@
 //! Asks one question: `cargo run --release --example hello -- MODEL`.
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
 
 use pocketlm::{Engine, EngineOptions, GenerateOptions, LoadOptions, Result};
 
 fn main() -> Result<()> {
     let Some(path) = std::env::args().nth(1) else {
-        println!("usage: hello MODEL");
-        return Ok(());
+        eprintln!("usage: hello MODEL");
+        std::process::exit(2);
     };
     let engine = Engine::new(EngineOptions::default());
     let model = engine.load(path, &LoadOptions::default(), |_| Ok(()))?;

@@ -1,5 +1,5 @@
 //! Streams an answer: `cargo run --release --example stream -- MODEL "a question"`.
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
 
 use std::io::Write;
 
@@ -8,8 +8,8 @@ use pocketlm::{Engine, EngineOptions, Event, GenerateOptions, LoadOptions, Promp
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(path), Some(question)) = (args.next(), args.next()) else {
-        println!("usage: stream MODEL QUESTION");
-        return Ok(());
+        eprintln!("usage: stream MODEL QUESTION");
+        std::process::exit(2);
     };
     let engine = Engine::new(EngineOptions::default());
     let model = engine.load(path, &LoadOptions::default(), |_| Ok(()))?;

@@ -1,10 +1,11 @@
 //! An answer as a value: `cargo run --release --example structured -- MODEL`.
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
 
 use pocketlm::{Engine, EngineOptions, GenerateOptions, LoadOptions, Result};
 
-/// A person, as the model has to describe one.
+/// A person, as the model has to describe one: with nothing else, of which a small model would find no end.
 #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Person {
     #[schemars(length(max = 20))]
     name: String,
@@ -15,8 +16,8 @@ struct Person {
 
 fn main() -> Result<()> {
     let Some(path) = std::env::args().nth(1) else {
-        println!("usage: structured MODEL");
-        return Ok(());
+        eprintln!("usage: structured MODEL");
+        std::process::exit(2);
     };
     let engine = Engine::new(EngineOptions::default());
     let model = engine.load(path, &LoadOptions::default(), |_| Ok(()))?;
