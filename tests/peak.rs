@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pocketlm::base::Resident;
-use pocketlm::format::{Checkpoint, Dialect, NewTensor, Value, write_gguf};
+use pocketlm::format::{Checkpoint, Dialect, Metadata, NewTensor, Value, write_gguf};
 use pocketlm::model::synth::{Preset, write};
 use pocketlm::{Device, Engine, EngineOptions, Format, GenerateOptions, LoadOptions, Model, Prompt, Trim};
 use serde_json::json;
@@ -30,7 +30,11 @@ const MOST: u64 = 64 << 20;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod data;
 
-use data::{Scratch, real_model, shared};
+#[path = "peak/words.rs"]
+mod words;
+
+use data::{Scratch, fixture, real_model, shared};
+use words::Words;
 
 struct Counting;
 
@@ -222,30 +226,25 @@ fn a_gibibyte_of_weights_loads_in_64_mebibytes_beside_them() {
     }
 }
 
-#[test]
-fn a_large_vocabulary_is_read_in_64_mebibytes() {
-    let vocabulary = shared("vocab/ggml-vocab-llama-bpe.gguf");
-    let scratch = Scratch::new();
+/// A small model with a vocabulary of `tokens` from the metadata of another.
+fn with_words(scratch: &Scratch, tokens: u32, words: &Metadata) -> PathBuf {
     let small = Preset {
         layers: 1,
         width: 64,
         heads: 1,
         kv_heads: 1,
         ffn_width: 64,
+        vocab: tokens,
         ..Preset::named("llama-3.2-1b").expect("a preset")
     };
-    let shape = Checkpoint::open(synthetic(&scratch, small, Format::Q8_0)).expect("a model");
-    let words = Checkpoint::open(&vocabulary).expect("the vocabulary of Llama 3");
-    let (Dialect::Gguf(shape_says), Dialect::Gguf(words_say)) = (&shape.dialect, &words.dialect) else {
-        panic!("both are GGUF");
-    };
-    let mut metadata = pocketlm::format::Metadata::default();
+    let shape = Checkpoint::open(synthetic(scratch, small, Format::Q8_0)).expect("a model");
+    let Dialect::Gguf(shape_says) = &shape.dialect else { panic!("another dialect") };
+    let mut metadata = Metadata::default();
     let is_word = |key: &str| key.starts_with("tokenizer.");
     let of_shape = shape_says.iter().filter(|(key, _)| !is_word(key));
-    for (key, value) in of_shape.chain(words_say.iter().filter(|(key, _)| is_word(key))) {
+    for (key, value) in of_shape.chain(words.iter().filter(|(key, _)| is_word(key))) {
         metadata.insert(key.to_owned(), value.clone()).expect("a key once");
     }
-    assert!(matches!(metadata.get("tokenizer.ggml.merges"), Some(Value::Array(_))));
     let tensors: Vec<NewTensor> = shape
         .tensors
         .values()
@@ -261,9 +260,45 @@ fn a_large_vocabulary_is_read_in_64_mebibytes() {
         Ok(out.write_all(&shape.tensors[&tensor.name].bytes)?)
     })
     .expect("a model");
-    drop(file);
-    let measured = measure("cpu", "loaded", 64, &path);
+    path
+}
+
+#[test]
+fn a_large_vocabulary_is_read_in_64_mebibytes() {
+    let words =
+        Checkpoint::open(shared("vocab/ggml-vocab-llama-bpe.gguf")).expect("the vocabulary of Llama 3");
+    let Dialect::Gguf(words) = &words.dialect else { panic!("another dialect") };
+    assert!(matches!(words.get("tokenizer.ggml.merges"), Some(Value::Array(_))));
+    let scratch = Scratch::new();
+    let measured = measure("cpu", "loaded", 64, &with_words(&scratch, 128_256, words));
     assert!(is_bounded(&measured), "{measured:?}");
+}
+
+/// In each form that a file can have it in.
+#[test]
+fn a_vocabulary_of_262144_tokens_is_read_in_64_mebibytes() {
+    let byte_level = Words::byte_level();
+    let merges = byte_level.merges().len();
+    assert!((500_000..=530_000).contains(&merges), "{merges} merges");
+    let pieces = Words::sentence_piece();
+    for (is_byte_level, words) in [(true, &byte_level), (false, &pieces)] {
+        let scratch = Scratch::new();
+        let path = with_words(&scratch, words::COUNT, &words.metadata(is_byte_level));
+        let measured = measure("cpu", "loaded", 64, &path);
+        assert!(is_bounded(&measured), "GGUF, byte-level: {is_byte_level}: {measured:?}");
+    }
+    for name in ["tokenizer.json", "tokenizer.model"] {
+        let scratch = Scratch::new();
+        words::write_folder(&fixture("archs/gemma3"), &scratch);
+        let path = scratch.join(name);
+        if name == "tokenizer.json" {
+            pieces.write_json(&path)
+        } else {
+            pieces.write_model(&path)
+        }
+        let measured = measure("cpu", "loaded", 64, &scratch);
+        assert!(is_bounded(&measured), "{name}: {measured:?}");
+    }
 }
 
 /// The CPU keeps all in memory of the host's, and the system says how much that is.

@@ -72,11 +72,12 @@ fn incomplete_tail(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::vocabulary::Spelling;
     use super::*;
 
     /// Every byte is a token.
     fn bytewise() -> Decoder {
-        let mut vocabulary = Vocabulary::default();
+        let mut vocabulary = Vocabulary::new(Spelling::Space);
         for byte in 0..=255u8 {
             vocabulary.push(&[byte], Role::Byte).unwrap();
         }

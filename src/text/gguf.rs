@@ -1,9 +1,12 @@
 //! A tokenizer from GGUF metadata: the keys `tokenizer.ggml.*`, read as llama.cpp's `llama-vocab.cpp` does.
 
-use super::pieces::{Type, added, merges_by_score, pieces, visible_spaces, vocabulary};
+use tokenizers::AddedToken;
+
+use super::merging::{Merge, MergeReader, Rules};
+use super::pieces::{Type, added, index, merged, merges_by_score, visible_spaces, vocabulary};
 use super::splitter::Splitter;
 use super::tokenizer::Parts;
-use super::vocabulary::Spelling;
+use super::vocabulary::{Spelling, Vocabulary};
 use crate::error::{Error, Result};
 use crate::format::Metadata;
 
@@ -31,23 +34,19 @@ fn byte_level(metadata: &Metadata) -> Result<Parts> {
     })?;
     let splitter = Splitter::named(pre).map_err(|error| error.at("tokenizer.ggml.pre"))?;
     let tokens = tokens(metadata)?;
-    let mut pieces = pieces(&tokens, |kind| !matches!(kind, Type::Control | Type::Unknown));
+    let mut vocabulary = vocabulary(&tokens, Spelling::ByteLevel).map_err(|error| error.at(TOKENS))?;
     // For vocabularies that lack bytes; others have none of this type.
-    let unknown =
-        metadata.u32("tokenizer.ggml.unknown_token_id")?.and_then(|id| Some((id, tokens.get(id as usize)?)));
-    let unknown =
-        unknown.filter(|(_, token)| token.1 == Type::Unknown).map(|(id, token)| (token.0.to_owned(), id));
-    pieces.extend(unknown.clone());
+    let unknown = metadata.u32("tokenizer.ggml.unknown_token_id")?;
+    let unknown = unknown.filter(|&id| tokens.get(id as usize).is_some_and(|token| token.1 == Type::Unknown));
+    index(&mut vocabulary, &tokens, unknown, |kind| !matches!(kind, Type::Control | Type::Unknown));
+    let added = added(&tokens);
+    drop(tokens);
     Ok(Parts {
-        vocabulary: vocabulary(&tokens, Spelling::ByteLevel).map_err(|error| error.at(TOKENS))?,
-        pieces,
-        merges: merges(metadata)?,
+        merges: merges(metadata, &vocabulary, &added)?,
+        vocabulary,
         unigram: None,
-        unknown: unknown.map(|(text, _)| text),
-        byte_fallback: false,
-        fuse_unknown: false,
-        whole_words: splitter.whole_words,
-        added: added(&tokens),
+        rules: Rules { unknown, whole_words: splitter.whole_words, ..Rules::default() },
+        added,
         normalizer: None,
         splitter: Some(splitter.build()?),
         bos: metadata.u32("tokenizer.ggml.bos_token_id")?,
@@ -63,23 +62,20 @@ fn sentence_piece(metadata: &Metadata) -> Result<Parts> {
         .floats(SCORES)?
         .ok_or_else(|| Error::bad_file("the tokenizer needs scores to merge by").at(SCORES))?;
     same_length(&tokens, scores.len(), SCORES)?;
-    let pieces = pieces(&tokens, |kind| kind != Type::Control);
-    let merges = merges_by_score(&tokens, scores, &pieces).map_err(|error| error.at(SCORES))?;
+    let mut vocabulary = vocabulary(&tokens, Spelling::Space).map_err(|error| error.at(TOKENS))?;
+    index(&mut vocabulary, &tokens, None, |kind| kind != Type::Control);
+    let merges = merges_by_score(&vocabulary, merged(&tokens), scores).map_err(|error| error.at(SCORES))?;
     let id = |key: &str, default: u32| Ok::<_, Error>(metadata.u32(key)?.unwrap_or(default));
     let unknown = id("tokenizer.ggml.unknown_token_id", 0)?;
     let unknown = tokens.get(unknown as usize).filter(|token| token.1 == Type::Unknown);
     let leading_space = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-    let mut vocabulary = vocabulary(&tokens, Spelling::Space).map_err(|error| error.at(TOKENS))?;
     vocabulary.leading_space = leading_space;
+    let unknown = unknown.and_then(|token| vocabulary.piece(token.0));
     Ok(Parts {
         vocabulary,
-        pieces,
         merges,
         unigram: None,
-        unknown: unknown.map(|token| token.0.to_owned()),
-        byte_fallback: true,
-        fuse_unknown: true,
-        whole_words: false,
+        rules: Rules { unknown, byte_fallback: true, fuse_unknown: true, whole_words: false },
         added: added(&tokens),
         normalizer: Some(visible_spaces(leading_space, false)?),
         splitter: None,
@@ -101,8 +97,11 @@ fn tokens(metadata: &Metadata) -> Result<Vec<(&str, Type)>> {
         return Ok(texts.iter().map(|text| (text.as_str(), Type::Normal)).collect());
     };
     same_length(texts, types.len(), TYPES)?;
-    let kind = |code| Type::numbered(code).map_err(|error| error.at(TYPES));
-    texts.iter().zip(types).map(|(text, code)| Ok((text.as_str(), kind(code)?))).collect()
+    let mut tokens = Vec::with_capacity(texts.len());
+    for (text, code) in texts.iter().zip(types) {
+        tokens.push((text.as_str(), Type::numbered(code).map_err(|error| error.at(TYPES))?));
+    }
+    Ok(tokens)
 }
 
 fn same_length<T>(tokens: &[T], length: usize, key: &str) -> Result<()> {
@@ -118,21 +117,16 @@ fn ends(metadata: &Metadata) -> Result<Vec<u32>> {
 }
 
 /// The file's own merges, `"left right"` each.
-fn merges(metadata: &Metadata) -> Result<Vec<(String, String)>> {
+fn merges(metadata: &Metadata, vocabulary: &Vocabulary, added: &[(u32, AddedToken)]) -> Result<Vec<Merge>> {
     let lines =
         metadata.texts(MERGES)?.ok_or_else(|| Error::bad_file("the file has no merges").at(MERGES))?;
-    let merge = |(i, line): (usize, &String)| {
+    let mut merges = MergeReader::new(vocabulary, added, lines.len());
+    for line in lines {
         // A piece can begin with a space, so the search starts behind the first character.
         let first = line.chars().next().map_or(0, char::len_utf8);
         let space = line[first..].find(' ').map(|at| first + at);
-        space
-            .map(|at| (line[..at].to_owned(), line[at + 1..].to_owned()))
-            .ok_or_else(|| Error::bad_file(format!("merge {i} is {line:?}, without a space")).at(MERGES))
-    };
-    // Not collected: a list that doubles as it grows would take twice the memory, and there can be 280,000.
-    let mut merges = Vec::with_capacity(lines.len());
-    for line in lines.iter().enumerate() {
-        merges.push(merge(line)?);
+        let pair = space.map(|at| (&line[..at], &line[at + 1..]));
+        merges.read(pair.ok_or_else(|| format!("{line:?}, without a space")));
     }
-    Ok(merges)
+    merges.finish().map_err(|error| error.at(MERGES))
 }

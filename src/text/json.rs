@@ -2,10 +2,13 @@
 //! model, added tokens and decoder are read here, because the crate trusts the first two and keeps the third
 //! from giving single bytes.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
-use tokenizers::models::bpe;
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
 
+use super::merging::{Merge, MergeReader, Rules};
+use super::outline::{self, Listed, Outline};
 use super::tokenizer::Parts;
 use super::vocabulary::{Role, SPACE, Spelling, Vocabulary, named_byte};
 use crate::error::{Error, Result};
@@ -17,37 +20,37 @@ const SPLITTERS: &[&str] =
     &["Sequence", "ByteLevel", "Split", "Digits", "Metaspace", "Punctuation", "Whitespace"];
 
 pub(super) fn parts(tokenizer_json: &[u8], config: Option<&Config>) -> Result<Parts> {
-    let file: Map<String, Value> = serde_json::from_slice(tokenizer_json)
-        .map_err(|error| Error::bad_file("the tokenizer is not a JSON object").caused_by(error))?;
+    let refuse = |error| Error::bad_file("the tokenizer is not a JSON object").caused_by(error);
+    let outline = outline::outline(tokenizer_json).map_err(refuse)?;
     let empty = Config::default();
     let config = config.unwrap_or(&empty);
-    let model = model(&file)?;
-    let mut pieces = pieces(model)?;
-    let added = added(&file)?;
+    let model = model(&outline)?;
+    let file = &outline.file;
+    let vocab = outline.vocab.as_ref().ok_or_else(|| refuse_vocab("the model has no vocabulary"))?;
+    let added = added(file)?;
     let (spelling, leading_space) = spelling(file.get("decoder"))?;
     let byte_fallback = flag(model, "byte_fallback");
-    let unknown = model.get("unk_token").and_then(Value::as_str).map(str::to_owned);
-    let mut vocabulary = vocabulary(&pieces, &added, unknown.as_deref(), spelling, byte_fallback)?;
+    let unknown = model.get("unk_token").and_then(Value::as_str);
+    let mut vocabulary = vocabulary(vocab, &added, unknown, spelling, byte_fallback)?;
     vocabulary.leading_space = leading_space;
-    for (_, token) in &added {
-        // Text must never become a special token by merging; the unknown token is what the crate looks up.
-        if token.special && unknown.as_ref() != Some(&token.content) {
-            pieces.remove(&token.content);
-        }
-    }
+    index(&mut vocabulary, vocab, &added, unknown);
     let id = |name: &str| {
-        added.iter().find(|(_, token)| token.content == name).map(|(id, _)| *id).or(pieces.get(name).copied())
+        let added = added.iter().find(|(_, token)| token.content == name).map(|(id, _)| *id);
+        added.or_else(|| vocabulary.piece(name))
     };
     let first = first_added(file.get("post_processor")).and_then(id);
     let bos = named_token(config, "bos_token").and_then(id).or(first);
     let eos = named_token(config, "eos_token").and_then(id);
-    Ok(Parts {
-        merges: merges(model)?,
-        unigram: None,
-        unknown: unknown.filter(|unknown| pieces.contains_key(unknown)),
+    let rules = Rules {
+        unknown: unknown.and_then(|unknown| vocabulary.piece(unknown)),
         byte_fallback,
         fuse_unknown: flag(model, "fuse_unk"),
         whole_words: flag(model, "ignore_merges"),
+    };
+    Ok(Parts {
+        merges: merges(tokenizer_json, &vocabulary, &added)?,
+        unigram: None,
+        rules,
         normalizer: normalizer(file.get("normalizer"))?,
         splitter: splitter(file.get("pre_tokenizer"))?,
         add_bos: config.bool("add_bos_token")?.unwrap_or(first.is_some()),
@@ -55,20 +58,17 @@ pub(super) fn parts(tokenizer_json: &[u8], config: Option<&Config>) -> Result<Pa
         eos,
         ends: Vec::new(),
         vocabulary,
-        pieces,
         added,
     })
 }
 
-fn model(file: &Map<String, Value>) -> Result<&Map<String, Value>> {
-    let model = file
-        .get("model")
-        .and_then(Value::as_object)
-        .ok_or_else(|| Error::bad_file("the tokenizer has no model").at("model"))?;
+fn model(outline: &Outline) -> Result<&Map<String, Value>> {
+    let refuse = |what: &str| Error::bad_file(what).at("model");
+    let model = outline.model.as_ref().ok_or_else(|| refuse("the tokenizer has no model"))?;
     // Old files do not name the type.
     match model.get("type").and_then(Value::as_str) {
         Some("BPE") => {}
-        None if model.contains_key("merges") => {}
+        None if outline.merges.is_some() => {}
         other => {
             let other = other.unwrap_or("without a name");
             return Err(Error::unsupported(format!("a tokenizer model {other}"))
@@ -81,43 +81,40 @@ fn model(file: &Map<String, Value>) -> Result<&Map<String, Value>> {
             return Err(Error::unsupported(format!("a BPE model with {key}")).at("model"));
         }
     }
-    Ok(model)
+    match outline.merges {
+        Some(true) => Ok(model),
+        _ => Err(refuse("the model has no merges").at("model.merges")),
+    }
 }
 
 fn flag(model: &Map<String, Value>, key: &str) -> bool {
     model.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn pieces(model: &Map<String, Value>) -> Result<bpe::Vocab> {
-    let refuse = |what: &str| Error::bad_file(what.to_owned()).at("model.vocab");
-    let vocab =
-        model.get("vocab").and_then(Value::as_object).ok_or_else(|| refuse("the model has no vocabulary"))?;
-    let piece = |(text, id): (&String, &Value)| {
-        let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.map(|id| (text.clone(), id)).ok_or_else(|| refuse(&format!("the token {text:?} has no id")))
-    };
-    vocab.iter().map(piece).collect()
+fn refuse_vocab(what: &str) -> Error {
+    Error::bad_file(what).at("model.vocab")
 }
 
-fn merges(model: &Map<String, Value>) -> Result<Vec<(String, String)>> {
-    let refuse = |what: String| Error::bad_file(what).at("model.merges");
-    let merges = model
-        .get("merges")
-        .and_then(Value::as_array)
-        .ok_or_else(|| refuse("the model has no merges".into()))?;
-    let merge = |(i, merge): (usize, &Value)| {
-        let pair = match merge {
-            Value::String(line) => line.split_once(' '),
-            Value::Array(pair) => match pair.as_slice() {
-                [Value::String(left), Value::String(right)] => Some((left.as_str(), right.as_str())),
-                _ => None,
-            },
-            _ => None,
-        };
-        pair.map(|(left, right)| (left.to_owned(), right.to_owned()))
-            .ok_or_else(|| refuse(format!("merge {i} is no pair of pieces")))
-    };
-    merges.iter().enumerate().map(merge).collect()
+/// Cutting a text may give what is in the model's vocabulary, but for special tokens, which text must never become; the
+/// unknown one stands for a character all the same.
+fn index(vocabulary: &mut Vocabulary, vocab: &Listed, added: &[(u32, AddedToken)], unknown: Option<&str>) {
+    let special: HashSet<&str> = added
+        .iter()
+        .filter(|(_, token)| token.special)
+        .map(|(_, token)| token.content.as_str())
+        .filter(|text| Some(*text) != unknown)
+        .collect();
+    // Backwards, because of two with the same text the last counts.
+    let pieces = vocab.iter().rev().filter(|(text, _)| !special.contains(text));
+    vocabulary.index(vocab.len(), pieces.filter_map(|(text, id)| Some((text, id?))));
+}
+
+fn merges(tokenizer_json: &[u8], vocabulary: &Vocabulary, added: &[(u32, AddedToken)]) -> Result<Vec<Merge>> {
+    let mut reader = MergeReader::new(vocabulary, added, 0);
+    outline::merges(tokenizer_json, &mut reader)
+        .map_err(|error| Error::bad_file("the merges make no sense").caused_by(error))
+        .and_then(|()| reader.finish())
+        .map_err(|error| error.at("model.merges"))
 }
 
 fn added(file: &Map<String, Value>) -> Result<Vec<(u32, AddedToken)>> {
@@ -133,22 +130,25 @@ fn added(file: &Map<String, Value>) -> Result<Vec<(u32, AddedToken)>> {
 }
 
 fn vocabulary(
-    pieces: &bpe::Vocab,
+    vocab: &Listed,
     added: &[(u32, AddedToken)],
     unknown: Option<&str>,
     spelling: Spelling,
     byte_fallback: bool,
 ) -> Result<Vocabulary> {
     let role = |text: &str| if Some(text) == unknown { Role::Special } else { Role::Text };
-    let mut tokens: Vec<(u32, &str, Role)> =
-        pieces.iter().map(|(text, &id)| (id, text.as_str(), role(text))).collect();
+    let mut tokens = Vec::with_capacity(vocab.len() + added.len());
+    for (text, id) in vocab.iter() {
+        let id = id.ok_or_else(|| refuse_vocab(&format!("the token {text:?} has no id")))?;
+        tokens.push((id, text, role(text)));
+    }
     tokens.extend(added.iter().map(|(id, token)| {
         (*id, token.content.as_str(), if token.special { Role::Special } else { Role::Added })
     }));
     // An added token comes behind the piece of the same id and takes its place.
     tokens.sort_by_key(|&(id, _, role)| (id, role != Role::Text));
     let most = 2 * tokens.len() + 1024;
-    let mut vocabulary = Vocabulary::default();
+    let mut vocabulary = Vocabulary::new(spelling);
     for (i, &(id, text, role)) in tokens.iter().enumerate() {
         if tokens.get(i + 1).is_some_and(|next| next.0 == id) {
             continue;

@@ -1,17 +1,21 @@
 //! Floor 3: text. A tokenizer from the model file, tokens back to whole characters, chat templates, and what holds an answer
 //! to a grammar.
 //!
-//! Merging is the `tokenizers` crate's, but for SentencePiece's unigram model; what is here is how each kind of file becomes one of its models.
+//! Normalizing, cutting into words and finding added tokens are the `tokenizers` crate's. What makes tokens of a word is here
+//! (`merging`, `unigram`), over one compact vocabulary, and how each kind of file becomes both.
 
 mod constraint;
 mod decoder;
 mod dialects;
 mod gguf;
 mod json;
+mod merging;
+mod outline;
 mod pieces;
 mod protobuf;
 mod sentence_piece;
 mod splitter;
+mod table;
 mod template;
 mod tiktoken;
 mod tokenizer;

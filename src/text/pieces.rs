@@ -1,10 +1,10 @@
 //! Typed and scored tokens, the form of a vocabulary in SentencePiece's models and in GGUF.
 
-use tokenizers::models::bpe;
 use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{Prepend, Replace, Sequence};
 use tokenizers::{AddedToken, NormalizerWrapper};
 
+use super::merging::Merge;
 use super::vocabulary::{Role, SPACE, Spelling, Vocabulary, named_byte};
 use crate::error::{Error, Result};
 
@@ -51,7 +51,7 @@ impl Type {
 
 /// The bytes and roles of the tokens.
 pub(super) fn vocabulary(tokens: &[(&str, Type)], spelling: Spelling) -> Result<Vocabulary> {
-    let mut vocabulary = Vocabulary::default();
+    let mut vocabulary = Vocabulary::new(spelling);
     for &(text, kind) in tokens {
         match kind {
             Type::Normal | Type::Unused => vocabulary.push(&spelling.bytes(text), Role::Text)?,
@@ -67,16 +67,17 @@ pub(super) fn vocabulary(tokens: &[(&str, Type)], spelling: Spelling) -> Result<
     Ok(vocabulary)
 }
 
-/// The ids of the tokens that text may become; of two with the same text the first.
-pub(super) fn pieces(tokens: &[(&str, Type)], wanted: impl Fn(Type) -> bool) -> bpe::Vocab {
-    let mut pieces = bpe::Vocab::default();
-    pieces.reserve(tokens.len());
-    for (id, &(text, kind)) in (0..).zip(tokens) {
-        if wanted(kind) {
-            pieces.entry(text.to_owned()).or_insert(id);
-        }
-    }
-    pieces
+/// Makes the tokens that are `wanted` those that cutting may give; `first` before any with the same text.
+pub(super) fn index(
+    vocabulary: &mut Vocabulary,
+    tokens: &[(&str, Type)],
+    first: Option<u32>,
+    wanted: impl Fn(Type) -> bool,
+) {
+    let ids =
+        first.into_iter().chain((0u32..).zip(tokens).filter(|(_, token)| wanted(token.1)).map(|(id, _)| id));
+    let pieces = ids.filter_map(|id| Some((tokens.get(id as usize)?.0, id)));
+    vocabulary.index(tokens.len() + 1, pieces);
 }
 
 /// The tokens that are found in a text before anything else.
@@ -92,35 +93,46 @@ pub(super) fn added(tokens: &[(&str, Type)]) -> Vec<(u32, AddedToken)> {
     (0..).zip(tokens).filter_map(token).collect()
 }
 
+/// The tokens that merging may make: text must never become a special token or a byte.
+pub(super) fn merged<'a>(tokens: &[(&'a str, Type)]) -> impl Iterator<Item = (u32, &'a str)> {
+    let is_text = |kind| matches!(kind, Type::Normal | Type::UserDefined);
+    (0..).zip(tokens).filter(move |(_, token)| is_text(token.1)).map(|(id, token)| (id, token.0))
+}
+
 /// SentencePiece and tiktoken merge whatever pair gives the piece of the highest score, so each way to cut a piece
-/// into two pieces is a merge, and the scores are the order.
-pub(super) fn merges_by_score(
-    tokens: &[(&str, Type)],
+/// into two pieces is a merge, and the scores are the order. `tokens` are those that merging may make.
+pub(super) fn merges_by_score<T: AsRef<str>>(
+    vocabulary: &Vocabulary,
+    tokens: impl Iterator<Item = (u32, T)>,
     scores: &[f64],
-    pieces: &bpe::Vocab,
-) -> Result<Vec<(String, String)>> {
-    let mut merges = Vec::new();
-    for (id, (&(text, kind), &score)) in (0u32..).zip(tokens.iter().zip(scores)) {
-        // Text must never become a special token or a byte by merging.
-        if !matches!(kind, Type::Normal | Type::UserDefined) || pieces.get(text) != Some(&id) {
+) -> Result<Vec<Merge>> {
+    // Two for a token, as a rule.
+    let mut merges = Vec::with_capacity(2 * scores.len());
+    let score = |id: u32| scores.get(id as usize).copied().unwrap_or_default();
+    for (whole, text) in tokens {
+        let text = text.as_ref();
+        if vocabulary.piece(text) != Some(whole) {
             continue;
         }
-        if score.is_nan() {
-            return Err(Error::bad_file(format!("the score of token {id} is no number")));
+        if score(whole).is_nan() {
+            return Err(Error::bad_file(format!("the score of token {whole} is no number")));
         }
         if text.len() > MAX_PIECE {
-            return Err(Error::unsupported(format!("token {id} has {} bytes", text.len()))
+            return Err(Error::unsupported(format!("token {whole} has {} bytes", text.len()))
                 .hint(format!("at most {MAX_PIECE} work")));
         }
         for (at, _) in text.char_indices().skip(1) {
             let (left, right) = text.split_at(at);
-            if let (Some(&left_id), Some(&right_id)) = (pieces.get(left), pieces.get(right)) {
-                merges.push((score, left_id, right_id, left, right));
+            if let (Some(left), Some(right)) = (vocabulary.piece(left), vocabulary.piece(right)) {
+                merges.push(Merge { left, right, whole });
             }
         }
     }
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    Ok(merges.into_iter().map(|(_, _, _, left, right)| (left.to_owned(), right.to_owned())).collect())
+    merges.sort_unstable_by(|a, b| {
+        score(b.whole).total_cmp(&score(a.whole)).then((a.left, a.right).cmp(&(b.left, b.right)))
+    });
+    merges.shrink_to_fit();
+    Ok(merges)
 }
 
 /// Spaces become `▁`, and each run of text begins with one where `leading` says so. With `single`, a run of spaces

@@ -4,12 +4,10 @@
 //! In one thing BPE models are read as llama.cpp and transformers do and not as the library: what follows a
 //! user-defined symbol begins with a space of its own.
 
-use std::collections::HashMap;
-
 use tokenizers::AddedToken;
-use tokenizers::models::bpe;
 
-use super::pieces::{Type, added, merges_by_score, pieces, visible_spaces, vocabulary};
+use super::merging::Rules;
+use super::pieces::{Type, added, index, merged, merges_by_score, visible_spaces, vocabulary};
 use super::protobuf::{Field, fields};
 use super::tokenizer::Parts;
 use super::unigram::Unigram;
@@ -53,26 +51,20 @@ pub(super) fn parts(bytes: &[u8], config: Option<&Config>) -> Result<Parts> {
     // A unigram model weighs its user-defined symbols with the other pieces.
     added.retain(|(_, token)| file.kind == BPE || token.special);
     add_tokens(&mut vocabulary, &mut added, config)?;
-    let unigram = (file.kind == UNIGRAM).then(|| file.unigram()).transpose()?;
-    let (pieces, merges) = match unigram {
-        Some(_) => (bpe::Vocab::default(), Vec::new()),
-        None => {
-            let pieces = pieces(&file.tokens, |kind| kind != Type::Control);
-            let merges = merges_by_score(&file.tokens, &file.scores, &pieces)?;
-            (pieces, merges)
-        }
+    let (unigram, merges) = if file.kind == UNIGRAM {
+        index(&mut vocabulary, &file.tokens, None, |kind| matches!(kind, Type::Normal | Type::UserDefined));
+        (Some(file.unigram()?), Vec::new())
+    } else {
+        index(&mut vocabulary, &file.tokens, None, |kind| kind != Type::Control);
+        (None, merges_by_score(&vocabulary, merged(&file.tokens), &file.scores)?)
     };
-    let unknown = file.unknown_token().map(|(_, text)| text.to_owned());
+    let unknown = file.unknown_token().and_then(|(_, text)| vocabulary.piece(text));
     let id = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < file.tokens.len());
     Ok(Parts {
         vocabulary,
-        pieces,
         merges,
         unigram,
-        unknown,
-        byte_fallback: file.byte_fallback,
-        fuse_unknown: true,
-        whole_words: false,
+        rules: Rules { unknown, byte_fallback: file.byte_fallback, fuse_unknown: true, whole_words: false },
         added,
         normalizer: Some(visible_spaces(file.leading_space, file.single_spaces)?),
         splitter: None,
@@ -184,15 +176,15 @@ impl<'a> File<'a> {
         let Some((unknown, _)) = self.unknown_token() else {
             return Err(Error::bad_file(format!("token {} is not the unknown one", self.unknown)));
         };
-        let mut pieces = HashMap::new();
+        let mut scores = Vec::with_capacity(self.tokens.len());
         let mut lowest = f32::MAX;
+        let mut longest = 0;
         let mut bytes = [None; 256];
         for (id, (&(text, kind), &score)) in (0u32..).zip(self.tokens.iter().zip(&self.scores)) {
             let score = if kind == Type::UserDefined { USER_DEFINED_SCORE } else { score as f32 };
+            scores.push(score);
             match kind {
-                Type::Normal | Type::UserDefined => {
-                    pieces.entry(text.to_owned()).or_insert((id, score));
-                }
+                Type::Normal | Type::UserDefined => longest = longest.max(text.len()),
                 Type::Byte => {
                     if let Some(byte) = named_byte(text) {
                         bytes[usize::from(byte)] = Some(id);
@@ -212,7 +204,7 @@ impl<'a> File<'a> {
             }
             false => None,
         };
-        Ok(Unigram::new(pieces, lowest, unknown, bytes))
+        Ok(Unigram::new(scores, longest, lowest, unknown, bytes))
     }
 }
 

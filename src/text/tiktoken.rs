@@ -5,7 +5,8 @@
 
 use tokenizers::AddedToken;
 
-use super::pieces::{Type, merges_by_score, pieces};
+use super::merging::Rules;
+use super::pieces::merges_by_score;
 use super::splitter::Splitter;
 use super::tokenizer::Parts;
 use super::vocabulary::{Role, Spelling, Vocabulary};
@@ -33,19 +34,17 @@ const NAMED: &[(u32, &str)] = &[
 
 pub(super) fn parts(file: &[u8]) -> Result<Parts> {
     let ranks = ranks(file)?;
-    let mut vocabulary = Vocabulary::default();
+    let mut vocabulary = Vocabulary::new(Spelling::ByteLevel);
     ranks.iter().try_for_each(|bytes| vocabulary.push(bytes, Role::Text))?;
-    let texts: Vec<String> = ranks.iter().map(|bytes| Spelling::byte_level(bytes)).collect();
-    let tokens: Vec<(&str, Type)> = texts.iter().map(|text| (text.as_str(), Type::Normal)).collect();
-    let pieces = pieces(&tokens, |_| true);
-    if pieces.len() != tokens.len() {
+    let texts = || (0u32..).zip(ranks.iter().map(|bytes| Spelling::byte_level(bytes)));
+    if vocabulary.index(ranks.len(), texts().map(|(id, text)| (text, id))) != ranks.len() {
         return Err(Error::bad_file("two tokens have the same bytes"));
     }
-    if let Some(byte) = (0..=255).find(|&byte| !pieces.contains_key(&Spelling::byte_level(&[byte]))) {
+    if let Some(byte) = (0..=255).find(|&byte| vocabulary.piece(&Spelling::byte_level(&[byte])).is_none()) {
         return Err(Error::bad_file(format!("there is no token for the byte {byte}")));
     }
     let scores: Vec<f64> = (0..ranks.len()).map(|rank| -(rank as f64)).collect();
-    let merges = merges_by_score(&tokens, &scores, &pieces)?;
+    let merges = merges_by_score(&vocabulary, texts(), &scores)?;
     let first = ranks.len() as u32;
     let mut added = Vec::new();
     let mut reserved = 0..;
@@ -59,13 +58,9 @@ pub(super) fn parts(file: &[u8]) -> Result<Parts> {
     let splitter = Splitter::named("llama3")?;
     Ok(Parts {
         vocabulary,
-        pieces,
         merges,
         unigram: None,
-        unknown: None,
-        byte_fallback: false,
-        fuse_unknown: false,
-        whole_words: splitter.whole_words,
+        rules: Rules { whole_words: splitter.whole_words, ..Rules::default() },
         added,
         normalizer: None,
         splitter: Some(splitter.build()?),

@@ -1,17 +1,16 @@
 //! SentencePiece's unigram model: of all ways to cut a text into pieces the one with the highest sum of scores.
 //! Kudo 2018, "Subword Regularization"; the scores are added as f32, as the library does, so that ties fall alike.
 
-use std::collections::HashMap;
-
-use tokenizers::Token;
+use super::vocabulary::Vocabulary;
 
 /// How far below the lowest score an unknown character is.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// Pieces with their scores.
+/// The scores of pieces.
 #[derive(Debug)]
 pub(super) struct Unigram {
-    pieces: HashMap<String, (u32, f32)>,
+    /// By token.
+    scores: Vec<f32>,
     /// Bytes of the longest piece.
     longest: usize,
     unknown_score: f32,
@@ -31,43 +30,33 @@ struct Step {
 }
 
 impl Unigram {
-    /// A model of `pieces` with finite scores; `lowest` is that of the normal ones.
+    /// A model of tokens with finite scores, the lowest of normal ones being `lowest`, whose pieces have at most `longest` bytes.
     pub(super) fn new(
-        pieces: HashMap<String, (u32, f32)>,
+        scores: Vec<f32>,
+        longest: usize,
         lowest: f32,
         unknown: u32,
         bytes: Option<Box<[u32; 256]>>,
     ) -> Self {
-        let longest = pieces.keys().map(String::len).max().unwrap_or(0);
-        Self { pieces, longest, unknown_score: lowest - UNKNOWN_PENALTY, unknown, bytes }
+        Self { scores, longest, unknown_score: lowest - UNKNOWN_PENALTY, unknown, bytes }
     }
 
-    /// The tokens of `text`. Neighbouring unknown characters become one token.
-    pub(super) fn tokenize(&self, text: &str) -> Vec<Token> {
-        let mut tokens: Vec<Token> = Vec::new();
+    /// Adds the tokens of `text` to `ids`. Neighbouring unknown characters become one token.
+    pub(super) fn cut(&self, vocabulary: &Vocabulary, text: &str, ids: &mut Vec<u32>) {
         let mut after_unknown = false;
-        for (range, id) in self.best(text) {
-            let part = &text[range.clone()];
+        for (range, id) in self.best(vocabulary, text) {
             match (id, &self.bytes) {
-                (Some(id), _) => tokens.push(Token::new(id, part.to_owned(), (range.start, range.end))),
-                (None, Some(bytes)) => {
-                    let byte = |byte: u8| bytes[usize::from(byte)];
-                    tokens.extend(
-                        part.bytes().map(|b| Token::new(byte(b), part.to_owned(), (range.start, range.end))),
-                    );
-                }
+                (Some(id), _) => ids.push(id),
+                (None, Some(bytes)) => ids.extend(text[range].bytes().map(|b| bytes[usize::from(b)])),
                 (None, None) if after_unknown => {}
-                (None, None) => {
-                    tokens.push(Token::new(self.unknown, part.to_owned(), (range.start, range.end)));
-                }
+                (None, None) => ids.push(self.unknown),
             }
             after_unknown = id.is_none();
         }
-        tokens
     }
 
     /// The pieces of the best way, in their order.
-    fn best(&self, text: &str) -> Vec<(std::ops::Range<usize>, Option<u32>)> {
+    fn best(&self, vocabulary: &Vocabulary, text: &str) -> Vec<(std::ops::Range<usize>, Option<u32>)> {
         let mut steps: Vec<Option<Step>> = vec![None; text.len() + 1];
         for (from, c) in text.char_indices() {
             let score =
@@ -81,7 +70,8 @@ impl Unigram {
             let one = from + c.len_utf8();
             let ends = text[from..].char_indices().map(|(at, c)| from + at + c.len_utf8());
             for to in ends.take_while(|to| to - from <= self.longest) {
-                if let Some(&(id, own)) = self.pieces.get(&text[from..to]) {
+                if let Some(id) = vocabulary.piece(&text[from..to]) {
+                    let own = self.scores.get(id as usize).copied().unwrap_or(self.unknown_score);
                     offer(to, score + own, Some(id));
                     covered |= to == one;
                 }

@@ -1,5 +1,8 @@
-//! What each token is: its bytes and its kind. Decoding needs nothing else.
+//! What each token is: its bytes and its kind, and which of them a text may become. Decoding needs the first two.
 
+use std::collections::HashMap;
+
+use super::table::Table;
 use crate::error::{Error, Result};
 
 /// What a token is for.
@@ -15,17 +18,35 @@ pub(super) enum Role {
     Special,
 }
 
-/// The bytes and roles of tokens 0, 1, 2, … in two flat arrays.
-#[derive(Debug, Default)]
+/// The bytes and roles of tokens 0, 1, 2, … in flat arrays.
+#[derive(Debug)]
 pub(super) struct Vocabulary {
     bytes: Vec<u8>,
     ends: Vec<u32>,
     roles: Vec<Option<Role>>,
+    spelling: Spelling,
+    /// The tokens that cutting a text may give, by their texts, which follow from their bytes.
+    pieces: Table,
+    /// Those whose texts do not.
+    odd: HashMap<String, u32>,
     /// Whether the spelling puts a space before the text, which decoding takes away.
     pub(super) leading_space: bool,
 }
 
 impl Vocabulary {
+    /// No tokens yet.
+    pub(super) fn new(spelling: Spelling) -> Self {
+        Self {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            roles: Vec::new(),
+            spelling,
+            pieces: Table::with_room(0),
+            odd: HashMap::new(),
+            leading_space: false,
+        }
+    }
+
     /// Appends the next token.
     pub(super) fn push(&mut self, bytes: &[u8], role: Role) -> Result<()> {
         self.append(bytes, Some(role))
@@ -41,7 +62,84 @@ impl Vocabulary {
         let end = u32::try_from(self.bytes.len());
         self.ends.push(end.map_err(|_| Error::bad_file("the vocabulary has more than 4 GiB of text"))?);
         self.roles.push(role);
+        // One id is nobody's, and means that there is none.
+        if self.roles.len() >= u32::MAX as usize {
+            return Err(Error::bad_file("the vocabulary has more tokens than ids"));
+        }
         Ok(())
+    }
+
+    /// Says which tokens cutting a text may give: at most `count`, with their texts in the file, whose ids have been
+    /// pushed. Of two with the same text the first counts. Gives their number.
+    pub(super) fn index<T: AsRef<str>>(
+        &mut self,
+        count: usize,
+        pieces: impl IntoIterator<Item = (T, u32)>,
+    ) -> usize {
+        self.pieces = Table::with_room(count);
+        self.odd = HashMap::new();
+        let mut number = 0;
+        for (text, id) in pieces.into_iter().take(count) {
+            let text = text.as_ref();
+            if self.piece(text).is_some() {
+                continue;
+            }
+            if self.is_spelled(id, text) {
+                self.pieces.insert(self.pieces.hash_text(text), id);
+            } else {
+                self.odd.insert(text.to_owned(), id);
+            }
+            number += 1;
+        }
+        number
+    }
+
+    /// The token that is this text and that cutting may give.
+    pub(super) fn piece(&self, text: &str) -> Option<u32> {
+        let usual = self.pieces.find(self.pieces.hash_text(text), |id| self.is_spelled(id, text));
+        // Most vocabularies have no others.
+        usual.or_else(|| if self.odd.is_empty() { None } else { self.odd.get(text).copied() })
+    }
+
+    /// The tokens that cutting may give, with their texts in the file, in no order.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (String, u32)> {
+        let usual = self.pieces.iter().filter_map(|id| Some((self.text(id)?, id)));
+        usual.chain(self.odd.iter().map(|(text, &id)| (text.clone(), id)))
+    }
+
+    /// The pieces among them whose texts do not follow from their bytes.
+    pub(super) fn odd_pieces(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.odd.iter().map(|(text, &id)| (text.as_str(), id))
+    }
+
+    /// The text of a token in the file as it follows from its bytes; `None` where they are no text.
+    pub(super) fn text(&self, id: u32) -> Option<String> {
+        let bytes = self.bytes(id)?;
+        match self.role(id)? {
+            Role::Text => self.spelling.text(bytes),
+            Role::Byte => Some(format!("<0x{:02X}>", bytes.first()?)),
+            Role::Added | Role::Special => String::from_utf8(bytes.to_vec()).ok(),
+        }
+    }
+
+    /// Whether [`text`](Self::text) says this.
+    fn is_spelled(&self, id: u32, text: &str) -> bool {
+        let (Some(bytes), Some(role)) = (self.bytes(id), self.role(id)) else { return false };
+        match role {
+            Role::Text => self.spelling.spells(bytes, text),
+            Role::Byte => {
+                let is_upper = !text.bytes().any(|digit| digit.is_ascii_lowercase() && digit != b'x');
+                is_upper && named_byte(text).is_some_and(|byte| [byte] == bytes)
+            }
+            Role::Added | Role::Special => bytes == text.as_bytes(),
+        }
+    }
+
+    /// Gives back what was kept for more tokens.
+    pub(super) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        self.roles.shrink_to_fit();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -61,6 +159,10 @@ impl Vocabulary {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         0..self.len() as u32
+    }
+
+    pub(super) fn spelling(&self) -> Spelling {
+        self.spelling
     }
 }
 
@@ -90,6 +192,33 @@ impl Spelling {
                 text.chars().map(byte_of).collect::<Option<_>>().unwrap_or_else(|| text.as_bytes().to_vec())
             }
             Self::Space => text.replace(SPACE, " ").into_bytes(),
+        }
+    }
+
+    /// The text whose [`bytes`](Self::bytes) these are; of two the usual one, without characters from outside.
+    fn text(self, bytes: &[u8]) -> Option<String> {
+        match self {
+            Self::ByteLevel => Some(Self::byte_level(bytes)),
+            Self::Space => {
+                Some(std::str::from_utf8(bytes).ok()?.replace(' ', SPACE.encode_utf8(&mut [0; 4])))
+            }
+        }
+    }
+
+    /// Whether [`text`](Self::text) says this.
+    fn spells(self, bytes: &[u8], text: &str) -> bool {
+        match self {
+            Self::ByteLevel => text.chars().map(byte_of).eq(bytes.iter().map(|&byte| Some(byte))),
+            Self::Space => {
+                let mut rest = bytes;
+                let follows = text.chars().all(|c| {
+                    let due = if c == SPACE { ' ' } else { c };
+                    let behind = rest.strip_prefix(due.encode_utf8(&mut [0; 4]).as_bytes());
+                    rest = behind.unwrap_or_default();
+                    behind.is_some() && c != ' '
+                });
+                follows && rest.is_empty()
+            }
         }
     }
 }
@@ -157,5 +286,35 @@ mod tests {
         assert_eq!(Spelling::ByteLevel.bytes("a b"), b"a b");
         assert_eq!(Spelling::Space.bytes("▁the"), b" the");
         assert_eq!((named_byte("<0x0A>"), named_byte("<0x+1>"), named_byte("<0xA>")), (Some(10), None, None));
+    }
+
+    #[test]
+    fn what_is_spelled_is_found_by_its_text() {
+        for (spelling, texts) in [
+            (Spelling::ByteLevel, ["Ġthe", "é", "ÃĬ", "a b", "Ġ", ""]),
+            (Spelling::Space, ["▁the", "é", " x", "▁x", "▁", ""]),
+        ] {
+            let mut vocabulary = Vocabulary::new(spelling);
+            for text in texts {
+                vocabulary.push(&spelling.bytes(text), Role::Text).unwrap();
+            }
+            vocabulary.push(b"\n", Role::Byte).unwrap();
+            vocabulary.push("▁a b".as_bytes(), Role::Added).unwrap();
+            vocabulary.push_hole().unwrap();
+            let all = [&texts[..], &["<0x0A>", "▁a b", "<hole>", "<0x0a>", "Ġthe", "▁the"]].concat();
+            let ids = [0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 1, 1];
+            let count = vocabulary.index(all.len(), all.iter().zip(ids));
+            assert_eq!(count, 11, "one is there twice");
+            let first = |text: &str| all.iter().position(|other| *other == text).map(|at| ids[at]);
+            for text in &all {
+                assert_eq!(vocabulary.piece(text), first(text), "{text:?}");
+            }
+            for stranger in ["the", " the", "x", "\n", "<0x0B>", "a", "▁a", "Ġa"] {
+                assert_eq!(vocabulary.piece(stranger), None, "{stranger:?}");
+            }
+            let pieces: HashMap<String, u32> = vocabulary.pieces().collect();
+            assert!(pieces.len() == count && pieces.iter().all(|(text, id)| first(text) == Some(*id)));
+            assert!(vocabulary.odd_pieces().all(|(text, id)| vocabulary.text(id).as_deref() != Some(text)));
+        }
     }
 }

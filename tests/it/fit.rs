@@ -208,16 +208,16 @@ fn the_command_says_what_fits_and_ends_as_a_load_would() {
     assert_eq!((&told["fits"], &told["verdict"]), (&true.into(), &"fits".into()));
     assert_eq!(told["largest_context"], 512);
 
-    let refused = run(&["--memory", "2600KiB"]);
+    let refused = run(&["--memory", "2500KiB"]);
     assert_eq!(refused.code, Some(5), "{refused:?}");
     let says = |text: &str, due: &str| assert!(text.contains(due), "{due:?} is not in {refused:?}");
     says(&refused.stdout, "it takes more than is allowed");
     says(&refused.stdout, "would fit: 32 rows of prefill");
     says(&refused.stderr, "error: the model takes");
     // What generates is refused alike, in one line.
-    let words = ["generate", "-m", path, "--device", "cpu", "-p", "x", "--memory", "2600KiB"];
+    let words = ["generate", "-m", path, "--device", "cpu", "-p", "x", "--memory", "2500KiB"];
     let end = End::of(&pocketlm(&cache, &words).output().expect("the program starts"));
-    end.fails(5, &["2.5 MiB are allowed", "what would fit: "]);
+    end.fails(5, &["2.4 MiB are allowed", "what would fit: "]);
 }
 
 /// What is given back comes back when it is needed, and nobody sees it in the tokens.

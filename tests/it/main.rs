@@ -31,6 +31,7 @@ mod kernels_gpu;
 mod kv;
 mod lora;
 mod manifest;
+mod merging;
 #[cfg(feature = "cli")]
 mod program;
 mod pth;

@@ -330,12 +330,12 @@ fn merge(into: &mut serde_json::Value, from: &serde_json::Value) {
     }
 }
 
-fn from_json(json: &serde_json::Value, config: Option<&str>) -> pocketlm::Result<Tokenizer> {
+pub(crate) fn from_json(json: &serde_json::Value, config: Option<&str>) -> pocketlm::Result<Tokenizer> {
     let config = config.map(|config| Config::parse(config.as_bytes()).expect("a config"));
     Tokenizer::from_json(json.to_string().as_bytes(), config.as_ref())
 }
 
-fn smollm2_json() -> serde_json::Value {
+pub(crate) fn smollm2_json() -> serde_json::Value {
     let metadata = metadata(&data::real_model());
     let merges = metadata.texts("tokenizer.ggml.merges").expect("texts").expect("merges");
     let parts = serde_json::json!({

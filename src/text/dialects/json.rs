@@ -26,6 +26,9 @@ pub(super) fn describe(parts: &Parts, texts: &[Option<String>]) -> Result<Vec<u8
             "rstrip": token.rstrip, "normalized": token.normalized, "special": token.special,
         })
     });
+    let text = |id: u32| texts.get(id as usize).and_then(Option::as_deref);
+    let merges = parts.merges.iter().map(|merge| json!([text(merge.left), text(merge.right)]));
+    let rules = &parts.rules;
     let file = json!({
         "version": "1.0",
         "truncation": null,
@@ -34,18 +37,18 @@ pub(super) fn describe(parts: &Parts, texts: &[Option<String>]) -> Result<Vec<u8
         "normalizer": parts.normalizer,
         "pre_tokenizer": parts.splitter,
         "post_processor": post_processor(parts, texts),
-        "decoder": decoder(parts)?,
+        "decoder": decoder(parts),
         "model": {
             "type": "BPE",
             "dropout": null,
-            "unk_token": parts.unknown,
+            "unk_token": rules.unknown.and_then(text),
             "continuing_subword_prefix": null,
             "end_of_word_suffix": null,
-            "fuse_unk": parts.fuse_unknown,
-            "byte_fallback": parts.byte_fallback,
-            "ignore_merges": parts.whole_words,
+            "fuse_unk": rules.fuse_unknown,
+            "byte_fallback": rules.byte_fallback,
+            "ignore_merges": rules.whole_words,
             "vocab": vocab,
-            "merges": parts.merges,
+            "merges": merges.collect::<Vec<_>>(),
         },
     });
     Ok(format!("{file}\n").into_bytes())
@@ -67,8 +70,8 @@ fn post_processor(parts: &Parts, texts: &[Option<String>]) -> Value {
     })
 }
 
-fn decoder(parts: &Parts) -> Result<Value> {
-    Ok(match parts.spelling()? {
+fn decoder(parts: &Parts) -> Value {
+    match parts.vocabulary.spelling() {
         Spelling::ByteLevel => {
             json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true })
         }
@@ -83,7 +86,7 @@ fn decoder(parts: &Parts) -> Result<Value> {
             }
             json!({ "type": "Sequence", "decoders": steps })
         }
-    })
+    }
 }
 
 /// `tokenizer_config.json`.
@@ -94,7 +97,7 @@ pub(super) fn settings(parts: &Parts, texts: &[Option<String>], chat_template: O
         "add_eos_token": false,
         "bos_token": text(parts.bos),
         "eos_token": text(parts.eos),
-        "unk_token": parts.unknown,
+        "unk_token": text(parts.rules.unknown),
         "chat_template": chat_template,
         "clean_up_tokenization_spaces": false,
         "tokenizer_class": "PreTrainedTokenizerFast",

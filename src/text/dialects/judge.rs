@@ -36,7 +36,7 @@ pub(super) fn noted(parts: &Parts) -> Vec<String> {
 
 /// The first thing that `read` has otherwise.
 fn difference(given: &Parts, read: &Parts) -> Result<Option<String>> {
-    let covers = given.covers_all_bytes()?;
+    let covers = given.covers_all_bytes();
     let all_ends = |parts: &Parts| ends(&parts.vocabulary, &parts.ends, parts.eos);
     let add_bos = |parts: &Parts| parts.add_bos && parts.bos.is_some();
     let token = given.vocabulary.ids().find(|&id| {
@@ -56,12 +56,12 @@ fn difference(given: &Parts, read: &Parts) -> Result<Option<String>> {
         ("the normalizer", normalizer(given)? == normalizer(read)?),
         ("the cut into words", splitter(given)? == splitter(read)?),
         ("the spaces at the start", given.vocabulary.leading_space == read.vocabulary.leading_space),
-        ("the fall back to bytes", given.byte_fallback == read.byte_fallback),
-        ("words that are not merged", given.whole_words == read.whole_words),
-        ("unknown characters", covers || given.unknown == read.unknown),
+        ("the fall back to bytes", given.rules.byte_fallback == read.rules.byte_fallback),
+        ("words that are not merged", given.rules.whole_words == read.rules.whole_words),
+        ("unknown characters", covers || given.rules.unknown == read.rules.unknown),
         (
             "several unknown characters",
-            covers || given.unknown.is_none() || given.fuse_unknown == read.fuse_unknown,
+            covers || given.rules.unknown.is_none() || given.rules.fuse_unknown == read.rules.fuse_unknown,
         ),
         ("the beginning", add_bos(given) == add_bos(read) && (given.bos.is_none() || given.bos == read.bos)),
         ("the end", given.eos == read.eos),
@@ -74,9 +74,9 @@ fn difference(given: &Parts, read: &Parts) -> Result<Option<String>> {
 fn same_pieces(given: &Parts, read: &Parts) -> bool {
     let added: BTreeSet<u32> = given.added.iter().map(|(id, _)| *id).collect();
     let within = |parts: &Parts, other: &Parts| {
-        let pieces = parts.pieces.iter().filter(|(_, id)| !added.contains(id));
-        let mut pieces = pieces.filter(|(_, id)| given.vocabulary.role(**id).is_some());
-        pieces.all(|(text, id)| other.pieces.get(text) == Some(id))
+        let pieces = parts.vocabulary.pieces().filter(|(_, id)| !added.contains(id));
+        let mut pieces = pieces.filter(|(_, id)| given.vocabulary.role(*id).is_some());
+        pieces.all(|(text, id)| other.vocabulary.piece(&text) == Some(id))
     };
     within(given, read) && within(read, given)
 }

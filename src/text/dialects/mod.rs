@@ -8,13 +8,15 @@ mod gguf;
 mod json;
 mod judge;
 
+use std::collections::HashMap;
+
 use serde_json::Value as Json;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{Config, Dialect, Metadata, Value};
 
 use super::tokenizer::{Parts, Tokenizer, ends, family_template};
-use super::vocabulary::{Role, SPACE, Spelling};
+use super::vocabulary::{Role, Spelling};
 use super::{gguf as gguf_reader, json as json_reader};
 pub(super) use judge::steps;
 use judge::{judge, noted};
@@ -68,11 +70,10 @@ pub fn to_gguf(dialect: &Dialect, rows: u32) -> Result<GgufWords> {
 }
 
 fn gguf_words(parts: Parts, rows: u32) -> Result<(GgufWords, Parts)> {
-    let parts = parts.sound()?;
     let entries = gguf::describe(&parts, rows as usize)?;
     let mut metadata = Metadata::default();
     entries.iter().try_for_each(|(key, value)| metadata.insert(key.clone(), value.clone()))?;
-    let read = gguf_reader::parts(&metadata).and_then(Parts::sound).map_err(|error| unread("GGUF", error))?;
+    let read = gguf_reader::parts(&metadata).map_err(|error| unread("GGUF", error))?;
     judge("GGUF", &parts, &read)?;
     Ok((GgufWords { entries, notes: noted(&parts) }, parts))
 }
@@ -84,14 +85,13 @@ fn gguf_words(parts: Parts, rows: u32) -> Result<(GgufWords, Parts)> {
 /// [`crate::Kind::Unsupported`] for a tokenizer that the dialect has no words for, and those of [`Tokenizer::of`].
 pub fn to_hugging_face(dialect: &Dialect) -> Result<FolderWords> {
     let Some(parts) = Parts::of(dialect)? else { return Ok(FolderWords::default()) };
-    let parts = parts.sound()?;
     let texts = parts.texts()?;
     let tokenizer = json::describe(&parts, &texts)?;
     let settings =
         json::settings(&parts, &texts, chat_template(dialect, || family_template(&parts.vocabulary))?);
     let generation = json::generation(&parts);
     let read = json_reader::parts(&tokenizer, Some(&settings))
-        .and_then(|parts| parts.with_ends(Some(&generation)).sound())
+        .map(|parts| parts.with_ends(Some(&generation)))
         .map_err(|error| unread("tokenizer.json", error))?;
     judge("tokenizer.json", &parts, &read)?;
     let files = vec![
@@ -168,52 +168,30 @@ impl Parts {
         self
     }
 
-    /// How the vocabulary spells bytes.
-    fn spelling(&self) -> Result<Spelling> {
-        let is_byte_level = judge::splitter(self)?.iter().any(|step| step["type"] == "ByteLevel");
-        Ok(if is_byte_level { Spelling::ByteLevel } else { Spelling::Space })
-    }
-
     /// The spelled text of each token, `None` for an id that none has.
     fn texts(&self) -> Result<Vec<Option<String>>> {
-        let spelling = self.spelling()?;
-        let mut texts = vec![None; self.vocabulary.len()];
-        for (text, &id) in &self.pieces {
-            if let Some(place) = texts.get_mut(id as usize) {
-                *place = Some(text.clone());
-            }
-        }
-        for (id, place) in self.vocabulary.ids().zip(&mut texts) {
-            let (Some(role), Some(bytes)) = (self.vocabulary.role(id), self.vocabulary.bytes(id)) else {
-                continue;
-            };
-            let lossless = || {
-                String::from_utf8(bytes.to_vec()).map_err(|error| {
-                    Error::unsupported(format!("token {id} is not UTF-8 and no piece")).caused_by(error)
-                })
-            };
-            *place = Some(match (role, spelling) {
-                (Role::Special | Role::Added, _) => lossless()?,
-                (Role::Byte, _) => format!("<0x{:02X}>", bytes.first().copied().unwrap_or(0)),
-                (Role::Text, _) if place.is_some() => continue,
-                (Role::Text, Spelling::ByteLevel) => Spelling::byte_level(bytes),
-                (Role::Text, Spelling::Space) => lossless()?.replace(' ', SPACE.encode_utf8(&mut [0; 4])),
-            });
-        }
-        Ok(texts)
+        let vocabulary = &self.vocabulary;
+        let refuse = |id: u32| Error::unsupported(format!("token {id} is not UTF-8 and no piece"));
+        let text =
+            |id: u32| vocabulary.role(id).map(|_| vocabulary.text(id).ok_or_else(|| refuse(id))).transpose();
+        let odd: HashMap<u32, &str> = vocabulary.odd_pieces().map(|(text, id)| (id, text)).collect();
+        let is_text = |id: &u32| vocabulary.role(*id) == Some(Role::Text);
+        let odd = |id: u32| Some((*odd.get(&id).filter(|_| is_text(&id))?).to_owned());
+        vocabulary.ids().map(|id| odd(id).map_or_else(|| text(id), |text| Ok(Some(text)))).collect()
     }
 
     /// Whether each byte has a token, so that no text is unknown.
-    fn covers_all_bytes(&self) -> Result<bool> {
-        Ok(match self.spelling()? {
+    fn covers_all_bytes(&self) -> bool {
+        let vocabulary = &self.vocabulary;
+        match vocabulary.spelling() {
             Spelling::ByteLevel => {
-                (0..=255).all(|byte| self.pieces.contains_key(&Spelling::byte_level(&[byte])))
+                (0..=255).all(|byte| vocabulary.piece(&Spelling::byte_level(&[byte])).is_some())
             }
             Spelling::Space => {
-                let bytes = self.vocabulary.ids().filter(|&id| self.vocabulary.role(id) == Some(Role::Byte));
-                self.byte_fallback && bytes.count() >= 256
+                let bytes = vocabulary.ids().filter(|&id| vocabulary.role(id) == Some(Role::Byte));
+                self.rules.byte_fallback && bytes.count() >= 256
             }
-        })
+        }
     }
 
     /// The ends of generation that follow from EOS and from the names of tokens.
