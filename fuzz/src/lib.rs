@@ -200,7 +200,7 @@ pub fn answers(data: &[u8]) {
         let checkpoint =
             Checkpoint::from_bytes("model.gguf", Bytes::from(STORIES.to_vec())).expect("the fixture");
         let tokenizer = Tokenizer::of(&checkpoint.dialect).expect("its tokenizer").expect("its tokenizer");
-        Lexicon::new(&tokenizer).expect("its vocabulary")
+        Lexicon::new(&tokenizer.into()).expect("its vocabulary")
     });
     let Some((&kind, text)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(text).into_owned();
