@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 use crate::kernel::{KvType, PAGE};
 use crate::model::quantize::Importance;
-use crate::model::{Blueprint, LowerOptions, Weights, lower};
+use crate::model::{Blueprint, CacheOptions, LowerOptions, Weights, lower};
 use crate::plan::Inputs;
 
 /// Positions of a window whose logits are computed, so that the head's inputs count too.
@@ -40,14 +40,11 @@ pub fn calibrate(
     let outputs = OUTPUTS.min(window);
     let options = LowerOptions {
         context: window,
-        sequences: 1,
-        pages,
+        caches: vec![CacheOptions::full(KvType::F32, window, 1)],
         prefill_rows: window,
         decode_rows: 1,
         outputs,
         top: 1,
-        kv: KvType::F32,
-        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: true,
@@ -56,7 +53,8 @@ pub fn calibrate(
     let lowered = lower(&blueprint, &weights, options)?;
     let mut cpu = Cpu::new(CpuOptions { threads, exact: false })?;
     cpu.load(&lowered.store, &mut |_, _| Ok(()))?;
-    let program = cpu.prepare(lowered.prefill.plan.clone())?;
+    let prefill = &lowered.caches[0].prefill;
+    let program = cpu.prepare(prefill.plan.clone())?;
     let ports = &lowered.ports;
     let table: Vec<u32> = (0..pages).collect();
     let wanted: Vec<u32> = (window - outputs..window).collect();
@@ -66,7 +64,7 @@ pub fn calibrate(
     for (done, tokens) in (1..).zip(windows) {
         let rows: Vec<[u32; 4]> = (0..).zip(tokens).map(|(at, &token)| [token, at, 0, 0]).collect();
         cpu.write(ports.rows, 0, bytemuck::cast_slice(&rows))?;
-        cpu.submit(&program, 0..lowered.prefill.logits, Inputs { rows: window, outputs, kv_len: window })?;
+        cpu.submit(&program, 0..prefill.logits, Inputs { rows: window, outputs, kv_len: window })?;
         progress(done * u64::from(window), total)?;
     }
     let mut importance = Importance::default();

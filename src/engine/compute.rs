@@ -37,13 +37,14 @@ impl Runner {
     ) -> Result<Vec<f32>> {
         let outputs: Vec<u32> = (rows - wanted..rows).collect();
         let inputs = self.write_rows(&[(id, rows)], &outputs, &[])?;
-        let phase = self.phase(inputs).1;
+        let cache = self.seated(id)?.0.cache;
+        let phase = self.phase(cache, inputs).1;
         let end = match what {
             _ if wanted == 0 => phase.body,
             Wanted::Hidden => phase.hidden,
             Wanted::Logits => phase.logits,
         };
-        let ticket = self.submit(inputs, 0..end)?;
+        let ticket = self.submit(cache, inputs, 0..end)?;
         if self.wait(ticket)?.is_none() {
             return Err(Error::new(Kind::Suspended, "the engine was suspended").hint("resume it first"));
         }
@@ -96,16 +97,17 @@ impl Runner {
     }
 
     /// Starts on steps over the rows that the device has.
-    pub(super) fn submit(&mut self, inputs: Inputs, steps: Range<usize>) -> Result<Ticket> {
-        let program = self.phase(inputs).0.clone();
+    pub(super) fn submit(&mut self, cache: usize, inputs: Inputs, steps: Range<usize>) -> Result<Ticket> {
+        let program = self.phase(cache, inputs).0.clone();
         self.backend.submit(&program, steps, inputs)
     }
 
-    /// What computes so many rows.
-    pub(super) fn phase(&self, inputs: Inputs) -> (&Program, &Phase) {
-        match inputs.rows <= self.decode.plan.max_rows {
-            true => (&self.decode, &self.lowered.decode),
-            false => (&self.prefill, &self.lowered.prefill),
+    /// What computes so many rows of sessions in a cache.
+    pub(super) fn phase(&self, cache: usize, inputs: Inputs) -> (&Program, &Phase) {
+        let ([decode, prefill], cache) = (&self.programs[cache], &self.lowered.caches[cache]);
+        match inputs.rows <= decode.plan.max_rows {
+            true => (decode, &cache.decode),
+            false => (prefill, &cache.prefill),
         }
     }
 

@@ -162,7 +162,7 @@ mod tests {
             let lowered =
                 plans(&Checkpoint::open(path).unwrap(), &EngineOptions::default(), &LoadOptions::default())
                     .unwrap();
-            let steps = &lowered.prefill.plan.steps;
+            let steps = &lowered.caches[0].prefill.plan.steps;
             let inputs = Inputs { rows: 256, outputs: 1, kv_len: 256 };
             let (guess, mut costs) = (Costs::default(), Costs::default());
             let (mut slices, mut longest) = (Slices::default(), 0.0f64);

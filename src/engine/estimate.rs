@@ -3,6 +3,7 @@
 //! The parts are those that are allocated: items of the store in the order of the backend, rooms of the temps. What the
 //! driver of a GPU keeps for itself (compiled shaders, its own tables) is known to nobody before, and is not in it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::backend::Caps;
@@ -11,7 +12,7 @@ use crate::base::Memory;
 use crate::error::{Error, Kind, Result};
 use crate::kernel::KvType;
 use crate::model::Lowered;
-use crate::plan::Item;
+use crate::plan::{Item, ItemId};
 
 use super::device;
 use super::options::{Device, EngineOptions};
@@ -46,6 +47,8 @@ pub struct Estimate {
     pub prefill: u32,
     /// How keys and values are stored.
     pub kv_type: KvType,
+    /// Sessions beside those whose keys and values are stored otherwise.
+    pub more_sessions: Vec<(KvType, u32)>,
     /// Matrices in the order of the device, and the vectors and tables beside them.
     pub weights: u64,
     /// Keys and values of all sessions, full. On the CPU they take memory as they fill.
@@ -170,7 +173,7 @@ impl Estimate {
     /// What the plans would take on a device, by parts; not judged yet.
     pub(super) fn of(lowered: &Lowered, caps: &Caps, vocabulary: u64) -> Self {
         let order = caps.order;
-        let is_kv = |id| lowered.ports.keys.contains(&id) || lowered.ports.values.contains(&id);
+        let kv_states: BTreeSet<ItemId> = lowered.kv_states().collect();
         let (mut weights, mut kv, mut scratch) = <(Footprint, Footprint, Footprint)>::default();
         let mut largest = Largest::default();
         let mut vectors = 0u64;
@@ -180,7 +183,7 @@ impl Estimate {
             let part = match item {
                 Item::Matrix(_) => &mut weights,
                 _ if is_vector => &mut weights,
-                _ if is_kv(id) => &mut kv,
+                _ if kv_states.contains(&id) => &mut kv,
                 _ => &mut scratch,
             };
             *part = part.and(footprint);
@@ -189,24 +192,25 @@ impl Estimate {
                 vectors = vectors.saturating_add(4 * item.words() as u64);
             }
         }
-        let plans = [&lowered.decode.plan, &lowered.prefill.plan];
-        for plan in plans {
+        for plan in lowered.plans() {
             let footprint = order.temps(plan);
             scratch = scratch.and(footprint);
             largest.grow(&format!("the temps of {}", plan.name), footprint);
         }
-        let steps = STEP * plans.iter().map(|plan| plan.steps.len() as u64).sum::<u64>();
+        let steps = STEP * lowered.plans().map(|plan| plan.steps.len() as u64).sum::<u64>();
         let is_cpu = caps.backend == "cpu";
         let options = &lowered.options;
+        let first = &options.caches[0];
         Self {
             name: String::new(),
             device: caps.name.clone(),
             backend: caps.backend,
             context: options.context,
             trained_context: options.context,
-            sessions: options.sequences,
+            sessions: first.sequences,
+            more_sessions: options.caches[1..].iter().map(|cache| (cache.kv, cache.sequences)).collect(),
             prefill: options.prefill_rows,
-            kv_type: options.kv,
+            kv_type: first.kv,
             weights: weights.held,
             kv: kv.held,
             scratch: scratch.held,

@@ -25,6 +25,8 @@ use super::runner::{Runner, SessionId};
 /// A submission under way, whole or slice by slice.
 #[derive(Clone)]
 pub(super) struct Flight {
+    /// The cache in which its sessions are.
+    cache: usize,
     parts: Vec<Part>,
     inputs: Inputs,
     /// Those that the device has.
@@ -79,8 +81,8 @@ pub(super) struct Landed {
 }
 
 impl Runner {
-    /// Starts on the next rows of the sessions.
-    pub(super) fn launch(&mut self, slices: &[(SessionId, u32)]) -> Result<()> {
+    /// Starts on the next rows of sessions in one cache.
+    pub(super) fn launch(&mut self, cache: usize, slices: &[(SessionId, u32)]) -> Result<()> {
         let mut parts = Vec::with_capacity(slices.len());
         let (mut outputs, mut row) = (Vec::new(), 0);
         for &(id, rows) in slices {
@@ -96,9 +98,9 @@ impl Runner {
         let draws = picks.iter().any(|pick| matches!(pick, Pick::Draw(_)));
         let chains: Vec<Stages> = if draws { picks.iter().map(Pick::stages).collect() } else { Vec::new() };
         let inputs = self.write_rows(slices, &outputs, &chains)?;
-        let phase = self.phase(inputs).1;
+        let phase = self.phase(cache, inputs).1;
         let end = picks.iter().map(|pick| pick.end(phase)).max().unwrap_or(phase.body);
-        self.push(parts.clone(), inputs, end)?;
+        self.push(cache, parts.clone(), inputs, end)?;
         // Each row is now the one that follows, in the same place.
         let is_fed = |part: &Part| part.rows == 1 && matches!(part.pick, Some(Pick::Best | Pick::Draw(_)));
         if parts.iter().all(is_fed) {
@@ -108,9 +110,9 @@ impl Runner {
     }
 
     /// A flight whose first slice, or all of it, is on its way.
-    fn push(&mut self, parts: Vec<Part>, inputs: Inputs, end: usize) -> Result<()> {
+    fn push(&mut self, cache: usize, parts: Vec<Part>, inputs: Inputs, end: usize) -> Result<()> {
         let mut flight =
-            Flight { parts, inputs, slices: VecDeque::new(), rest: 0..end, spent: Duration::ZERO };
+            Flight { cache, parts, inputs, slices: VecDeque::new(), rest: 0..end, spent: Duration::ZERO };
         self.send(&mut flight)?;
         self.flights.push_back(flight);
         Ok(())
@@ -119,16 +121,16 @@ impl Runner {
     /// Gives the device the next slice of a flight.
     fn send(&mut self, flight: &mut Flight) -> Result<()> {
         let begun = Instant::now();
-        let Flight { inputs, rest, .. } = flight.clone();
+        let Flight { cache, inputs, rest, .. } = flight.clone();
         let end = match self.longest_slice(inputs.rows) {
             None => rest.end,
             Some(most) => {
-                let steps = &self.phase(inputs).0.plan.steps;
+                let steps = &self.phase(cache, inputs).0.plan.steps;
                 self.step_costs.cut(steps, rest.clone(), inputs, most)
             }
         };
         let steps = rest.start..end;
-        let ticket = self.submit(inputs, steps.clone())?;
+        let ticket = self.submit(cache, inputs, steps.clone())?;
         flight.rest = end..rest.end;
         flight.slices.push_back(Slice { ticket, steps, begun, clock: self.clock });
         Ok(())
@@ -149,11 +151,12 @@ impl Runner {
             }
             let rows = fed.len() as u32;
             let inputs = Inputs { rows, outputs: rows, kv_len };
-            let phase = self.phase(inputs).1;
+            let cache = fed.first().and_then(|&(id, _)| self.session(id)).map_or(0, |state| state.cache);
+            let phase = self.phase(cache, inputs).1;
             let end = fed.iter().map(|(_, pick)| pick.end(phase)).max().unwrap_or(phase.body);
             let part = |&(id, pick)| Part { id: Some(id), rows: 1, pick: Some(pick), guesses: Vec::new() };
             let parts = fed.iter().map(part);
-            self.push(parts.collect(), inputs, end)?;
+            self.push(cache, parts.collect(), inputs, end)?;
         }
         Ok(())
     }
@@ -190,7 +193,7 @@ impl Runner {
             flight.spent += took;
             self.slices.push(took);
             if self.longest_slice(flight.inputs.rows).is_some() {
-                let steps = &self.phase(flight.inputs).0.plan.clone().steps[slice.steps];
+                let steps = &self.phase(flight.cache, flight.inputs).0.plan.clone().steps[slice.steps];
                 self.step_costs.learn(steps, flight.inputs, took);
             }
         }

@@ -3,7 +3,8 @@
 
 use crate::base::Bytes;
 use crate::error::Result;
-use crate::kernel::PAGE;
+use crate::kernel::{KvType, PAGE};
+use crate::model::Cache;
 use crate::plan::ItemId;
 
 use super::identity::{Hash, joined};
@@ -14,6 +15,8 @@ use super::view::{self, Overflow};
 /// What of a session is the runner's.
 pub(super) struct Kept {
     pub(super) overflow: Overflow,
+    /// How its keys and values are stored.
+    pub(super) kv_type: Option<KvType>,
     pub(super) history: Vec<u32>,
     pub(super) answer: Option<Unfinished>,
     pub(super) kv: Option<SavedKv>,
@@ -36,15 +39,15 @@ impl Runner {
             log::warn!("the session is saved without keys and values: {error}");
             None
         });
-        Some(Kept { overflow, history, answer, kv })
+        Some(Kept { overflow, kv_type: self.kv_type(id), history, answer, kv })
     }
 
-    /// A session with this history. Keys and values spare computing it again, where they fit and there is room.
+    /// A session with this history, in the cache that it was in where there is one like it. Keys and values spare computing it again, where they fit and there is room.
     ///
     /// # Errors
     /// `ContextOverflow` where the history is more than the context holds, and does not slide.
     pub(super) fn put_back(&mut self, kept: Kept, identity: &[Hash]) -> Result<SessionId> {
-        let Kept { overflow, history, kv, .. } = kept;
+        let Kept { overflow, kv_type, history, kv, .. } = kept;
         let (total, context) = (history.len() as u32, self.lowered.options.context);
         overflow.check(context)?;
         // An answer may have filled the context to the last token.
@@ -52,10 +55,12 @@ impl Runner {
             true => 0,
             false => overflow.dropped(total, context).ok_or_else(|| view::overflow(total, context))?,
         };
+        let cache = kv_type.and_then(|kv_type| self.cache_of(kv_type));
         let id = self.open();
         let positions = kv.as_ref().map_or(0, |kv| kv.positions.min(history.len() as u32));
         if let Some(state) = self.session_mut(id) {
             (state.history, state.overflow, state.dropped) = (history, overflow, dropped);
+            state.cache = cache.unwrap_or(0);
         }
         // Keys and values are saved of a history that is seen from its beginning.
         let Some(kv) = kv.filter(|_| dropped == 0) else { return Ok(id) };
@@ -73,38 +78,31 @@ impl Runner {
         Ok(id)
     }
 
-    /// Who can use keys and values of this runner: the model, its adapters and their weights, and the layout.
-    fn kv_key(&self, identity: &[Hash]) -> Hash {
-        let options = &self.lowered.options;
-        let pages: Vec<u32> = self.caches().map(|item| self.page_bytes(item) as u32).collect();
+    /// Who can use keys and values of a cache: the model, its adapters and their weights, and the layout.
+    fn kv_key(&self, cache: &Cache, identity: &[Hash]) -> Hash {
+        let pages: Vec<u32> = cache.states().map(|item| self.page_bytes(cache, item) as u32).collect();
         let mut parts: Vec<&[u8]> = identity.iter().map(|hash| &hash[..]).collect();
-        let rounded = [u8::from(options.int8_activations)];
+        let rounded = [u8::from(self.lowered.options.int8_activations)];
         let page = PAGE.to_le_bytes();
-        let turned = [u8::from(options.turned)];
-        let kind = options.kv.name().as_bytes();
+        let turned = [u8::from(cache.options.turned)];
+        let kind = cache.options.kv.name().as_bytes();
         parts.extend([bytemuck::cast_slice(&self.weights), kind, &turned, &rounded, &page]);
         parts.push(bytemuck::cast_slice(&pages));
         joined(&parts)
     }
 
-    /// The states of keys and values, in the order in which they are saved.
-    fn caches(&self) -> impl Iterator<Item = ItemId> {
-        let ports = &self.lowered.ports;
-        ports.keys.iter().zip(&ports.values).flat_map(|(&keys, &values)| [keys, values])
+    fn page_bytes(&self, cache: &Cache, item: ItemId) -> usize {
+        4 * self.lowered.store.item(item).words() / cache.options.pages as usize
     }
 
-    fn page_bytes(&self, item: ItemId) -> usize {
-        4 * self.lowered.store.item(item).words() / self.lowered.options.pages as usize
-    }
-
-    /// Where the pages lie: byte and length of each run in each state.
-    fn places(&self, pages: &[u32]) -> Vec<(ItemId, usize, usize)> {
+    /// Where pages of a cache lie: byte and length of each run in each state.
+    fn places(&self, cache: &Cache, pages: &[u32]) -> Vec<(ItemId, usize, usize)> {
         let runs: Vec<&[u32]> = pages.chunk_by(|a, b| a + 1 == *b).collect();
         let of = |item| {
-            let bytes = self.page_bytes(item);
+            let bytes = self.page_bytes(cache, item);
             runs.iter().map(move |run| (item, run[0] as usize * bytes, run.len() * bytes)).collect::<Vec<_>>()
         };
-        self.caches().flat_map(of).collect()
+        cache.states().flat_map(of).collect()
     }
 
     fn read_kv(&mut self, id: SessionId, identity: &[Hash]) -> Result<Option<SavedKv>> {
@@ -113,7 +111,8 @@ impl Runner {
         if count == 0 || state.dropped > 0 {
             return Ok(None);
         }
-        let places = self.places(&seat.pages[..count]);
+        let cache = &self.lowered.caches[state.cache];
+        let (key, places) = (self.kv_key(cache, identity), self.places(cache, &seat.pages[..count]));
         let mut bytes = vec![0; places.iter().map(|(.., len)| len).sum()];
         let mut at = 0;
         for (item, from, len) in places {
@@ -121,27 +120,29 @@ impl Runner {
             at += len;
         }
         let positions = count as u32 * PAGE;
-        Ok(Some(SavedKv { key: self.kv_key(identity), positions, bytes: Bytes::from(bytes) }))
+        Ok(Some(SavedKv { key, positions, bytes: Bytes::from(bytes) }))
     }
 
     /// Whether they fit and there was room.
     fn write_kv(&mut self, id: SessionId, kv: &SavedKv, identity: &[Hash]) -> Result<bool> {
         let count = (kv.positions / PAGE) as usize;
-        let due: usize = self.caches().map(|item| count * self.page_bytes(item)).sum();
+        let at = self.session(id).map_or(0, |state| state.cache);
+        let cache = &self.lowered.caches[at];
+        let due: usize = cache.states().map(|item| count * self.page_bytes(cache, item)).sum();
         let fits = kv.positions.is_multiple_of(PAGE)
             && kv.bytes.len() == due
             && kv.positions <= self.lowered.options.context
-            && kv.key == self.kv_key(identity);
+            && kv.key == self.kv_key(cache, identity);
         if !fits || !self.seat(id) {
             return Ok(false);
         }
         while !self.give_pages(id, kv.positions) {
-            if !self.evict(&[id], false) {
+            if !self.evict(at, &[id], false) {
                 return Ok(false);
             }
         }
         let (_, seat) = self.seated(id)?;
-        let places = self.places(&seat.pages[..count]);
+        let places = self.places(&self.lowered.caches[at], &seat.pages[..count]);
         let mut at = 0;
         for (item, to, len) in places {
             self.backend.write(item, to, &kv.bytes[at..at + len])?;

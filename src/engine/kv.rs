@@ -3,7 +3,10 @@
 //! A session that computes has a *seat*: a line in the page table, and the pages that its positions have filled. All of
 //! it is derived from the history: whoever loses the seat computes again.
 
+use std::ops::Range;
+
 use crate::kernel::PAGE;
+use crate::model::Lowered;
 
 /// A place in the KV cache.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub(super) struct Seat {
     pub(super) told: usize,
 }
 
-/// The places that nobody has.
+/// The places of a KV cache that nobody has.
 #[derive(Debug)]
 pub(super) struct Pool {
     sequences: Vec<u32>,
@@ -27,14 +30,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(sequences: u32, pages: u32) -> Self {
+    /// All places of each KV cache.
+    pub(super) fn of(lowered: &Lowered) -> Vec<Self> {
+        lowered.caches.iter().map(|cache| Self::new(cache.sequences.clone(), cache.options.pages)).collect()
+    }
+
+    fn new(sequences: Range<u32>, pages: u32) -> Self {
         let holders = vec![0; pages as usize];
-        Self {
-            sequences: (0..sequences).rev().collect(),
-            pages: (0..pages).rev().collect(),
-            holders,
-            touched: 0,
-        }
+        Self { sequences: sequences.rev().collect(), pages: (0..pages).rev().collect(), holders, touched: 0 }
     }
 
     /// A seat without pages, if one is free.
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_shared_page_is_nobodys_to_write_and_free_when_all_have_left() {
-        let mut pool = Pool::new(3, 4);
+        let mut pool = Pool::new(0..3, 4);
         let mut first = pool.sit().unwrap();
         assert!(pool.grow(&mut first, 2 * PAGE + 1));
         let mut second = pool.sit().unwrap();
@@ -130,7 +133,7 @@ mod tests {
 
     #[test]
     fn pages_are_never_shared_by_chance_and_never_lost() {
-        let mut pool = Pool::new(2, 3);
+        let mut pool = Pool::new(5..7, 3);
         let mut first = pool.sit().unwrap();
         let mut second = pool.sit().unwrap();
         assert!(pool.sit().is_none());

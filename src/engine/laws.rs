@@ -17,7 +17,7 @@ use crate::base::Seed;
 use crate::error::{Error, Kind, Result};
 use crate::format::Checkpoint;
 use crate::kernel::{KvType, ROW_WORDS};
-use crate::model::{Blueprint, LowerOptions, Weights, lower};
+use crate::model::{Blueprint, CacheOptions, LowerOptions, Phase, Weights, lower};
 use crate::plan::{Inputs, ItemId, Plan, Store};
 use crate::sample::{Chain, Filter, MinP, RepeatPenalty, Temperature, TopK, TopP};
 
@@ -97,16 +97,14 @@ fn runner(ahead: usize, fault: Fault, sequences: u32, pages: u32) -> Runner {
     let checkpoint = Checkpoint::open(path).unwrap();
     let blueprint = Blueprint::read(&checkpoint).unwrap();
     let weights = Weights::gather(&checkpoint, &blueprint).unwrap();
+    let caches = vec![CacheOptions { kv: KvType::F32, turned: false, sequences, pages }];
     let options = LowerOptions {
         context: 128,
-        sequences,
-        pages,
+        caches,
         prefill_rows: 16,
         decode_rows: 4,
         outputs: 4,
         top: 64,
-        kv: KvType::F32,
-        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,
@@ -115,12 +113,13 @@ fn runner(ahead: usize, fault: Fault, sequences: u32, pages: u32) -> Runner {
     let lowered = lower(&blueprint, &weights, options).unwrap();
     let mut cpu = Cpu::new(CpuOptions { threads: Some(1), exact: true }).unwrap();
     cpu.load(&lowered.store, &mut |_, _| Ok(())).unwrap();
-    let [decode, prefill] =
-        [&lowered.decode, &lowered.prefill].map(|phase| cpu.prepare(phase.plan.clone()).unwrap());
+    let mut prepare = |phase: &Phase| cpu.prepare(phase.plan.clone()).unwrap();
+    let programs =
+        lowered.caches.iter().map(|cache| [prepare(&cache.decode), prepare(&cache.prefill)]).collect();
     let caps = Caps { ahead, ..cpu.caps().clone() };
     let (rows, handed_out) = (lowered.ports.rows, Vec::new());
     let backend = Ahead { cpu, caps, fault, rows, handed_out, written: vec![0; 4 * ROW_WORDS] };
-    let made = Made { backend: Box::new(backend), reason: String::new(), lowered, decode, prefill };
+    let made = Made { backend: Box::new(backend), reason: String::new(), lowered, programs };
     Runner::new(made, None, Arc::default(), None)
 }
 

@@ -11,7 +11,9 @@ use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Checkpoint, Chunk, Dialect, Files};
 use crate::kernel::{KvType, PAGE};
-use crate::model::{Block, Blueprint, LowerOptions, Lowered, Weights, lower, open_adapter};
+use crate::model::{
+    Block, Blueprint, CacheOptions, LowerOptions, Lowered, Phase, Weights, lower, open_adapter,
+};
 use crate::plan::Item;
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -108,6 +110,7 @@ fn build(
         fits(tokenizer, &blueprint).map_err(in_file)?;
     }
     let chosen = choose(&blueprint, engine, options)?;
+    let context = chosen.context;
     let all = adapters.iter().chain([checkpoint]).flat_map(|checkpoint| checkpoint.tensors.values());
     let files: BTreeMap<&Path, Bytes> = all.map(|tensor| (&*tensor.file, tensor.bytes.clone())).collect();
     let (vocab, trained_context) = (blueprint.vocab, blueprint.context);
@@ -134,7 +137,7 @@ fn build(
         name,
         arch,
         vocab,
-        context: chosen.context,
+        context,
         trained_context,
         parameters: matrices().map(|matrix| matrix.rows() as u64 * matrix.cols() as u64).sum(),
         weight_bytes: matrices().map(|matrix| matrix.bytes()).sum(),
@@ -222,22 +225,28 @@ impl Origin {
         let Caps { max_matrix_bytes, fuses: fused, .. } = *backend.caps();
         let admitted = self.subject(backend.caps()).admit(&self.options);
         admitted.inspect_err(|_| self.is_refused.set(true))?;
-        let options = LowerOptions { max_matrix_bytes, fused, ..self.chosen };
+        let options = LowerOptions { max_matrix_bytes, fused, ..self.chosen.clone() };
         let lowered = lower(&self.blueprint, &self.weights, options)?;
 
         tell(LoadStage::Uploading, 0.0)?;
-        backend.expect(&[lowered.decode.plan.clone(), lowered.prefill.plan.clone()]);
+        let plans: Vec<_> = lowered.plans().cloned().collect();
+        backend.expect(&plans);
         backend.load(&lowered.store, &mut |done, total| {
             tell(LoadStage::Uploading, done as f32 / total.max(1) as f32)
         })?;
         tell(LoadStage::Compiling, 0.0)?;
-        let decode = backend.prepare(lowered.decode.plan.clone())?;
-        tell(LoadStage::Compiling, 0.5)?;
-        let prefill = backend.prepare(lowered.prefill.plan.clone())?;
-        tell(LoadStage::Compiling, 1.0)?;
+        let mut programs = Vec::with_capacity(lowered.caches.len());
+        for (done, cache) in (0u8..).zip(&lowered.caches) {
+            let mut prepare = |half, phase: &Phase| {
+                let program = backend.prepare(phase.plan.clone())?;
+                let done = (f32::from(done) + half) / lowered.caches.len() as f32;
+                tell(LoadStage::Compiling, done).map(|()| program)
+            };
+            programs.push([prepare(0.5, &cache.decode)?, prepare(1.0, &cache.prefill)?]);
+        }
         // What was read of the files is elsewhere now, or is read again when it is used.
         self.files.iter().for_each(Bytes::release_file);
-        Ok(Made { backend, reason, lowered, decode, prefill })
+        Ok(Made { backend, reason, lowered, programs })
     }
 }
 
@@ -297,32 +306,41 @@ pub(super) fn choose(
     if context == 0 || options.sessions == 0 || options.prefill == 0 || options.outputs == 0 {
         return refuse("context, sessions, prefill and outputs must each be at least 1");
     }
-    if options.sessions > 1024 || options.prefill > 1 << 16 || options.outputs > 1 << 12 {
+    let more = options.more_sessions.iter().map(|&(_, sessions)| sessions);
+    if more.clone().any(|sessions| sessions == 0) {
+        return refuse("of keys and values of another type, places for at least 1 session must be asked for");
+    }
+    let sessions = more.fold(options.sessions, u32::saturating_add);
+    if sessions > 1024 || options.prefill > 1 << 16 || options.outputs > 1 << 12 {
         return refuse("at most 1024 sessions, 65536 rows of prefill and 4096 outputs can be asked for");
     }
-    let kv = match (options.kv_type, engine.exact) {
-        (None, true) => KvType::F32,
-        (None, false) => KvType::F16,
-        (Some(kv), true) if kv != KvType::F32 => {
+    let usual = if engine.exact { KvType::F32 } else { KvType::F16 };
+    let mut wanted = vec![(options.kv_type.unwrap_or(usual), options.sessions)];
+    for &(kv, sessions) in &options.more_sessions {
+        match wanted.iter_mut().find(|(known, _)| *known == kv) {
+            Some((_, known)) => *known = known.saturating_add(sessions),
+            None => wanted.push((kv, sessions)),
+        }
+    }
+    let mut caches = Vec::with_capacity(wanted.len());
+    for (kv, sequences) in wanted {
+        if engine.exact && kv != KvType::F32 {
             let what = format!("keys and values in {} were asked for, and to be exact", kv.name());
             return Err(Error::invalid(what).hint("exact needs f32; or leave exact out"));
         }
-        (Some(kv), _) => kv,
-    };
-    let pages = context.div_ceil(PAGE).checked_mul(options.sessions);
-    let Some(pages) = pages.filter(|&pages| pages <= most_pages(blueprint)) else {
-        return refuse("context times sessions is more than can be addressed");
-    };
+        let cache = CacheOptions::full(kv, context, sequences);
+        if cache.pages > most_pages(blueprint) {
+            return refuse("context times sessions is more than can be addressed");
+        }
+        caches.push(CacheOptions { turned: options.kv_turned.unwrap_or(cache.turned), ..cache });
+    }
     Ok(LowerOptions {
         context,
-        sequences: options.sessions,
-        pages,
+        caches,
         prefill_rows: options.prefill.min(context),
         decode_rows: DECODE_ROWS.min(options.prefill).min(context),
         outputs: options.outputs,
         top: TOP.min(blueprint.vocab),
-        kv,
-        turned: options.kv_turned.unwrap_or(kv.is_blocks()),
         max_matrix_bytes: u64::MAX,
         fused: true,
         calibrates: false,

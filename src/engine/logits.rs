@@ -16,7 +16,7 @@ impl Runner {
         from: usize,
         visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let options = self.lowered.options;
+        let options = &self.lowered.options;
         if tokens.is_empty() || tokens.len() > options.context as usize {
             let what =
                 format!("{} tokens were given and the context holds {}", tokens.len(), options.context);
@@ -67,12 +67,12 @@ impl Runner {
         if !self.seat(id) {
             return Err(busy());
         }
-        let options = self.lowered.options;
+        let (prefill_rows, outputs) = (self.lowered.options.prefill_rows, self.lowered.options.outputs);
         let mut at = 0;
         while at < tokens.len() {
-            let silent = from.saturating_sub(at).min(options.prefill_rows as usize);
+            let silent = from.saturating_sub(at).min(prefill_rows as usize);
             let rows = match silent {
-                0 => (tokens.len() - at).min(options.outputs.min(options.prefill_rows) as usize),
+                0 => (tokens.len() - at).min(outputs.min(prefill_rows) as usize),
                 silent => silent.min(tokens.len() - at),
             };
             let slice = [Slice { demand: 0, rows: rows as u32 }];

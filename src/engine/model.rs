@@ -169,8 +169,8 @@ impl Model {
     pub fn restore_bytes(&self, bytes: impl Into<Bytes>) -> Result<Session> {
         let saved = Saved::read(&bytes.into())?;
         self.core.check(&saved)?;
-        let Saved { overflow, history, transcript, answer, kv, .. } = saved;
-        let kept = Kept { overflow, history, answer, kv };
+        let Saved { overflow, kv_type, history, transcript, answer, kv, .. } = saved;
+        let kept = Kept { overflow, kv_type, history, answer, kv };
         let id = self.core.runner().put_back(kept, &self.core.identity)?;
         Ok(Session::restored(self.core.clone(), id, transcript, answer))
     }

@@ -109,8 +109,11 @@ pub struct LoadOptions {
     /// The most rows of logits that are computed at once.
     pub outputs: u32,
     /// How keys and values are stored; `None` takes f16, and f32 where the engine is exact. Fewer bits take less memory and
-    /// lose some of the numbers: `docs/kv.md` has the figures. It holds for all sessions of the model.
+    /// lose some of the numbers: `docs/kv.md` has the figures.
     pub kv_type: Option<KvType>,
+    /// Places for sessions whose keys and values are stored otherwise, how many of each type, beside [`Self::sessions`]:
+    /// [`super::Session::set_kv_type`] takes a session there. Sessions of one type compute together; those of different types take turns.
+    pub more_sessions: Vec<(KvType, u32)>,
     /// Whether heads are turned where they are stored in blocks; `None` turns them. To measure what it is worth.
     #[doc(hidden)]
     pub kv_turned: Option<bool>,
@@ -133,6 +136,7 @@ impl Default for LoadOptions {
             prefill: 256,
             outputs: 4,
             kv_type: None,
+            more_sessions: Vec::new(),
             kv_turned: None,
             adapters: Vec::new(),
             memory: None,

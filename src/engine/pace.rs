@@ -137,19 +137,20 @@ impl Runner {
 
     /// The longest slice of the next submission of so many rows; `None` where it is not cut.
     pub(super) fn longest_slice(&self, rows: u32) -> Option<Duration> {
-        let computes_here = self.backend.caps().ahead == 1 && rows > self.decode.plan.max_rows;
+        let computes_here = self.backend.caps().ahead == 1 && rows > self.lowered.options.decode_rows;
         self.control.wishes().pace.slice().or(computes_here.then_some(HOST))
     }
 
-    /// Rows that take about as long as is left, by what rows cost lately.
-    pub(super) fn rows_within(&self, left: Option<Duration>) -> u32 {
+    /// Rows of sessions in a cache that take about as long as is left, by what rows cost lately.
+    pub(super) fn rows_within(&self, cache: usize, left: Option<Duration>) -> u32 {
         let rows = self.lowered.options.prefill_rows;
         let inputs = Inputs { rows, outputs: 1, kv_len: self.lowered.options.context };
         let most_in_slice = self.control.wishes().pace.slice();
         let most = match most_in_slice {
             None => rows,
             Some(slice) => {
-                self.step_costs.rows(&self.prefill.plan.steps, inputs, slice, LEAST_ROWS.min(rows))
+                let steps = &self.lowered.caches[cache].prefill.plan.steps;
+                self.step_costs.rows(steps, inputs, slice, LEAST_ROWS.min(rows))
             }
         };
         // A slice ends where the pace says, and a tick then, within a submission.
@@ -167,7 +168,7 @@ impl Runner {
 
     /// What so many rows took.
     pub(super) fn learn(&mut self, rows: u32, time: Duration) {
-        let phase = usize::from(rows > self.decode.plan.max_rows);
+        let phase = usize::from(rows > self.lowered.options.decode_rows);
         let now = time.as_secs_f64() / f64::from(rows);
         let cost = &mut self.costs[phase];
         *cost = if *cost == 0.0 { now } else { 0.7 * *cost + 0.3 * now };

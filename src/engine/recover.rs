@@ -42,8 +42,8 @@ pub(super) struct Made {
     /// Why this device.
     pub(super) reason: String,
     pub(super) lowered: Lowered,
-    pub(super) decode: Program,
-    pub(super) prefill: Program,
+    /// By cache: decode, prefill.
+    pub(super) programs: Vec<[Program; 2]>,
 }
 
 /// Makes the model anew.
@@ -175,7 +175,7 @@ impl Runner {
         for state in self.sessions.values_mut() {
             (state.computed, state.seat) = (0, None);
         }
-        self.pool = Pool::new(self.lowered.options.sequences, self.lowered.options.pages);
+        self.pools = Pool::of(&self.lowered);
     }
 
     fn put_away(&mut self, why: &Error) {
@@ -196,8 +196,8 @@ impl Runner {
     fn make(&mut self, place: Place) -> Result<()> {
         let made = self.record.make(place)?;
         self.record.is_released = false;
-        let Made { backend, reason, lowered, decode, prefill } = made;
-        (self.backend, self.lowered, self.decode, self.prefill) = (backend, lowered, decode, prefill);
+        let Made { backend, reason, lowered, programs } = made;
+        (self.backend, self.lowered, self.programs) = (backend, lowered, programs);
         self.record.reason = reason;
         self.costs = [0.0; 2];
         self.ground();

@@ -92,8 +92,8 @@ impl Subject<'_> {
 
     fn asked(&self, options: &LoadOptions) -> Result<Choice> {
         let chosen = choose(self.blueprint, self.engine, options)?;
-        let &LoadOptions { prefill, outputs, .. } = options;
-        Ok(Choice { kv: chosen.kv, context: chosen.context, sessions: chosen.sequences, prefill, outputs })
+        let &LoadOptions { sessions, prefill, outputs, .. } = options;
+        Ok(Choice { kv: chosen.caches[0].kv, context: chosen.context, sessions, prefill, outputs })
     }
 
     /// The first of each way to ask for less that fits.

@@ -59,10 +59,11 @@ pub(super) struct SessionId(u64);
 pub(super) struct Runner {
     pub(super) backend: Box<dyn Backend>,
     pub(super) lowered: Lowered,
-    pub(super) decode: Program,
-    pub(super) prefill: Program,
+    /// By cache: decode, prefill.
+    pub(super) programs: Vec<[Program; 2]>,
     pub(super) sessions: BTreeMap<SessionId, State>,
-    pub(super) pool: Pool,
+    /// By cache.
+    pub(super) pools: Vec<Pool>,
     /// Counts slices; orders sessions by how recently they computed, and gives each its turn.
     pub(super) clock: u64,
     /// Seconds a row took lately, by phase: decode, prefill.
@@ -92,6 +93,8 @@ pub(super) struct Runner {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) history: Vec<u32>,
+    /// Which cache holds its keys and values.
+    pub(super) cache: usize,
     pub(super) overflow: Overflow,
     /// Tokens of the history that are out of sight, a function of its length.
     pub(super) dropped: u32,
@@ -141,11 +144,6 @@ pub(super) struct Request {
     pub(super) ends: Vec<u32>,
 }
 
-fn busy() -> Error {
-    Error::new(Kind::SessionBusy, "the session is generating already")
-        .hint("wait for the end of the answer, or cancel it")
-}
-
 impl Runner {
     /// Sessions on a device; `rebuild` makes it again where it is lost, after `patience` without an answer too.
     pub(super) fn new(
@@ -154,8 +152,8 @@ impl Runner {
         control: Arc<Control>,
         patience: Option<Duration>,
     ) -> Self {
-        let Made { backend, reason, lowered, decode, prefill } = made;
-        let pool = Pool::new(lowered.options.sequences, lowered.options.pages);
+        let Made { backend, reason, lowered, programs } = made;
+        let pools = Pool::of(&lowered);
         let usual = if backend.caps().software { PATIENCE_WITH_SOFTWARE } else { PATIENCE };
         Self {
             step_costs: Costs::default(),
@@ -167,10 +165,9 @@ impl Runner {
             stands: false,
             backend,
             lowered,
-            decode,
-            prefill,
+            programs,
             sessions: BTreeMap::new(),
-            pool,
+            pools,
             clock: 0,
             costs: [0.0; 2],
             flights: VecDeque::new(),
@@ -218,15 +215,22 @@ impl Runner {
         id
     }
 
+    /// A session without an answer under way.
+    pub(super) fn idle_mut(&mut self, id: SessionId) -> Result<&mut State> {
+        self.cancel();
+        let state = self.sessions.get_mut(&id).ok_or_else(|| Error::internal("the session is not there"))?;
+        if state.job.is_some() {
+            return Err(Error::new(Kind::SessionBusy, "the session is generating already")
+                .hint("wait for the end of the answer, or cancel it"));
+        }
+        Ok(state)
+    }
+
     /// What becomes of a session that outgrows the context.
     pub(super) fn set_overflow(&mut self, id: SessionId, overflow: Overflow) -> Result<()> {
         let context = self.lowered.options.context;
         overflow.check(context)?;
-        self.cancel();
-        let state = self.sessions.get_mut(&id).ok_or_else(|| Error::internal("the session is not there"))?;
-        if state.job.is_some() {
-            return Err(busy());
-        }
+        let state = self.idle_mut(id)?;
         if state.overflow != overflow {
             // What is in sight changes with the next prompt.
             (state.overflow, state.computed) = (overflow, if state.dropped > 0 { 0 } else { state.computed });
@@ -240,19 +244,15 @@ impl Runner {
             state.closing = true;
             return;
         }
-        if let Some(seat) = self.sessions.remove(&id).and_then(|state| state.seat) {
-            self.pool.leave(seat);
+        if let Some(State { seat: Some(seat), cache, .. }) = self.sessions.remove(&id) {
+            self.pools[cache].leave(seat);
         }
     }
 
     /// Begins an answer; what its tokens share with the session's history is not computed again.
     pub(super) fn begin(&mut self, id: SessionId, request: Request) -> Result<Arc<Queue>> {
-        self.cancel();
         let context = self.lowered.options.context;
-        let state = self.sessions.get_mut(&id).ok_or_else(|| Error::internal("the session is not there"))?;
-        if state.job.is_some() {
-            return Err(busy());
-        }
+        let state = self.idle_mut(id)?;
         let Request { tokens, prompt_tokens, chain, answer, guide, limit, drafter, .. } = request;
         let Request { log_probabilities, max_tokens, ends, .. } = request;
         let known = tokens.len() as u32;
@@ -364,16 +364,16 @@ impl Runner {
         let ahead = left.filter(|_| !goes_on);
         self.go_on(seated, ahead)?;
         if self.flights.is_empty() {
+            let (cache, turns) = self.turns(seated);
             let demands: Vec<Demand> =
-                seated.iter().map(|id| Demand { pending: self.sessions[id].pending() }).collect();
-            let turn = (self.clock % seated.len() as u64) as usize;
-            let rows = self.rows_within(left);
-            let mut slices = schedule(&demands, turn, rows, self.lowered.options.outputs);
+                turns.iter().map(|id| Demand { pending: self.sessions[id].pending() }).collect();
+            let rows = self.rows_within(cache, left);
+            let mut slices = schedule(&demands, 0, rows, self.lowered.options.outputs);
             if let ([id], [slice]) = (seated, &mut slices[..]) {
                 slice.rows += self.guess(*id, rows);
             }
-            let slices = self.with_pages(seated, &slices);
-            self.launch(&slices)?;
+            let slices = self.with_pages(&turns, &slices);
+            self.launch(cache, &slices)?;
             self.go_on(seated, ahead)?;
         }
         self.land(ahead)

@@ -3,10 +3,11 @@
 //! ```text
 //! offset  bytes
 //!      0  8       "pocketlm"
-//!      8  u32     version, 2
+//!      8  u32     version, 3
 //!     12  u64     bytes in all
 //!     20  32      the model's identity
 //!         u8      from version 2 on: 1 where the session slides: u32 its sinks
+//!         u8      from version 3 on: how keys and values were stored: 0 not told, 1 f32, 2 f16, 3 q8, 4 q4
 //!         u32 n   tokens of the history, then n × u32
 //!         u64 n   bytes of the transcript, then n bytes: a JSON array of messages
 //!         u8      1 where an answer was under way: u32 tokens of its prompt, u8 1 where it draws: u64 its seed;
@@ -24,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::Bytes;
 use crate::error::{Error, Kind, Result};
+use crate::kernel::KvType;
 use crate::text::Message;
 
 use super::identity::Hash;
@@ -32,11 +34,15 @@ use super::view::Overflow;
 /// What a saved session begins with.
 const MAGIC: &[u8; 8] = b"pocketlm";
 /// Of this layout. A program reads the versions up to its own.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Bytes of magic, version, and the number of bytes in all.
 const HEAD: usize = 20;
 /// Bytes of the sum at the end.
 const SUM: usize = 32;
+
+/// Types of keys and values by their codes.
+const KV_TYPES: [Option<KvType>; 5] =
+    [None, Some(KvType::F32), Some(KvType::F16), Some(KvType::Q8), Some(KvType::Q4)];
 
 /// What is kept of a session.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +51,8 @@ pub struct Saved {
     pub model: Hash,
     /// What becomes of it when it outgrows the context.
     pub overflow: Overflow,
+    /// How its keys and values were stored, where that is told.
+    pub kv_type: Option<KvType>,
     /// Its tokens, those of an unfinished answer included.
     pub history: Vec<u32>,
     /// The conversation.
@@ -127,6 +135,7 @@ impl Saved {
         };
         out.push(sinks.is_some().into());
         out.extend(sinks.iter().flat_map(|sinks| sinks.to_le_bytes()));
+        out.extend(KV_TYPES.iter().zip(0..).filter(|(kv, _)| **kv == self.kv_type).map(|(_, code)| code));
         out.extend((self.history.len() as u32).to_le_bytes());
         out.extend(self.history.iter().flat_map(|token| token.to_le_bytes()));
         out.extend((transcript.len() as u64).to_le_bytes());
@@ -184,6 +193,7 @@ impl Saved {
         let model = body.array()?;
         let slides = version > 1 && body.flag()?;
         let overflow = if slides { Overflow::Slide { sinks: body.u32()? } } else { Overflow::Stop };
+        let kv_type = if version > 2 { body.kv_type()? } else { None };
         let count = body.u32()?;
         let history = body.take(u64::from(count) * 4)?;
         let history: Vec<u32> = history
@@ -219,7 +229,7 @@ impl Saved {
                 Some(SavedKv { key, positions, bytes: body.bytes_of(length)? })
             }
         };
-        Ok(Self { model, overflow, history, transcript, answer, kv })
+        Ok(Self { model, overflow, kv_type, history, transcript, answer, kv })
     }
 }
 
@@ -276,6 +286,12 @@ impl Cursor<'_> {
 
     fn u64(&mut self) -> Result<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    fn kv_type(&mut self) -> Result<Option<KvType>> {
+        let (at, [code]) = (self.at as u64, self.array()?);
+        let unknown = || Error::bad_file(format!("{code} is no type of keys and values")).at_offset(at);
+        KV_TYPES.get(usize::from(code)).copied().ok_or_else(unknown)
     }
 
     fn flag(&mut self) -> Result<bool> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::replace;
 use crate::error::{Error, Kind, Result};
+use crate::kernel::KvType;
 
 use super::condense::Condense;
 use super::event::{Event, FinishReason, Stream};
@@ -85,6 +86,21 @@ impl Session {
     /// `InvalidArgument` where the sinks leave no room, `SessionBusy` while an answer is under way.
     pub fn set_overflow(&mut self, overflow: Overflow) -> Result<()> {
         self.core.runner().set_overflow(self.id, overflow)
+    }
+
+    /// How keys and values of the session are stored.
+    pub fn kv_type(&self) -> KvType {
+        // A session whose runner does not know it has none.
+        self.core.runner().kv_type(self.id).unwrap_or(self.core.info.estimate.kv_type)
+    }
+
+    /// Has keys and values of this session stored in another way than those of others, where the model was loaded with places
+    /// for that ([`super::LoadOptions::more_sessions`]). What was computed is computed again.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the model has no such places, `SessionBusy` while an answer is under way.
+    pub fn set_kv_type(&mut self, kv_type: KvType) -> Result<()> {
+        self.core.runner().set_kv_type(self.id, kv_type)
     }
 
     /// Has a conversation that no longer fits made shorter before the next answer: `condense` is given all of it, what the user said
@@ -206,8 +222,8 @@ impl Session {
     fn saved(&self, options: &SaveOptions) -> Result<Saved> {
         let (model, kept) = self.core.keep(self.id, options.kv)?;
         let answer = kept.answer.or(self.unfinished);
-        let Kept { overflow, history, kv, .. } = kept;
-        Ok(Saved { model, overflow, history, transcript: self.transcript.clone(), answer, kv })
+        let Kept { overflow, kv_type, history, kv, .. } = kept;
+        Ok(Saved { model, overflow, kv_type, history, transcript: self.transcript.clone(), answer, kv })
     }
 
     /// Says `text`, hands each piece of the answer to `listen`, and keeps the conversation.

@@ -1,8 +1,10 @@
 //! Memory given back while a model stays loaded. What is derived from histories can go: sessions compute it again.
 
 use crate::error::Result;
+use crate::model::Cache;
 use crate::plan::Item;
 
+use super::kv::Pool;
 use super::runner::Runner;
 
 /// How badly an app is in need of memory.
@@ -38,14 +40,15 @@ impl Runner {
         if is_busy && level == Trim::Idle {
             return Ok(Trimmed::default());
         }
-        let pages = u64::from(self.pool.touched());
+        let store = &self.lowered.store;
+        let bytes = |cache: &Cache| cache.states().map(|id| 4 * store.item(id).words() as u64).sum::<u64>();
+        let touched = |(cache, pool): (&Cache, &Pool)| {
+            bytes(cache) / u64::from(cache.options.pages) * u64::from(pool.touched())
+        };
+        let filled: u64 = self.lowered.caches.iter().zip(&self.pools).map(touched).sum();
         self.ground();
-        let ports = &self.lowered.ports;
-        let caches: Vec<_> = ports.keys.iter().chain(&ports.values).copied().collect();
-        let freed = self.backend.vacate(&caches)?;
-        let words = |id| self.lowered.store.item(id).words() as u64;
-        let cache: u64 = caches.iter().map(|&id| 4 * words(id)).sum();
-        let filled = cache / u64::from(self.lowered.options.pages) * pages;
+        let states: Vec<_> = self.lowered.kv_states().collect();
+        let freed = self.backend.vacate(&states)?;
         // On the host a cache takes what of it was filled.
         let bytes = if self.backend.caps().backend == "cpu" { freed.min(filled) } else { freed };
         Ok(Trimmed { bytes })

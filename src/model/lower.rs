@@ -1,10 +1,11 @@
-//! The forward pass, on one page: a blueprint and its weights become a store and two plans over it.
+//! The forward pass, on one page: a blueprint and its weights become a store and two plans over it for each KV cache.
 //!
 //! x ← embedding of the token; then in each block x ← x + O·attend(rope(head_norm(QKV·norm(x)))) and
 //! x ← x + down·(silu(gate·norm(x)) ⊙ up·norm(x)); at the end, for the rows that are asked for, logits ← head·norm(x).
 //! (Touvron et al. 2023, arXiv 2302.13971.) Shapes: x (rows, width); q, k, v side by side in qkv
 //! (rows, (heads + 2·kv_heads)·head_dim); gate and up side by side in h (rows, 2·ffn_width).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -21,14 +22,12 @@ use super::place::{Placed, PlacedBlock, PlacedEmbedding, PlacedLinear, PlacedNor
 use super::weights::Weights;
 
 /// What is chosen when a model is lowered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LowerOptions {
     /// Positions of a sequence.
     pub context: u32,
-    /// Sequences with keys and values at the same time.
-    pub sequences: u32,
-    /// Pages of the KV cache, shared by the sequences.
-    pub pages: u32,
+    /// The KV caches, at least one.
+    pub caches: Vec<CacheOptions>,
     /// The most rows of the prefill plan.
     pub prefill_rows: u32,
     /// The most rows of the decode plan.
@@ -37,10 +36,6 @@ pub struct LowerOptions {
     pub outputs: u32,
     /// How many of the largest logits `top` holds.
     pub top: u32,
-    /// Storage of keys and values.
-    pub kv: KvType,
-    /// Whether heads are turned by a Walsh–Hadamard transform where they are stored in blocks.
-    pub turned: bool,
     /// The most bytes of a matrix in the device's order; a larger one is cut by rows.
     pub max_matrix_bytes: u64,
     /// Whether neighbouring steps are joined: for a device to which each step costs a dispatch.
@@ -51,21 +46,57 @@ pub struct LowerOptions {
     pub int8_activations: bool,
 }
 
+/// Keys and values that are stored in one way.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheOptions {
+    /// Their storage.
+    pub kv: KvType,
+    /// Whether heads are turned by a Walsh–Hadamard transform where they are stored in blocks.
+    pub turned: bool,
+    /// Sequences with keys and values at the same time.
+    pub sequences: u32,
+    /// Pages, shared by the sequences.
+    pub pages: u32,
+}
+
+impl CacheOptions {
+    /// Room for so many sequences to fill a context each; heads are turned where they are stored in blocks.
+    pub fn full(kv: KvType, context: u32, sequences: u32) -> Self {
+        let pages = context.div_ceil(PAGE).saturating_mul(sequences);
+        Self { kv, turned: kv.is_blocks(), sequences, pages }
+    }
+}
+
 /// A model ready to be loaded by a backend.
 #[derive(Debug)]
 pub struct Lowered {
     /// Weights and states.
     pub store: Store,
-    /// A few rows, matrix times vector.
-    pub decode: Phase,
-    /// Many rows, matrix times matrix.
-    pub prefill: Phase,
+    /// By KV cache, as in the options.
+    pub caches: Vec<Cache>,
     /// The states that the host touches.
     pub ports: Ports,
     /// The tables by position in the store.
     pub tables: Vec<ItemId>,
     /// The choices.
     pub options: LowerOptions,
+}
+
+/// A KV cache, and the plans that read and write it. What computes with it computes all else with the same weights.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// How it is stored.
+    pub options: CacheOptions,
+    /// Its sequences among those of all caches: their lines in [`Ports::pages`].
+    pub sequences: Range<u32>,
+    /// By block: keys.
+    pub keys: Vec<ItemId>,
+    /// By block: values.
+    pub values: Vec<ItemId>,
+    /// A few rows, matrix times vector.
+    pub decode: Phase,
+    /// Many rows, matrix times matrix.
+    pub prefill: Phase,
 }
 
 /// A plan and how far to run it.
@@ -90,7 +121,7 @@ pub struct Phase {
 pub struct Ports {
     /// In: token, position, sequence, 0 of each row. Out: what follows the rows whose logits were wanted.
     pub rows: ItemId,
-    /// In: pages of each sequence, `(sequences, context / PAGE)`.
+    /// In: pages of each sequence, `(sequences, context / PAGE)`, each in its own cache.
     pub pages: ItemId,
     /// In: the rows whose logits are wanted.
     pub outputs: ItemId,
@@ -106,10 +137,6 @@ pub struct Ports {
     pub top: ItemId,
     /// Out, where the plan calibrates: the sums of squares of the inputs of each matrix, by its name.
     pub squares: Vec<(String, ItemId)>,
-    /// By block: keys.
-    pub keys: Vec<ItemId>,
-    /// By block: values.
-    pub values: Vec<ItemId>,
     /// In: the weights of adapters.
     pub dials: Vec<Dial>,
 }
@@ -131,6 +158,30 @@ impl LowerOptions {
     /// Entries of a sequence in the state `pages`.
     pub fn pages_per_sequence(&self) -> u32 {
         self.context.div_ceil(PAGE)
+    }
+
+    /// Sequences of all caches.
+    pub fn sequences(&self) -> u32 {
+        self.caches.iter().map(|cache| cache.sequences).sum()
+    }
+}
+
+impl Lowered {
+    /// The plans of all caches.
+    pub fn plans(&self) -> impl Iterator<Item = &Arc<Plan>> {
+        self.caches.iter().flat_map(|cache| [&cache.decode.plan, &cache.prefill.plan])
+    }
+
+    /// The states of keys and values of all caches.
+    pub fn kv_states(&self) -> impl Iterator<Item = ItemId> {
+        self.caches.iter().flat_map(Cache::states)
+    }
+}
+
+impl Cache {
+    /// The states of its keys and values, block by block.
+    pub fn states(&self) -> impl Iterator<Item = ItemId> {
+        self.keys.iter().zip(&self.values).flat_map(|(&keys, &values)| [keys, values])
     }
 }
 
@@ -164,35 +215,53 @@ fn lower_with(
         let state = store.add_state(&format!("{}.squares", path.names[0]), path.part_width() as usize);
         ports.squares.extend(path.names.iter().map(|name| (name.clone(), state)));
     }
-    let pass = Pass { blueprint, placed: &placed, ports: &ports, options };
-    let decode = pass.forward(&store, "decode", options.decode_rows)?;
-    let prefill = pass.forward(&store, "prefill", options.prefill_rows)?;
+    let mut caches = Vec::with_capacity(options.caches.len());
+    let mut first = 0;
+    for (at, &cache) in options.caches.iter().enumerate() {
+        let [keys, values] =
+            ["keys", "values"].map(|name| open_cache(&mut store, blueprint, name, at, cache));
+        let pass = Pass { blueprint, placed: &placed, ports: &ports, options: &options, cache, keys, values };
+        let named =
+            |name: &str| if at == 0 { name.to_owned() } else { format!("{name} {}", cache.kv.name()) };
+        let decode = pass.forward(&store, &named("decode"), options.decode_rows)?;
+        let prefill = pass.forward(&store, &named("prefill"), options.prefill_rows)?;
+        let Pass { keys, values, .. } = pass;
+        let sequences = first..first + cache.sequences;
+        first = sequences.end;
+        caches.push(Cache { options: cache, sequences, keys, values, decode, prefill });
+    }
     let tables = placed.rope_tables.iter().copied().chain(placed.temperature).collect();
-    Ok(Lowered { store, decode, prefill, ports, tables, options })
+    Ok(Lowered { store, caches, ports, tables, options })
+}
+
+/// The states of the keys, or of the values, of one cache.
+fn open_cache(
+    store: &mut Store,
+    blueprint: &Blueprint,
+    name: &str,
+    at: usize,
+    cache: CacheOptions,
+) -> Vec<ItemId> {
+    let words = |block: &Block| {
+        let attention = &block.attention;
+        let of_page = (PAGE * attention.kv_heads) as usize;
+        cache.kv.words(cache.pages as usize * of_page, attention.head_dim as usize)
+    };
+    let of = if at == 0 { String::new() } else { format!(".{}", cache.kv.name()) };
+    let blocks = blueprint.blocks.iter().enumerate();
+    blocks.map(|(i, block)| store.add_state(&format!("blk.{i}.{name}{of}"), words(block))).collect()
 }
 
 fn open_ports(store: &mut Store, blueprint: &Blueprint, options: &LowerOptions) -> Ports {
     let outputs = options.outputs as usize;
-    let mut cache = |name: &str| -> Vec<ItemId> {
-        let words = |block: &Block| {
-            let attention = &block.attention;
-            let of_page = (PAGE * attention.kv_heads) as usize;
-            options.kv.words(options.pages as usize * of_page, attention.head_dim as usize)
-        };
-        let blocks = blueprint.blocks.iter().enumerate();
-        blocks.map(|(i, block)| store.add_state(&format!("blk.{i}.{name}"), words(block))).collect()
-    };
-    let (keys, values) = (cache("keys"), cache("values"));
     Ports {
         squares: Vec::new(),
-        keys,
-        values,
         dials: Vec::new(),
         rows: store.add_state(
             "rows",
             options.prefill_rows.max(options.decode_rows) as usize * crate::kernel::ROW_WORDS,
         ),
-        pages: store.add_state("pages", (options.sequences * options.pages_per_sequence()) as usize),
+        pages: store.add_state("pages", (options.sequences() * options.pages_per_sequence()) as usize),
         outputs: store.add_state("outputs", outputs),
         hidden: store.add_state("hidden", outputs * blueprint.width as usize),
         logits: store.add_state("logits", outputs * blueprint.vocab as usize),
@@ -207,12 +276,17 @@ pub(super) struct Pass<'a> {
     blueprint: &'a Blueprint,
     placed: &'a Placed,
     pub(super) ports: &'a Ports,
-    pub(super) options: LowerOptions,
+    pub(super) options: &'a LowerOptions,
+    cache: CacheOptions,
+    /// By block.
+    keys: Vec<ItemId>,
+    /// By block.
+    values: Vec<ItemId>,
 }
 
 impl Pass<'_> {
     fn forward(&self, store: &Store, name: &str, max_rows: u32) -> Result<Phase> {
-        let Self { blueprint, placed, ports, options } = self;
+        let Self { blueprint, placed, ports, options, .. } = self;
         let width = blueprint.width;
         let plan = Builder::new(store, name, max_rows, options.outputs).handing_out(ports.token);
         let mut plan = if options.fused { plan.fused() } else { plan };
@@ -263,15 +337,15 @@ impl Pass<'_> {
         at: &PlacedBlock,
         x: Operand,
     ) -> Result<()> {
-        let Self { blueprint, placed, ports, options } = self;
+        let Self { blueprint, placed, ports, options, cache, .. } = self;
         let &Attention { heads, kv_heads, head_dim, scale, window, cap, .. } = attention;
         let (width, tokens) = (blueprint.width, Extent::Tokens);
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let stride = q_width + 2 * kv_width;
-        let (keys, values) = (Operand::Item(ports.keys[i]), Operand::Item(ports.values[i]));
+        let (keys, values) = (Operand::Item(self.keys[i]), Operand::Item(self.values[i]));
         let (rows, pages) = (Operand::Item(ports.rows), Operand::Item(ports.pages));
         let pages_per_sequence = options.pages_per_sequence();
-        let kv = Form { kv: Some(options.kv), ..Form::default() };
+        let kv = Form { kv: Some(cache.kv), ..Form::default() };
         let label = |what: &str| format!("blk.{i}.{what}");
 
         let h = b.temp("h", tokens, width as usize);
@@ -298,9 +372,9 @@ impl Pass<'_> {
             b.step::<Rope>(label("rope"), tokens, Form::default(), turn, &args)?;
         }
         let (k_offset, v_offset) = (q_width, q_width + kv_width);
-        let block = if options.turned && options.kv.is_blocks() { kv_blocks::block_of(head_dim) } else { 1 };
+        let block = if cache.turned && cache.kv.is_blocks() { kv_blocks::block_of(head_dim) } else { 1 };
         let args = [rows, pages, qkv, keys, values];
-        if options.kv.is_blocks() {
+        if cache.kv.is_blocks() {
             let write = kv_blocks::Params { stride, heads, kv_heads, head_dim, block, pages_per_sequence };
             b.step::<KvBlocks>(label("kv_blocks"), tokens, kv, write, &args)?;
         } else {

@@ -20,6 +20,6 @@ pub use adapter::{Adapted, open as open_adapter};
 pub use blueprint::{Attention, Block, Blueprint, Ffn, HeadNorm, Layout, Norm, Pairing, Rope, Temperature};
 pub use forms::name as form_name;
 pub use linear::{Factors, Hadamard, Linear, Side, Transform};
-pub use lower::{Dial, LowerOptions, Lowered, Phase, Ports, lower, outline};
+pub use lower::{Cache, CacheOptions, Dial, LowerOptions, Lowered, Phase, Ports, lower, outline};
 pub use names::{Naming, Part, Slot, Stems};
 pub use weights::{BlockWeights, NormWeights, Weights};

@@ -10,7 +10,8 @@ use pocketlm::backend::{Backend, Status};
 use pocketlm::format::Checkpoint;
 use pocketlm::kernel::{KvType, PAGE};
 use pocketlm::model::{
-    Blueprint, Ffn, LowerOptions, Naming, Norm, Pairing, Part, Stems, Temperature, Weights, lower,
+    Blueprint, CacheOptions, Ffn, LowerOptions, Naming, Norm, Pairing, Part, Stems, Temperature, Weights,
+    lower,
 };
 use pocketlm::plan::Inputs;
 use pocketlm::{Device, Engine, EngineOptions, GenerateOptions, LoadOptions, Model, Prompt};
@@ -191,14 +192,11 @@ fn logits_of(checkpoint: &Checkpoint, blueprint: &Blueprint, tokens: &[u32]) -> 
     let rows = tokens.len() as u32;
     let options = LowerOptions {
         context: rows,
-        sequences: 1,
-        pages: rows.div_ceil(PAGE),
+        caches: vec![CacheOptions::full(KvType::F32, rows, 1)],
         prefill_rows: rows,
         decode_rows: 1,
         outputs: rows,
         top: 1,
-        kv: KvType::F32,
-        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,
@@ -207,7 +205,8 @@ fn logits_of(checkpoint: &Checkpoint, blueprint: &Blueprint, tokens: &[u32]) -> 
     let lowered = lower(blueprint, &weights, options).expect("a plan");
     let mut cpu = Cpu::new(CpuOptions { exact: true, ..CpuOptions::default() }).expect("a CPU");
     cpu.load(&lowered.store, &mut |_, _| Ok(())).expect("loads");
-    let program = cpu.prepare(Arc::clone(&lowered.prefill.plan)).expect("prepares");
+    let prefill = &lowered.caches[0].prefill;
+    let program = cpu.prepare(Arc::clone(&prefill.plan)).expect("prepares");
     let ports = &lowered.ports;
     let words: Vec<u32> = (0..).zip(tokens).flat_map(|(at, &token)| [token, at, 0, 0]).collect();
     let numbers: Vec<u32> = (0..rows).collect();
@@ -215,7 +214,7 @@ fn logits_of(checkpoint: &Checkpoint, blueprint: &Blueprint, tokens: &[u32]) -> 
     cpu.write(ports.outputs, 0, bytemuck::cast_slice(&numbers)).expect("outputs");
     cpu.write(ports.pages, 0, bytemuck::cast_slice(&numbers[..rows.div_ceil(PAGE) as usize])).expect("pages");
     let inputs = Inputs { rows, outputs: rows, kv_len: rows };
-    let ticket = cpu.submit(&program, 0..lowered.prefill.logits, inputs).expect("submits");
+    let ticket = cpu.submit(&program, 0..prefill.logits, inputs).expect("submits");
     assert!(matches!(cpu.poll(ticket, Duration::ZERO), Ok(Status::Finished(_))));
     let mut logits = vec![0.0f32; tokens.len() * VOCAB];
     cpu.read(ports.logits, 0, bytemuck::cast_slice_mut(&mut logits)).expect("logits");

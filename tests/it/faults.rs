@@ -8,7 +8,7 @@ use pocketlm::backend::{Backend, Status};
 use pocketlm::base::Bytes;
 use pocketlm::format::Checkpoint;
 use pocketlm::kernel::KvType;
-use pocketlm::model::{Blueprint, LowerOptions, Weights, lower};
+use pocketlm::model::{Blueprint, CacheOptions, LowerOptions, Weights, lower};
 use pocketlm::plan::Inputs;
 use pocketlm::quant::Matrix;
 
@@ -74,14 +74,11 @@ fn divergence_with(fault: Fault) -> f64 {
     let count = tokens.len() as u32;
     let options = LowerOptions {
         context: 64,
-        sequences: 1,
-        pages: 2,
+        caches: vec![CacheOptions::full(KvType::F32, 64, 1)],
         prefill_rows: count,
         decode_rows: 1,
         outputs: count,
         top: 1,
-        kv: KvType::F32,
-        turned: false,
         max_matrix_bytes: u64::MAX,
         fused: false,
         calibrates: false,
@@ -90,7 +87,8 @@ fn divergence_with(fault: Fault) -> f64 {
     let lowered = lower(&blueprint, &weights, options).expect("a plan");
     let mut cpu = Cpu::new(CpuOptions { threads: None, exact: true }).expect("a CPU");
     cpu.load(&lowered.store, &mut |_, _| Ok(())).expect("loads");
-    let program = cpu.prepare(Arc::clone(&lowered.prefill.plan)).expect("prepares");
+    let prefill = &lowered.caches[0].prefill;
+    let program = cpu.prepare(Arc::clone(&prefill.plan)).expect("prepares");
     cpu.write(lowered.ports.pages, 0, bytemuck::cast_slice(&[0u32, 1])).expect("pages");
     let outputs: Vec<u32> = (0..count).collect();
     cpu.write(lowered.ports.outputs, 0, bytemuck::cast_slice(&outputs)).expect("outputs");
@@ -99,7 +97,7 @@ fn divergence_with(fault: Fault) -> f64 {
         cpu.write(lowered.ports.rows, 0, bytemuck::cast_slice(&rows)).expect("rows");
         let rows = tokens.len() as u32;
         let inputs = Inputs { rows, outputs: rows, kv_len: position(rows - 1) + 1 };
-        let ticket = cpu.submit(&program, 0..lowered.prefill.logits, inputs).expect("submits");
+        let ticket = cpu.submit(&program, 0..prefill.logits, inputs).expect("submits");
         assert_eq!(
             cpu.poll(ticket, Duration::from_secs(60)).expect("computes"),
             Status::Finished(Vec::new())

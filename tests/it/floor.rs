@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use pocketlm::backend::Order;
 use pocketlm::format::Checkpoint;
-use pocketlm::kernel::{ArgKind, KernelId, KvType, PAGE};
+use pocketlm::kernel::{ArgKind, KernelId, KvType};
 use pocketlm::model::synth::{PRESETS, Preset, write};
 use pocketlm::model::{
-    Attention, Block, BlockWeights, Blueprint, Linear, LowerOptions, Lowered, NormWeights, Weights, outline,
+    Attention, Block, BlockWeights, Blueprint, CacheOptions, Linear, LowerOptions, Lowered, NormWeights,
+    Weights, outline,
 };
 use pocketlm::plan::Item;
 use pocketlm::quant::{Matrix, Rows};
@@ -114,14 +115,11 @@ fn weights(blueprint: &Blueprint, format: Format) -> Weights {
 fn lowered(blueprint: &Blueprint, weights: &Weights, context: u32, kv: KvType) -> Result<Lowered> {
     let options = LowerOptions {
         context,
-        sequences: 2,
-        pages: 2 * context.div_ceil(PAGE),
+        caches: vec![CacheOptions::full(kv, context, 2)],
         prefill_rows: 256.min(context),
         decode_rows: 4,
         outputs: 4,
         top: 64,
-        kv,
-        turned: kv.is_blocks(),
         max_matrix_bytes: BINDING,
         fused: true,
         calibrates: false,
@@ -134,8 +132,7 @@ fn lowered(blueprint: &Blueprint, weights: &Weights, context: u32, kv: KvType) -
 fn too_large(lowered: &Lowered) -> Vec<String> {
     let items =
         lowered.store.items().map(|(_, item)| (item.name().to_owned(), Order::Gpu.item(item).largest));
-    let plans = [&lowered.decode.plan, &lowered.prefill.plan];
-    let temps = plans.map(|plan| (plan.name.clone(), Order::Gpu.temps(plan).largest));
+    let temps = lowered.plans().map(|plan| (plan.name.clone(), Order::Gpu.temps(plan).largest));
     items.chain(temps).filter(|&(_, bytes)| bytes > BINDING).map(|(name, _)| name).collect()
 }
 
@@ -168,7 +165,7 @@ fn a_matrix_that_is_not_cut_is_seen() {
     let blueprint = blueprint(&preset);
     let weights = weights(&blueprint, Format::F32);
     let cut = lowered(&blueprint, &weights, 4096, KvType::F16).expect("plans");
-    let options = LowerOptions { max_matrix_bytes: u64::MAX, ..cut.options };
+    let options = LowerOptions { max_matrix_bytes: u64::MAX, ..cut.options.clone() };
     let whole = outline(&blueprint, &weights, options).expect("plans");
     assert_eq!(too_large(&cut), [""; 0]);
     assert!(too_large(&whole).contains(&"w".to_owned()), "an embedding of a gibibyte");

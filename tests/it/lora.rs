@@ -263,7 +263,7 @@ fn what_does_not_fit_is_refused_by_name() {
 
 #[test]
 fn without_adapters_the_plan_is_as_ever() {
-    let steps = |model: &Model| model.inspect(|lowered| lowered.decode.plan.steps.len());
+    let steps = |model: &Model| model.inspect(|lowered| lowered.caches[0].decode.plan.steps.len());
     let plain = load(&fixture("base"), &[], Device::Cpu).expect("loads");
     let adapted = load(&fixture("base"), &[(fixture("first"), 1.0)], Device::Cpu).expect("loads");
     // Down, scale and up for each of five linears in two layers.

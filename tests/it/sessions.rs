@@ -247,7 +247,7 @@ fn a_right_sum_over_lies_is_no_passport() {
     let kind = |saved: Saved| refused(written(&saved)).kind();
     assert_eq!(forged(&sound, |_| ()), sound);
     // Lengths beyond all memory, and beyond the file by one.
-    for (at, width) in [(53, 4), (53 + 4 + 4 * saved.history.len(), 8)] {
+    for (at, width) in [(54, 4), (54 + 4 + 4 * saved.history.len(), 8)] {
         for wrong in [u64::MAX, u64::MAX / 4, 1 << 40, sound.len() as u64] {
             let lie =
                 forged(&sound, |bytes| bytes[at..at + width].copy_from_slice(&wrong.to_le_bytes()[..width]));
@@ -256,15 +256,23 @@ fn a_right_sum_over_lies_is_no_passport() {
     }
     assert_eq!(refused(forged(&sound, |bytes| bytes.push(0))).kind(), Kind::BadFile);
     assert_eq!(refused(forged(&sound, |bytes| *bytes.last_mut().unwrap() = 2)).kind(), Kind::BadFile);
-    let newer = refused(forged(&sound, |bytes| bytes[8] = 3));
+    let newer = refused(forged(&sound, |bytes| bytes[8] = 4));
     assert_eq!(newer.kind(), Kind::Unsupported);
     assert!(newer.to_string().contains("newer"), "{newer}");
-    // The first version knew nothing of what becomes of a session that outgrows its context.
+    assert_eq!(refused(forged(&sound, |bytes| bytes[53] = 5)).kind(), Kind::BadFile);
+    // The second version did not tell how keys and values were stored, nor the first what becomes of a session that outgrows its
+    // context.
+    let old = Saved { kv: None, kv_type: None, ..saved.clone() };
+    let second = forged(&sound, |bytes| {
+        bytes[8] = 2;
+        assert_eq!(bytes.remove(53), 1);
+    });
+    assert_eq!(Saved::read(&Bytes::from(second)).unwrap(), old);
     let first = forged(&sound, |bytes| {
         bytes[8] = 1;
-        assert_eq!(bytes.remove(52), 0);
+        assert_eq!(bytes.drain(52..54).collect::<Vec<_>>(), [0, 1]);
     });
-    assert_eq!(Saved::read(&Bytes::from(first)).unwrap(), Saved { kv: None, ..saved.clone() });
+    assert_eq!(Saved::read(&Bytes::from(first)).unwrap(), old);
     assert_eq!(refused(forged(&sound, |bytes| bytes[8] = 0)).kind(), Kind::BadFile);
     let other = refused(written(&Saved { model: [7; 32], ..saved.clone() }));
     assert_eq!(other.kind(), Kind::Unsupported);

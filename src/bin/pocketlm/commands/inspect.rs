@@ -53,7 +53,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// The plans of decode and prefill as text.
 fn plan(checkpoint: &Checkpoint) -> Outcome<[String; 2]> {
     let lowered = plans(checkpoint, &EngineOptions::default(), &LoadOptions::default())?;
-    Ok([&lowered.decode, &lowered.prefill].map(|phase| phase.plan.dump(&lowered.store).to_string()))
+    Ok([&lowered.caches[0].decode, &lowered.caches[0].prefill]
+        .map(|phase| phase.plan.dump(&lowered.store).to_string()))
 }
 
 fn describe(

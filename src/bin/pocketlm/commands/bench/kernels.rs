@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use pocketlm::backend::cpu::{Cpu, CpuOptions};
 use pocketlm::backend::{Backend, Program, Status};
 use pocketlm::format::Checkpoint;
-use pocketlm::kernel::{KvType, PAGE, Work as Cost};
-use pocketlm::model::{Blueprint, LowerOptions, Lowered, Phase, Weights, lower};
+use pocketlm::kernel::{KvType, Work as Cost};
+use pocketlm::model::{Blueprint, CacheOptions, LowerOptions, Lowered, Phase, Weights, lower};
 use pocketlm::plan::{Inputs, Step};
 use pocketlm::{Error, Kind, Result as Outcome};
 use serde::Serialize;
@@ -100,14 +100,11 @@ impl Stage {
         let kv = config.kv_type.unwrap_or(if config.exact { KvType::F32 } else { KvType::F16 });
         let options = LowerOptions {
             context,
-            sequences: 1,
-            pages: context.div_ceil(PAGE),
+            caches: vec![CacheOptions::full(kv, context, 1)],
             prefill_rows: prompts.max().unwrap_or(1),
             decode_rows: 1,
             outputs: 1,
             top: 64.min(blueprint.vocab),
-            kv,
-            turned: kv.is_blocks(),
             max_matrix_bytes: backend.verbs().caps().max_matrix_bytes,
             fused: backend.verbs().caps().fuses,
             calibrates: false,
@@ -116,9 +113,10 @@ impl Stage {
         let lowered = lower(&blueprint, &weights, options)?;
         let verbs = backend.verbs();
         verbs.load(&lowered.store, &mut |_, _| Ok(()))?;
-        let decode = verbs.prepare(Arc::clone(&lowered.decode.plan))?;
-        let prefill = verbs.prepare(Arc::clone(&lowered.prefill.plan))?;
-        let pages: Vec<u32> = (0..options.pages).collect();
+        let cache = &lowered.caches[0];
+        let decode = verbs.prepare(Arc::clone(&cache.decode.plan))?;
+        let prefill = verbs.prepare(Arc::clone(&cache.prefill.plan))?;
+        let pages: Vec<u32> = (0..cache.options.pages).collect();
         verbs.write(lowered.ports.pages, 0, bytemuck::cast_slice(&pages))?;
         Ok(Self { backend, lowered, decode, prefill })
     }
@@ -126,8 +124,8 @@ impl Stage {
     fn rows(&mut self, test: Test, repetitions: u32, work: &Work) -> Outcome<Vec<Row>> {
         let Self { backend, lowered, decode, prefill } = self;
         let (program, phase, count): (&Program, &Phase, u32) = match test {
-            Test::Prefill { tokens, .. } => (prefill, &lowered.prefill, tokens),
-            Test::Decode { .. } => (decode, &lowered.decode, 1),
+            Test::Prefill { tokens, .. } => (prefill, &lowered.caches[0].prefill, tokens),
+            Test::Decode { .. } => (decode, &lowered.caches[0].decode, 1),
         };
         let first = match test {
             Test::Prefill { depth, .. } => depth,

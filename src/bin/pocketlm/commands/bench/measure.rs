@@ -285,7 +285,7 @@ fn end(stream: Stream, work: &Work) -> Outcome<Finish> {
 /// Bytes of weights, and of keys and values at `kv_len` positions, that decoding a token cannot do without.
 fn bytes_of_a_token(lowered: &Lowered, kv_len: u32) -> f64 {
     let inputs = Inputs { rows: 1, outputs: 1, kv_len };
-    let phase = &lowered.decode;
+    let phase = &lowered.caches[0].decode;
     let bytes_of = |operand: &Operand, kernel: KernelId| match operand {
         Operand::Item(id) => match lowered.store.item(*id) {
             Item::Matrix(matrix) if kernel == KernelId::Embed => matrix.row_bytes() as f64,

@@ -115,7 +115,7 @@ impl Row {
         let gb_s = bytes_per_token.map(|bytes| bytes * median_ts / 1e9);
         let joules = samples.0.iter().map(|sample| sample.joules).collect::<Option<Vec<f64>>>();
         let (is_prefill, kv) =
-            (matches!(test, Test::Prefill { .. }), model.inspect(|lowered| lowered.options.kv));
+            (matches!(test, Test::Prefill { .. }), model.inspect(|lowered| lowered.options.caches[0].kv));
         let kv = kv.name();
         let threads = on_cpu.then(|| config.cpu_threads());
         let common = json!({
