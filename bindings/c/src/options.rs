@@ -107,6 +107,20 @@ pub struct plm_load_options {
     pub manifest_key: plm_text,
     /// A `plm_kv_type`.
     pub kv_type: u32,
+    /// Places for sessions whose keys and values are kept in other types; `plm_session_set_kv_type` takes a session there.
+    pub more_sessions: *const plm_places,
+    /// How many types.
+    pub more_session_count: usize,
+}
+
+/// Places for sessions whose keys and values are kept in one type.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct plm_places {
+    /// A `plm_kv_type`, and not `PLM_KV_AUTO`.
+    pub kv_type: u32,
+    /// How many sessions.
+    pub sessions: u32,
 }
 
 /// What the text of an answer must be: it is, or the answer ends with `PLM_FINISH_LENGTH`.
@@ -271,6 +285,17 @@ impl plm_engine_options {
     }
 }
 
+/// A type that is named.
+pub(crate) fn kv_type_of(code: u32) -> Outcome<KvType> {
+    match code {
+        1 => Ok(KvType::F32),
+        2 => Ok(KvType::F16),
+        3 => Ok(KvType::Q8),
+        4 => Ok(KvType::Q4),
+        code => Err(Refusal::invalid(&format!("{code} names no plm_kv_type"))),
+    }
+}
+
 impl plm_load_options {
     /// # Safety
     /// What it points to is there.
@@ -289,16 +314,13 @@ impl plm_load_options {
                 (path, "") => Some(Manifest::read(path)?),
                 (path, key) => Some(Manifest::read_signed(path, key)?),
             };
-            let kv_type = match self.kv_type {
-                0 => None,
-                1 => Some(KvType::F32),
-                2 => Some(KvType::F16),
-                3 => Some(KvType::Q8),
-                4 => Some(KvType::Q4),
-                kv_type => return Err(Refusal::invalid(&format!("{kv_type} is no plm_kv_type"))),
-            };
+            let kv_type = if self.kv_type == 0 { None } else { Some(kv_type_of(self.kv_type)?) };
+            let places = list(self.more_sessions, self.more_session_count, "places of more sessions")?.iter();
             Ok(LoadOptions {
                 kv_type,
+                more_sessions: places
+                    .map(|places| Ok((kv_type_of(places.kv_type)?, places.sessions)))
+                    .collect::<Outcome<_>>()?,
                 context: (self.context > 0).then_some(self.context),
                 sessions: self.sessions,
                 prefill: self.prefill,
@@ -436,6 +458,8 @@ unsafe impl Versioned for plm_load_options {
             manifest: plm_text::of(""),
             manifest_key: plm_text::of(""),
             kv_type: 0,
+            more_sessions: std::ptr::null(),
+            more_session_count: 0,
         }
     }
 }

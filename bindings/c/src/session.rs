@@ -10,7 +10,7 @@ use crate::engine::fresh;
 use crate::handles;
 use crate::input::{self, copy_out, put, text};
 use crate::model::ModelObject;
-use crate::options::{plm_generate_options, plm_save_options};
+use crate::options::{kv_type_of, plm_generate_options, plm_save_options};
 use crate::prompt::{plm_prompt, plm_text, prompt};
 use crate::status::{Outcome, Refusal, door, plm_status};
 use crate::stream::{StreamObject, plm_event_callback, plm_stream, run};
@@ -113,6 +113,17 @@ pub extern "C" fn plm_session_set_overflow(
             1 => Overflow::Slide { sinks },
             overflow => return Err(Refusal::invalid(&format!("{overflow} is no plm_overflow"))),
         })?;
+        Ok(plm_status::PLM_OK)
+    })
+}
+
+/// Has keys and values of this session kept in another type than those of others, a `plm_kv_type`, where the model was loaded
+/// with places for that (`more_sessions`). What was computed is computed again.
+#[unsafe(no_mangle)]
+pub extern "C" fn plm_session_set_kv_type(session: *mut plm_session, kv_type: u32) -> plm_status {
+    door(|| {
+        let object = handles::get::<SessionObject, _>(session)?;
+        object.lock()?.set_kv_type(kv_type_of(kv_type)?)?;
         Ok(plm_status::PLM_OK)
     })
 }

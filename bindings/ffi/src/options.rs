@@ -100,6 +100,29 @@ pub struct LoadOptions {
     /// What keys and values are kept in; nothing is as is usual on the device.
     #[uniffi(default = None)]
     pub kv_type: Option<KvType>,
+    /// Places for sessions whose keys and values are kept in other types; a session is taken there by `set_kv_type`.
+    #[uniffi(default = [])]
+    pub more_sessions: Vec<Places>,
+}
+
+/// Places for sessions whose keys and values are kept in one type.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct Places {
+    /// The type.
+    pub kv_type: KvType,
+    /// How many sessions.
+    pub sessions: u32,
+}
+
+impl From<KvType> for pocketlm::KvType {
+    fn from(kv_type: KvType) -> Self {
+        match kv_type {
+            KvType::F32 => Self::F32,
+            KvType::F16 => Self::F16,
+            KvType::Q8 => Self::Q8,
+            KvType::Q4 => Self::Q4,
+        }
+    }
 }
 
 /// What the text of an answer must be: it is, or the answer ends with `Length`.
@@ -271,12 +294,12 @@ impl LoadOptions {
             sessions: self.sessions,
             prefill: self.prefill,
             memory: self.memory,
-            kv_type: self.kv_type.map(|kv_type| match kv_type {
-                KvType::F32 => pocketlm::KvType::F32,
-                KvType::F16 => pocketlm::KvType::F16,
-                KvType::Q8 => pocketlm::KvType::Q8,
-                KvType::Q4 => pocketlm::KvType::Q4,
-            }),
+            kv_type: self.kv_type.map(Into::into),
+            more_sessions: self
+                .more_sessions
+                .into_iter()
+                .map(|Places { kv_type, sessions }| (kv_type.into(), sessions))
+                .collect(),
             adapters,
             verify,
             ..pocketlm::LoadOptions::default()

@@ -7,7 +7,7 @@ use pocketlm::SaveOptions;
 use crate::condense::{Condenser, Gate};
 use crate::error::Result;
 use crate::message::{self, Message};
-use crate::options::{GenerateOptions, Prompt};
+use crate::options::{GenerateOptions, KvType, Prompt};
 use crate::stream::Stream;
 use crate::tools::ToolCall;
 
@@ -83,6 +83,12 @@ impl Session {
             Overflow::Slide { sinks } => pocketlm::Overflow::Slide { sinks },
         };
         Ok(self.gate.with(|session| session.set_overflow(overflow))??)
+    }
+
+    /// Has keys and values of this session kept in another type than those of others, where the model was loaded with places for
+    /// that (`more_sessions`). What was computed is computed again.
+    pub fn set_kv_type(&self, kv_type: KvType) -> Result<()> {
+        Ok(self.gate.with(|session| session.set_kv_type(kv_type.into()))??)
     }
 
     /// Has a conversation that no longer fits forget its oldest exchange before the next answer; instructions stay.

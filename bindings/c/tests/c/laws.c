@@ -250,6 +250,29 @@ static void what_is_saved_goes_on(plm_model *model, const char *scratch, const a
     REFUSED(PLM_NOT_FOUND, plm_session_restore(model, plm_text_of("/nowhere/session"), &restored));
 }
 
+static void keys_and_values_are_kept_as_each_session_wants(plm_engine *engine, const char *path, const answer *whole) {
+    plm_load_options options = plm_load_options_default();
+    plm_places places[] = {{PLM_KV_Q4, 1}, {PLM_KV_Q8, 2}};
+    options.more_sessions = places;
+    options.more_session_count = 2;
+    plm_model *model = NULL;
+    OK(plm_engine_load(engine, plm_text_of(path), &options, NULL, NULL, &model));
+    plm_session *session = NULL;
+    OK(plm_session_new(model, &session));
+    answer answer;
+    for (uint32_t type = PLM_KV_F16; type <= PLM_KV_Q4; type++) {
+        OK(plm_session_set_kv_type(session, type));
+        tell_by(session, STORY, tokens_of(40), &answer);
+        CHECK(answer.token_count == 40);
+    }
+    OK(plm_session_set_kv_type(session, PLM_KV_F16));
+    tell_by(session, STORY, tokens_of(40), &answer);
+    CHECK(memcmp(answer.tokens, whole->tokens, 40 * sizeof(uint32_t)) == 0);
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_set_kv_type(session, PLM_KV_F32));
+    OK(plm_session_free(session));
+    OK(plm_model_free(model));
+}
+
 static void sessions_are_computed_ahead_branch_and_slide(plm_engine *engine, const char *path, const answer *whole) {
     plm_model *model = load(engine, path, 64);
     plm_session *session = NULL, *branch = NULL;
@@ -422,6 +445,7 @@ int main(int argc, char **argv) {
     stop_strings_end_an_answer_before_them(model, &whole);
     what_is_saved_goes_on(model, argv[2], &whole);
     sessions_are_computed_ahead_branch_and_slide(engine, argv[1], &whole);
+    keys_and_values_are_kept_as_each_session_wants(engine, argv[1], &whole);
     a_worker_computes_and_stands_still(argv[1], &whole);
     a_cancel_does_not_wait_for_its_turn(argv[1]);
     what_is_known_is_told(engine, model, argv[1]);

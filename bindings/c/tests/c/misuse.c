@@ -48,6 +48,7 @@ static void nothing_behind(void *handle) {
     REFUSED(PLM_INVALID_HANDLE, plm_session_prewarm(session, &prompt, &begun));
     REFUSED(PLM_INVALID_HANDLE, plm_session_branch(session, &opened));
     REFUSED(PLM_INVALID_HANDLE, plm_session_set_overflow(session, PLM_OVERFLOW_STOP, 0));
+    REFUSED(PLM_INVALID_HANDLE, plm_session_set_kv_type(session, PLM_KV_F32));
     REFUSED(PLM_INVALID_HANDLE, plm_session_forget_oldest(session));
     REFUSED(PLM_INVALID_HANDLE, plm_session_say(session, text, NULL, &begun));
     REFUSED(PLM_INVALID_HANDLE, plm_session_answered(session, text));
@@ -143,6 +144,16 @@ static void arguments_are_checked(plm_engine *engine, plm_model *model, const ch
     load = plm_load_options_default();
     load.kv_type = 99;
     REFUSED(PLM_INVALID_ARGUMENT, plm_engine_load(engine, plm_text_of(path), &load, NULL, NULL, &loaded));
+    load.kv_type = PLM_KV_AUTO;
+    plm_places places = {PLM_KV_AUTO, 1};
+    load.more_sessions = &places;
+    load.more_session_count = 1;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_engine_load(engine, plm_text_of(path), &load, NULL, NULL, &loaded));
+    places.kv_type = PLM_KV_F16;
+    places.sessions = 0;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_engine_load(engine, plm_text_of(path), &load, NULL, NULL, &loaded));
+    load.more_sessions = NULL;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_engine_load(engine, plm_text_of(path), &load, NULL, NULL, &loaded));
     float numbers[4];
     plm_prompt asked = STORY;
     size_t count = 0;
@@ -178,6 +189,9 @@ static void prompts_are_checked(plm_model *model) {
     plm_prompt prompt = STORY;
     plm_generate_options options = tokens_of(5);
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_set_overflow(session, 7, 0));
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_set_kv_type(session, PLM_KV_AUTO));
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_set_kv_type(session, 99));
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_set_kv_type(session, PLM_KV_Q4));
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_set_overflow(session, PLM_OVERFLOW_SLIDE, UINT32_MAX));
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, NULL, &options, &stream));
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_generate(session, &prompt, &options, NULL));

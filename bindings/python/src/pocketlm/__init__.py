@@ -55,6 +55,7 @@ from .pocketlm_ffi import (
     ModelInfo,
     Overflow,
     Pace,
+    Places,
     Pooling,
     Score,
     Timings,
@@ -66,7 +67,7 @@ from .pocketlm_ffi import (
 __all__ = [
     "Adapter", "Answer", "BadFile", "CallbackFailed", "Cancelled", "Constraint", "ContextOverflow", "Device", "DeviceLost",
     "DeviceUnavailable", "Engine", "Error", "Estimate", "Event", "Finish", "FinishReason", "Health", "InternalError",
-    "InvalidArgument", "IoError", "KvType", "LoadStage", "Model", "ModelInfo", "NotFound", "OutOfMemory", "Overflow", "Pace", "Pooling", "Prompt", "Score",
+    "InvalidArgument", "IoError", "KvType", "LoadStage", "Model", "ModelInfo", "NotFound", "OutOfMemory", "Overflow", "Pace", "Places", "Pooling", "Prompt", "Score",
     "Session", "SessionBusy", "Suspended", "TemplateError", "Timings", "Tool", "ToolCall", "ToolChoice", "Trim", "Unsupported", "WrongNumbers",
     "version",
 ]  # fmt: skip
@@ -113,7 +114,7 @@ class Engine:
         self, path: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any
     ) -> Model:
         """Loads a model from a file or a folder. ``options``: context, sessions, prefill, memory, adapters, manifest,
-        manifest_key, kv_type."""
+        manifest_key, kv_type, more_sessions."""
         with _Listener(progress) as listener, translated():
             return Model(self._engine.load_and_wait(os.fspath(path), _ffi.LoadOptions(**options), listener, None))
 
@@ -295,6 +296,12 @@ class Session:
         """What becomes of the session when it outgrows the context: ``Overflow.STOP()`` or ``Overflow.SLIDE(sinks=4)``."""
         with translated():
             self._open().set_overflow(overflow)
+
+    def set_kv_type(self, kv_type: KvType) -> None:
+        """Has keys and values of this session kept in another type than those of others, where the model was loaded with
+        places for that: ``more_sessions=[Places(kv_type=KvType.Q4, sessions=1)]``."""
+        with translated():
+            self._open().set_kv_type(kv_type)
 
     def forget_oldest(self) -> None:
         """Has a conversation that no longer fits forget its oldest exchange before the next answer."""

@@ -29,6 +29,7 @@ public typealias ModelInfo = PocketlmFFI.ModelInfo
 public typealias Overflow = PocketlmFFI.Overflow
 public typealias Pace = PocketlmFFI.Pace
 public typealias PocketlmError = PocketlmFFI.PocketlmError
+public typealias Places = PocketlmFFI.Places
 public typealias Pooling = PocketlmFFI.Pooling
 public typealias Score = PocketlmFFI.Score
 public typealias Prompt = PocketlmFFI.Prompt
@@ -214,6 +215,9 @@ public final class Session: @unchecked Sendable {
 
     /// What becomes of the session when it outgrows the context.
     public func setOverflow(_ overflow: Overflow) throws { try session.setOverflow(overflow: overflow) }
+
+    /// Has keys and values of this session kept in another type, where the model was loaded with places for that (`moreSessions`).
+    public func setKvType(_ kvType: KvType) throws { try session.setKvType(kvType: kvType) }
 
     /// Has a conversation that no longer fits forget its oldest exchange before the next answer.
     public func forgetOldest() throws {

@@ -8,11 +8,13 @@ import dev.pocketlm.Event
 import dev.pocketlm.FinishReason
 import dev.pocketlm.GenerateOptions
 import dev.pocketlm.IncompleteAnswer
+import dev.pocketlm.KvType
 import dev.pocketlm.LoadOptions
 import dev.pocketlm.LoadStage
 import dev.pocketlm.Message
 import dev.pocketlm.Model
 import dev.pocketlm.Pace
+import dev.pocketlm.Places
 import dev.pocketlm.PocketlmException
 import dev.pocketlm.Prompt
 import dev.pocketlm.Tool
@@ -134,6 +136,9 @@ suspend fun laws(path: String) = Engine(EngineOptions(device = Device.Cpu, exact
         refused<PocketlmException.InvalidArgument> { tell(model, tokens(5).copy(temperature = Float.NaN)) }
         refused<PocketlmException.InvalidArgument> { model.tokens(Prompt.Tokens(listOf(512u))) }
         refused<PocketlmException.InvalidArgument> { model.tokens(Prompt.Json("{")) }
+        refused<PocketlmException.InvalidArgument> { session.setKvType(KvType.Q4) }
+        val places = listOf(Places(KvType.F32, 1u))
+        engine.load(path, LoadOptions(moreSessions = places)).use { it.session().use { roomy -> roomy.setKvType(KvType.F32) } }
         refused<PocketlmException.Template> { session.say("Hello").collect() }
         refused<PocketlmException.ContextOverflow> { session.generate(Prompt.Tokens(List(5000) { 50u })).collect() }
         refused<PocketlmException.InvalidArgument> { engine.setPace(Pace.Frame(-1.0)) }

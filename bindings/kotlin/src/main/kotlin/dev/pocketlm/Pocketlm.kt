@@ -171,6 +171,9 @@ class Session internal constructor(private val session: FfiSession) : AutoClosea
     /** What becomes of the session when it outgrows the context. */
     fun setOverflow(overflow: Overflow) = session.setOverflow(overflow)
 
+    /** Has keys and values of this session kept in another type, where the model was loaded with [LoadOptions.moreSessions]. */
+    fun setKvType(kvType: KvType) = session.setKvType(kvType)
+
     /** Has a conversation that no longer fits forget its oldest exchange before the next answer. */
     fun forgetOldest() {
         session.forgetOldest()
