@@ -621,6 +621,14 @@ typedef struct plm_adapter {
     float weight;
 } plm_adapter;
 
+// Places for sessions whose keys and values are kept in one type.
+typedef struct plm_places {
+    // A `plm_kv_type`, and not `PLM_KV_AUTO`.
+    uint32_t kv_type;
+    // How many sessions.
+    uint32_t sessions;
+} plm_places;
+
 // What a model is loaded with.
 typedef struct plm_load_options {
     // `sizeof(plm_load_options)`.
@@ -645,6 +653,10 @@ typedef struct plm_load_options {
     struct plm_text manifest_key;
     // A `plm_kv_type`.
     uint32_t kv_type;
+    // Places for sessions whose keys and values are kept in other types; `plm_session_set_kv_type` takes a session there.
+    const struct plm_places *more_sessions;
+    // How many types.
+    size_t more_session_count;
 } plm_load_options;
 
 // Hears how far a load is: a `plm_load_stage` and how much of it, 0 to 1. Returns 0 to stop it, with `PLM_CANCELLED`.
@@ -1035,6 +1047,11 @@ plm_status plm_session_branch(struct plm_session *session, struct plm_session **
 plm_status plm_session_set_overflow(struct plm_session *session,
                                     uint32_t overflow,
                                     uint32_t sinks);
+
+// Has keys and values of this session kept in another type than those of others, a `plm_kv_type`, where the model was loaded
+// with places for that (`more_sessions`). What was computed is computed again.
+plm_status plm_session_set_kv_type(struct plm_session *session,
+                                   uint32_t kv_type);
 
 // Has a conversation that no longer fits forget its oldest exchange before the next answer; instructions stay.
 plm_status plm_session_forget_oldest(struct plm_session *session);
