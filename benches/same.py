@@ -28,12 +28,12 @@ def run(*words):
     return done.stdout
 
 
-def build_peer(folder, sources, libraries):
-    """Builds `next_tokens` into `folder`."""
-    peer = Path(folder) / "next_tokens"
+def build_peer(folder, sources, libraries, name="next_tokens"):
+    """Builds a program of llama.cpp's interface into `folder`."""
+    peer = Path(folder) / name
     include = [f"-I{sources}/include", f"-I{sources}/ggml/include"]
     link = [f"-L{libraries}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"]
-    run("c++", "-O2", "-std=c++17", HERE / "next_tokens.cpp", *include, *link, "-o", peer)
+    run("c++", "-O2", "-std=c++17", HERE / f"{name}.cpp", *include, *link, "-o", peer)
     return peer
 
 
