@@ -250,7 +250,12 @@ static void what_is_saved_goes_on(plm_model *model, const char *scratch, const a
     REFUSED(PLM_NOT_FOUND, plm_session_restore(model, plm_text_of("/nowhere/session"), &restored));
 }
 
-static void keys_and_values_are_kept_as_each_session_wants(plm_engine *engine, const char *path, const answer *whole) {
+static void keys_and_values_are_kept_as_each_session_wants(const char *path, const answer *whole) {
+    /* One that is exact keeps them whole. */
+    plm_engine_options usual = plm_engine_options_default();
+    usual.device = PLM_DEVICE_CPU;
+    plm_engine *engine = NULL;
+    OK(plm_engine_new(&usual, &engine));
     plm_load_options options = plm_load_options_default();
     plm_places places[] = {{PLM_KV_Q4, 1}, {PLM_KV_Q8, 2}};
     options.more_sessions = places;
@@ -271,6 +276,7 @@ static void keys_and_values_are_kept_as_each_session_wants(plm_engine *engine, c
     REFUSED(PLM_INVALID_ARGUMENT, plm_session_set_kv_type(session, PLM_KV_F32));
     OK(plm_session_free(session));
     OK(plm_model_free(model));
+    OK(plm_engine_free(engine));
 }
 
 static void sessions_are_computed_ahead_branch_and_slide(plm_engine *engine, const char *path, const answer *whole) {
@@ -445,7 +451,7 @@ int main(int argc, char **argv) {
     stop_strings_end_an_answer_before_them(model, &whole);
     what_is_saved_goes_on(model, argv[2], &whole);
     sessions_are_computed_ahead_branch_and_slide(engine, argv[1], &whole);
-    keys_and_values_are_kept_as_each_session_wants(engine, argv[1], &whole);
+    keys_and_values_are_kept_as_each_session_wants(argv[1], &whole);
     a_worker_computes_and_stands_still(argv[1], &whole);
     a_cancel_does_not_wait_for_its_turn(argv[1]);
     what_is_known_is_told(engine, model, argv[1]);
