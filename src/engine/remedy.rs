@@ -64,7 +64,9 @@ impl Subject<'_> {
     pub(super) fn estimate(&self, options: &LoadOptions) -> Result<Estimate> {
         let asked = self.asked(options)?;
         let estimate = self.tried(options, asked, None)?;
-        let addressed = (most_pages(self.blueprint) / asked.sessions).saturating_mul(PAGE);
+        let caches = choose(self.blueprint, self.engine, options)?.caches;
+        let most_sessions = caches.iter().map(|cache| cache.sequences).max().unwrap_or(asked.sessions);
+        let addressed = (most_pages(self.blueprint) / most_sessions).saturating_mul(PAGE);
         let largest_context = largest(PAGE, self.blueprint.context.min(addressed), |context| {
             Ok(self.tried(options, Choice { context, ..asked }, None)?.fits())
         })?;

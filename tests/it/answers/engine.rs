@@ -207,6 +207,12 @@ fn what_must_follow_is_not_computed_one_by_one() {
     let (other, all) = tell(&GenerateOptions { sampling: mirostat, ..options.clone() });
     let (mine, others) = (told.tokens.len() as u64, other.tokens.len() as u64);
     assert!(4 * few * others < 3 * all * mine, "{all} dispatches for {others} tokens");
+    // Nothing is forced that the app has barred.
+    let logit_bias = vec![(told.tokens[3], f32::NEG_INFINITY)];
+    let sampling = Sampling { logit_bias, ..options.sampling.clone() };
+    let barred = GenerateOptions { sampling, ..options.clone() };
+    let refused = model.session().generate(&prompt, &barred).unwrap().finish().unwrap_err();
+    assert!(refused.kind() == Kind::InvalidArgument && refused.to_string().contains("bias"), "{refused}");
     for most in (1..told.tokens.len()).step_by(6) {
         let (cut, _) = tell(&GenerateOptions { max_tokens: Some(most as u32), ..options.clone() });
         assert_eq!((cut.reason, &cut.tokens[..]), (FinishReason::Length, &told.tokens[..most]));
