@@ -157,7 +157,8 @@ impl Session {
     /// [`Self::answered`] when it is there.
     ///
     /// # Errors
-    /// As [`Self::generate`], and what [`Self::condense_with`] was given returns; the conversation stays as it was then.
+    /// As [`Self::generate`], and what [`Self::condense_with`] was given returns, or `SessionBusy` while that is asked for another session
+    /// that shares it; the conversation stays as it was then.
     pub fn say(&mut self, text: impl Into<String>, options: &GenerateOptions) -> Result<Stream> {
         let before = self.transcript.clone();
         self.transcript.push(Message::new("user", &text.into()));

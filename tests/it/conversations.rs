@@ -1,6 +1,8 @@
 //! Sessions that go on: computed ahead, branched, longer than their context, condensed. Whatever is shared or forgotten, the
 //! tokens are those of a session that computed all it sees by itself.
 
+use std::sync::{Arc, Mutex};
+
 use pocketlm::{
     Device, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Kind, LoadOptions, Message,
     Model, Overflow, Prompt, Sampling, SaveOptions, Session, forget_oldest,
@@ -253,4 +255,38 @@ fn a_conversation_is_condensed_where_it_no_longer_fits() {
     for at in 14..18 {
         ask(&mut session, at).unwrap();
     }
+}
+
+/// What a rule says in a branch that has the rule too, and has outgrown the context as well, is refused; nobody waits for ever.
+#[test]
+fn a_rule_that_talks_to_a_branch_with_the_same_rule_is_refused() {
+    let model = chat_model(192);
+    let mut session = model.session();
+    session.take_up(vec![Message::new("user", &"word ".repeat(300)), Message::new("assistant", "Yes.")]);
+    let branch: Arc<Mutex<Option<Session>>> = Arc::default();
+    let (other, heard) = (branch.clone(), Arc::new(Mutex::new(None)));
+    let told = heard.clone();
+    session.condense_with(move |messages| {
+        if let Some(branch) = &mut *other.lock().expect("the branch") {
+            *told.lock().expect("what was heard") = branch.say("Sum up.", &tokens(8)).err();
+        }
+        Ok(messages[messages.len() - 1..].to_vec())
+    });
+    *branch.lock().unwrap() = Some(session.branch());
+    session.say("And now?", &tokens(8)).unwrap().finish().unwrap();
+    let refused = heard.lock().unwrap().take().expect("the branch was refused");
+    assert_eq!(refused.kind(), Kind::SessionBusy);
+    assert!(refused.what_would_work().is_some_and(|hint| hint.contains("rule of its own")), "{refused}");
+    // With a rule of its own, it may be asked.
+    branch.lock().unwrap().as_mut().unwrap().condense_with(keep_the_last);
+    session.take_up(vec![Message::new("user", &"word ".repeat(300)), Message::new("assistant", "Yes.")]);
+    session.say("And now?", &tokens(8)).unwrap().finish().unwrap();
+    assert!(heard.lock().unwrap().is_none());
+    // The rule holds the branch, and the branch its own.
+    drop(branch.lock().unwrap().take());
+}
+
+/// Nothing but the last message.
+fn keep_the_last(messages: &[Message]) -> pocketlm::Result<Vec<Message>> {
+    Ok(messages[messages.len() - 1..].to_vec())
 }
