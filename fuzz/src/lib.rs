@@ -12,7 +12,7 @@ use pocketlm::engine::saved::Saved;
 use pocketlm::format::{Checkpoint, Config, Dialect, HuggingFace, Manifest, Meta};
 use pocketlm::model::{Blueprint, Weights};
 use pocketlm::text::{
-    ChatRequest, ChatTemplate, Constraint, Lexicon, Manner, Message, Reader, Special, Tokenizer,
+    ChatRequest, ChatTemplate, Constraint, Lexicon, Manner, Message, Reader, Special, Tokenizer, Tool,
 };
 use sha2::{Digest, Sha256};
 
@@ -230,10 +230,21 @@ pub fn answers(data: &[u8]) {
 
 /// However an answer is cut into pieces, the same calls are in it.
 fn called(text: &str, kind: u8) {
-    let manners = [Manner::Hermes, Manner::Llama, Manner::Mistral, Manner::Gemma];
-    let manner = manners[usize::from(kind / 6) % 4];
+    let manners = [
+        Manner::Hermes,
+        Manner::Llama,
+        Manner::Mistral,
+        Manner::Gemma,
+        Manner::Gemma4,
+        Manner::Phi,
+        Manner::Lfm,
+        Manner::Coder,
+    ];
+    let manner = manners[usize::from(kind / 6) % manners.len()];
+    let parameters = serde_json::json!({"properties": {"b": {"type": "string"}, "c": {}}});
+    let tool = Tool { name: "a".into(), description: String::new(), parameters };
     let calls = |size: usize| {
-        let mut reader = Reader::new(manner, vec!["a".into()], 1);
+        let mut reader = Reader::new(manner, vec![tool.clone()], 1);
         let chars: Vec<char> = text.chars().collect();
         let mut news: Vec<_> = chars
             .chunks(size.max(1))

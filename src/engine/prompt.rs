@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Result};
-use crate::text::{ChatRequest, Special, Tool, brief};
+use crate::text::{ChatRequest, Special, Tool, brief, shown};
 
 use super::model::Core;
 
@@ -114,8 +114,9 @@ impl Core {
         if !template.knows_tools() {
             return template.render(&ChatRequest::new(&brief(messages, tools), now));
         }
+        let messages = shown(messages, tools, template.source(), self.manner());
         let list = || tools.iter().map(Tool::to_json).collect::<serde_json::Value>();
         let tools = (!tools.is_empty()).then(list);
-        template.render(&ChatRequest { tools, ..ChatRequest::new(messages, now) })
+        template.render(&ChatRequest { tools, ..ChatRequest::new(&messages, now) })
     }
 }

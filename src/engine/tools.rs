@@ -33,8 +33,7 @@ impl Core {
         if tools.is_empty() {
             return (Some(decoder), None);
         }
-        let names = tools.iter().map(|tool| tool.name.clone()).collect();
-        let reader = Reader::new(self.manner(), names, prompt_tokens);
+        let reader = Reader::new(self.manner(), tools.to_vec(), prompt_tokens);
         let kept = marks(tokenizer).into_iter().map(|(_, token)| token).collect();
         (Some(decoder.keeping(kept)), Some(reader))
     }
@@ -49,8 +48,11 @@ impl Core {
         self.manner().grammar(&due, self.tokenizer()?).map(Constraint::Lark).map(Some)
     }
 
-    fn manner(&self) -> Manner {
-        self.template.as_ref().map_or(Manner::Hermes, crate::text::ChatTemplate::manner)
+    /// How the model writes calls: as its template shows, or as its vocabulary has marks for.
+    pub(super) fn manner(&self) -> Manner {
+        let Some(template) = &self.template else { return Manner::Hermes };
+        let of_vocabulary = || Manner::of_vocabulary(self.tokenizer().ok()?);
+        template.manner().or_else(of_vocabulary).unwrap_or(Manner::Hermes)
     }
 }
 

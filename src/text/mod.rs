@@ -28,4 +28,4 @@ pub use decoder::Decoder;
 pub use dialects::{FolderWords, GgufWords, to_gguf, to_hugging_face};
 pub use template::{ChatRequest, ChatTemplate, Message};
 pub use tokenizer::{Special, Tokenizer};
-pub use tools::{Manner, News, Reader, Tool, ToolCall, ToolChoice, brief, marks};
+pub use tools::{Manner, News, Reader, Tool, ToolCall, ToolChoice, brief, marks, shown};

@@ -1,5 +1,6 @@
 //! Where the tests' data lies.
 
+use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -79,4 +80,22 @@ pub(crate) fn limits() -> Limits {
 fn platform_cache() -> PathBuf {
     use etcetera::BaseStrategy;
     etcetera::choose_base_strategy().expect("a home folder").cache_dir()
+}
+
+/// The model that tells stories, with a chat template, in a file of its own.
+pub(crate) fn stories_with(folder: &Scratch, template: &str) -> PathBuf {
+    let mut bytes = fs::read(fixture("stories260k/stories260K-f32.gguf")).expect("the fixture");
+    let key = "tokenizer.chat_template";
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    // Made as long as a multiple of the alignment, by a comment, so that what stands behind it stays aligned.
+    let length = 8 + key.len() + 4 + 8 + template.len() + 4;
+    let template = format!("{template}{{#{}#}}", " ".repeat(length.next_multiple_of(32) - length));
+    let pair = [text(key), 8u32.to_le_bytes().to_vec(), text(&template)].concat();
+    assert_eq!(pair.len() % 32, 0);
+    let count = u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes"));
+    bytes[16..24].copy_from_slice(&(count + 1).to_le_bytes());
+    bytes.splice(24..24, pair);
+    let path = folder.join("stories.gguf");
+    fs::write(&path, bytes).expect("a file of this test's own");
+    path
 }

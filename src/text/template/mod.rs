@@ -90,9 +90,14 @@ impl ChatTemplate {
         self.source.contains("tools")
     }
 
-    /// How its model writes calls of tools.
-    pub fn manner(&self) -> Manner {
-        if self.knows_tools() { Manner::of(&self.source) } else { Manner::Hermes }
+    /// How its model writes calls of tools, where it shows that.
+    pub fn manner(&self) -> Option<Manner> {
+        if self.knows_tools() { Manner::of(&self.source) } else { Some(Manner::Hermes) }
+    }
+
+    /// The template itself.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Renders a conversation.
@@ -124,6 +129,8 @@ impl ChatTemplate {
         let fixed = [
             ("messages", messages.into()),
             ("tools", Serde(&request.tools).into()),
+            // SmolLM3's own name for those that are called in JSON, beside another for those in code.
+            ("xml_tools", Serde(&request.tools).into()),
             ("documents", Serde(&request.documents).into()),
             ("add_generation_prompt", request.add_generation_prompt.into()),
             ("bos_token", self.bos.as_str().into()),

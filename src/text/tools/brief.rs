@@ -1,8 +1,11 @@
-//! Tools for templates that know none: what the system's turn says of them, and how calls and results stand in turns.
+//! Tools for templates that know none: what the system's turn says of them, and how calls and results stand in turns. And for
+//! those that know them by half.
+
+use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::Tool;
+use super::{Manner, Tool, ToolCall};
 use crate::text::Message;
 
 /// The conversation with the tools told in its first turn, and with calls and results as text.
@@ -27,6 +30,62 @@ pub fn brief(messages: &[Message], tools: &[Tool]) -> Vec<Message> {
         None => told.insert(0, Message::new("system", &what)),
     }
     told
+}
+
+/// The conversation as a template that knows tools is to see it. One that shows no calls (LFM2's, Granite 3's, SmolLM3's) has them
+/// as the text that the model wrote, and one that takes tools out of the system's turn (Phi-4-mini's) has them there.
+pub fn shown<'a>(
+    messages: &'a [Message],
+    tools: &[Tool],
+    template: &str,
+    manner: Manner,
+) -> Cow<'a, [Message]> {
+    let hides_calls = !template.contains("tool_calls");
+    let in_system = !tools.is_empty() && template.contains("message['tools']");
+    if !hides_calls && !in_system {
+        return messages.into();
+    }
+    let mut shown = messages.to_vec();
+    for message in shown.iter_mut().filter(|_| hides_calls) {
+        let calls = message.0.get("tool_calls").and_then(Value::as_array);
+        let calls: Vec<ToolCall> = calls.into_iter().flatten().filter_map(ToolCall::from_json).collect();
+        if let Some(calls) = manner.say(&calls) {
+            let text = format!("{}{calls}", content(message));
+            message.0.insert("content".into(), text.into());
+        }
+    }
+    if in_system {
+        let list: Value = tools.iter().map(|tool| tool.to_json()["function"].take()).collect();
+        if shown.first().is_none_or(|first| role(first) != "system") {
+            shown.insert(0, Message::new("system", ""));
+        }
+        if let Some(system) = shown.first_mut() {
+            system.0.insert("tools".into(), list.to_string().into());
+        }
+    }
+    shown.into()
+}
+
+impl Manner {
+    /// Calls as the model writes them; `None` without any, and in manners whose templates all show calls.
+    fn say(self, calls: &[ToolCall]) -> Option<String> {
+        if calls.is_empty() {
+            return None;
+        }
+        let json = |call: &ToolCall| call.to_json()["function"].to_string();
+        let list = |say: &dyn Fn(&ToolCall) -> String| calls.iter().map(say).collect::<Vec<_>>().join(", ");
+        let (open, close) = self.marks();
+        match self {
+            Self::Hermes => {
+                let said = calls.iter().map(|call| format!("{open}\n{}\n{close}", json(call)));
+                Some(said.collect::<Vec<_>>().join("\n"))
+            }
+            Self::Granite => Some(format!("{open}[{}]", list(&json))),
+            Self::Phi => Some(format!("{open}[{}]{close}", list(&json))),
+            Self::Lfm => Some(format!("{open}[{}]{close}", list(&super::python::say))),
+            Self::Llama | Self::Mistral | Self::Gemma | Self::Gemma4 | Self::Coder => None,
+        }
+    }
 }
 
 /// A turn of the kinds that every template knows.
@@ -83,5 +142,38 @@ mod tests {
         assert_eq!(texts[2], "<tool_call>\n{\"name\":\"add\",\"arguments\":{\"a\":1}}\n</tool_call>");
         assert_eq!((role(&told[3]), texts[3].as_str()), ("user", "<tool_response>\n2\n</tool_response>"));
         assert_eq!(brief(&messages[..2], &[]), messages[..2]);
+    }
+
+    #[test]
+    fn a_template_that_knows_tools_by_half_is_helped() {
+        let arguments = json!({"a": "it's \"1\"\n", "b": [true, null, {"c": 1.5}]});
+        let Value::Object(arguments) = arguments else { panic!("an object") };
+        let call = ToolCall { id: "1".into(), name: "add".into(), arguments };
+        let mut said = Message::new("assistant", "I add.");
+        said.0.insert("tool_calls".into(), json!([call.to_json(), call.to_json()]));
+        let messages = [Message::new("user", "1?"), said];
+        let tool =
+            Tool { name: "add".into(), description: String::new(), parameters: json!({"type": "object"}) };
+        let tools = std::slice::from_ref(&tool);
+        // One that shows them has them as they are.
+        assert_eq!(*shown(&messages, tools, "{{ message.tool_calls }}", Manner::Lfm), messages);
+        for manner in [Manner::Hermes, Manner::Phi, Manner::Granite, Manner::Lfm] {
+            let shown = shown(&messages, tools, "{{ tools }}", manner);
+            // What is shown is what the model would have written.
+            let mut reader = crate::text::Reader::new(manner, vec![tool.clone()], 0);
+            let mut news = reader.push(&content(&shown[1]));
+            news.extend(reader.finish());
+            let calls = news.iter().filter_map(|news| match news {
+                crate::text::News::Call(call) => Some(call.arguments.clone()),
+                _ => None,
+            });
+            assert_eq!(calls.collect::<Vec<_>>(), [call.arguments.clone(), call.arguments.clone()]);
+            assert!(content(&shown[1]).starts_with("I add.<"));
+        }
+        let phi = "{% if 'tools' in message %}{{ message['tools'] }}{% endif %}";
+        let shown = shown(&messages[..1], tools, phi, Manner::Phi);
+        assert_eq!((role(&shown[0]), shown.len()), ("system", 2));
+        let list: Value = serde_json::from_str(shown[0].0["tools"].as_str().unwrap()).unwrap();
+        assert_eq!(list[0]["name"], "add");
     }
 }

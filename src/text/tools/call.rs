@@ -94,15 +94,20 @@ impl Object {
 
     /// Name and arguments of an object that is closed; `None` where it is no call.
     pub(super) fn read(&self) -> Option<(String, Map<String, Value>)> {
-        let Ok(Value::Object(mut call)) = serde_json::from_str(&self.text) else { return None };
-        let name = call.get("name")?.as_str()?.to_owned();
-        let arguments = call.remove("arguments").or_else(|| call.remove("parameters"));
-        Some((name, arguments_of(arguments.unwrap_or_default())?))
+        whole(&self.text)
     }
 
     pub(super) fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// Name and arguments of a call that is all there; `None` where it is none.
+pub(super) fn whole(text: &str) -> Option<(String, Map<String, Value>)> {
+    let Ok(Value::Object(mut call)) = serde_json::from_str(text) else { return None };
+    let name = call.get("name")?.as_str()?.to_owned();
+    let arguments = call.remove("arguments").or_else(|| call.remove("parameters"));
+    Some((name, arguments_of(arguments.unwrap_or_default())?))
 }
 
 /// Arguments as an object: it may stand in a string, or be left out.

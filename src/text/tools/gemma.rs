@@ -1,16 +1,15 @@
-//! FunctionGemma's calls: `call:name{key:<escape>text<escape>,other:12,list:[1,2]}`.
+//! FunctionGemma's calls, `call:name{key:<escape>text<escape>,other:12,list:[1,2]}`, and Gemma 4's, with another mark around text.
 
 use serde_json::{Map, Value};
 
-const ESCAPE: &str = "<escape>";
 /// Values in values, at most.
 const MOST_DEPTH: u32 = 64;
 
-/// Name and arguments of what stands between the marks, or `None` where it is no call.
-pub(super) fn read(text: &str) -> Option<(String, Map<String, Value>)> {
+/// Name and arguments of what stands between the marks, or `None` where it is no call. `escape` stands around text.
+pub(super) fn read(text: &str, escape: &str) -> Option<(String, Map<String, Value>)> {
     let text = text.trim().strip_prefix("call:")?;
     let (name, rest) = text.split_at(text.find('{')?);
-    let mut reader = Reader { rest };
+    let mut reader = Reader { rest, escape };
     let arguments = reader.object(0)?;
     let is_all = reader.rest.trim().is_empty();
     (is_all && !name.trim().is_empty()).then(|| (name.trim().to_owned(), arguments))
@@ -18,6 +17,7 @@ pub(super) fn read(text: &str) -> Option<(String, Map<String, Value>)> {
 
 struct Reader<'a> {
     rest: &'a str,
+    escape: &'a str,
 }
 
 impl<'a> Reader<'a> {
@@ -39,7 +39,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         while !self.take("}") {
-            let key = match self.take(ESCAPE) {
+            let key = match self.take(self.escape) {
                 true => self.escaped()?,
                 false => self.until(|c| c == ':')?.trim().to_owned(),
             };
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, depth: u32) -> Option<Value> {
-        if self.take(ESCAPE) {
+        if self.take(self.escape) {
             return self.escaped().map(Value::from);
         }
         match self.rest.trim_start().chars().next()? {
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
     }
 
     fn escaped(&mut self) -> Option<String> {
-        let (text, rest) = self.rest.split_once(ESCAPE)?;
+        let (text, rest) = self.rest.split_once(self.escape)?;
         self.rest = rest;
         Some(text.to_owned())
     }
@@ -96,18 +96,23 @@ mod tests {
 
     #[test]
     fn values_of_every_kind() {
-        let (name, arguments) =
-            read("call:get_weather{city:<escape>São, {Paulo}<escape>,days:3,ok:true,at:[1,{a:<escape>b<escape>}],unit:celsius}").unwrap();
+        let (name, arguments) = read(
+            "call:get_weather{city:<escape>São, {Paulo}<escape>,days:3,ok:true,at:[1,{a:<escape>b<escape>}],unit:celsius}",
+            "<escape>",
+        )
+        .unwrap();
         assert_eq!(name, "get_weather");
         let due =
             json!({"city": "São, {Paulo}", "days": 3, "ok": true, "at": [1, {"a": "b"}], "unit": "celsius"});
         assert_eq!(Value::Object(arguments), due);
-        assert_eq!(read("call:now{}").unwrap(), ("now".into(), Map::new()));
+        assert_eq!(read("call:now{}", "<escape>").unwrap(), ("now".into(), Map::new()));
+        let (_, arguments) = read("call:a{b:<|\"|>c}<|\"|>}", "<|\"|>").unwrap();
+        assert_eq!(Value::Object(arguments), json!({"b": "c}"}));
         let deep = format!("call:a{{b:{}", "[".repeat(10_000));
         for wrong in
             ["", "call:", "call:{}", "call:a{", "call:a{b}", "call:a{b:1", "call:a{b:1}x", "a{}", &deep]
         {
-            assert!(read(wrong).is_none(), "{wrong:.20}");
+            assert!(read(wrong, "<escape>").is_none(), "{wrong:.20}");
         }
     }
 }

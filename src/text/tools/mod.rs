@@ -1,11 +1,14 @@
 //! Tools that a model may call: how they are told to it, and how its calls are read out of what it writes.
 //!
 //! A chat template that knows tools says them in its model's own words. For one that does not, [`brief`] says them as Hermes'
-//! models read them. Models write calls in a few manners, and the template or the vocabulary tells which.
+//! models read them. Models write calls in a few manners, and the template tells which, or where it does not the vocabulary.
 
 mod brief;
 mod call;
+mod coder;
 mod gemma;
+mod grammar;
+mod python;
 mod reader;
 
 use serde_json::{Map, Value, json};
@@ -14,7 +17,7 @@ use crate::error::{Error, Result};
 
 use super::Tokenizer;
 
-pub use brief::brief;
+pub use brief::{brief, shown};
 pub use reader::{News, Reader};
 
 /// Something that a model may ask its host to do.
@@ -56,27 +59,50 @@ pub enum ToolChoice {
 /// How a model writes calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen 2.5 and 3, SmolLM3 (Hermes Function Calling).
+    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen 2.5 and 3, SmolLM3, Granite 4 (Hermes Function Calling,
+    /// and their templates).
     Hermes,
-    /// `{"name": …, "parameters": {…}}`, which may stand behind `<|python_tag|>`: Llama 3.1 to 3.3 (its model card).
+    /// `{"name": …, "parameters": {…}}`, which may stand behind `<|python_tag|>`: Llama 3.1 to 3.3 (its model card and template);
+    /// or `[name(key='text', …), …]`, which the small models of 3.2 write (llama-models, `llama3_2/text_prompt_format.md`), and
+    /// `<|python_tag|>name.call(key="text")` (the template of 3.1).
     Llama,
     /// `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]` or `[TOOL_CALLS]name[ARGS]{…}`: Mistral (mistral-common).
     Mistral,
     /// `<start_function_call>call:name{key:<escape>text<escape>, …}<end_function_call>`: FunctionGemma (its page of formatting).
     Gemma,
+    /// `<|tool_call>call:name{key:<|"|>text<|"|>, …}<tool_call|>`: Gemma 4 (its template).
+    Gemma4,
+    /// `<|tool_call|>[{"name": …, "arguments": {…}}, …]<|/tool_call|>`: Phi-4-mini (its own template says
+    /// tools in `<|tool|>`, and llama.cpp's and Ollama's templates for it calls in these marks).
+    Phi,
+    /// The same without an end: Granite 3 (its template).
+    Granite,
+    /// `<|tool_call_start|>[name(key='text', …), …]<|tool_call_end|>`: LFM2 and 2.5 (their template, and Liquid's page of tool use,
+    /// by which there may be JSON in it).
+    Lfm,
+    /// `<tool_call><function=name><parameter=key>text</parameter></function></tool_call>`: Qwen3-Coder (its template).
+    Coder,
 }
 
-/// Tokens that stand around calls, in whatever manner.
-const MARKS: &[&str] = &[
-    "<tool_call>",
-    "</tool_call>",
-    "<|python_tag|>",
-    "[TOOL_CALLS]",
-    "[CALL_ID]",
-    "[ARGS]",
-    "<start_function_call>",
-    "<end_function_call>",
-    "<escape>",
+/// Tokens that stand around calls, in whatever manner, and the manner of a vocabulary that has one, where that is sure: Llama's
+/// is in the vocabulary of models that were taught another manner since.
+const MARKS: &[(&str, Option<Manner>)] = &[
+    ("<tool_call>", None),
+    ("</tool_call>", None),
+    ("<|python_tag|>", None),
+    ("[TOOL_CALLS]", Some(Manner::Mistral)),
+    ("[CALL_ID]", None),
+    ("[ARGS]", None),
+    ("<start_function_call>", Some(Manner::Gemma)),
+    ("<end_function_call>", None),
+    ("<escape>", None),
+    ("<|tool_call>", Some(Manner::Gemma4)),
+    ("<tool_call|>", None),
+    ("<|\"|>", None),
+    ("<|/tool_call|>", Some(Manner::Phi)),
+    ("<|tool_call|>", Some(Manner::Granite)),
+    ("<|tool_call_start|>", Some(Manner::Lfm)),
+    ("<|tool_call_end|>", None),
 ];
 
 impl Tool {
@@ -139,79 +165,47 @@ impl ToolCall {
 }
 
 impl Manner {
-    /// That of a template that knows tools.
-    pub fn of(template: &str) -> Self {
+    /// That of a template that knows tools, where it shows one.
+    pub fn of(template: &str) -> Option<Self> {
+        let has = |mark: &str| template.contains(mark);
+        if has("<tool_call>") && has("<function=") && has("<parameter=") {
+            return Some(Self::Coder);
+        }
         let marks = [
             ("<start_function_call>", Self::Gemma),
+            ("<|tool_call>", Self::Gemma4),
             ("[TOOL_CALLS]", Self::Mistral),
+            ("<|tool_call_start|>", Self::Lfm),
+            ("<|tool_list_start|>", Self::Lfm),
             ("<tool_call>", Self::Hermes),
+            // Phi's, which shows how tools are said and not how they are called.
+            ("<|tool|>", Self::Phi),
+            ("<|tool_call|>", Self::Granite),
             ("<|python_tag|>", Self::Llama),
             ("\"parameters\": ", Self::Llama),
         ];
-        marks.iter().find(|(mark, _)| template.contains(mark)).map_or(Self::Hermes, |&(_, manner)| manner)
+        marks.iter().find(|(mark, _)| has(mark)).map(|&(_, manner)| manner)
     }
 
-    /// A grammar in Lark's syntax of one call of one of these tools, with arguments that are valid.
-    ///
-    /// # Errors
-    /// [`crate::Kind::Unsupported`] where that cannot be said in this manner.
-    pub fn grammar(self, tools: &[&Tool], tokenizer: &Tokenizer) -> Result<String> {
-        let key = if self == Self::Llama { "parameters" } else { "arguments" };
-        let call = |tool: &&Tool| {
-            let mut parameters = tool.parameters.clone();
-            let mut call = json!({
-                "type": "object",
-                "properties": {"name": {"const": tool.name}},
-                "required": ["name", key],
-                "additionalProperties": false
-            });
-            // What is referred to from the root stands there still.
-            for kept in ["$schema", "$defs", "definitions"] {
-                if let Some(value) = parameters.as_object_mut().and_then(|map| map.shift_remove(kept)) {
-                    call[kept] = value;
-                }
-            }
-            call["properties"][key] = parameters;
-            call
-        };
-        let mark = |mark: &str| match marks(tokenizer).iter().find(|(name, _)| *name == mark) {
-            Some((_, token)) => format!("<[{token}]>"),
-            None => json!(mark).to_string(),
-        };
-        let (before, after) = match self {
-            Self::Hermes => {
-                (format!("{} \"\\n\"", mark("<tool_call>")), format!("\"\\n\" {}", mark("</tool_call>")))
-            }
-            Self::Llama => (String::new(), String::new()),
-            Self::Mistral => (format!("{} \"[\"", mark("[TOOL_CALLS]")), "\"]\"".into()),
-            Self::Gemma => {
-                return Err(Error::unsupported(
-                    "a call that has to be made cannot be held to FunctionGemma's manner",
-                )
-                .hint("leave the choice to the model"));
-            }
-        };
-        let mut lark = format!("start: {before} ({}) {after}\n", names(tools.len()));
-        for (i, tool) in tools.iter().enumerate() {
-            let schema =
-                super::constraint::checked(&call(tool)).map_err(|error| error.at(tool.name.clone()))?;
-            lark.push_str(&format!("call{i}: %json {schema}\n"));
-        }
-        Ok(lark)
+    /// That of a vocabulary, where the template does not show it: LFM2.5's tells the model of tools in plain words.
+    pub fn of_vocabulary(tokenizer: &Tokenizer) -> Option<Self> {
+        let is_there =
+            |&&(mark, manner): &&(&str, Option<Self>)| manner.is_some() && token(tokenizer, mark).is_some();
+        MARKS.iter().find(is_there).and_then(|&(_, manner)| manner)
     }
-}
-
-fn names(count: usize) -> String {
-    (0..count).map(|i| format!("call{i}")).collect::<Vec<_>>().join(" | ")
 }
 
 /// The marks that are special tokens of a vocabulary, which a text would not show.
 pub fn marks(tokenizer: &Tokenizer) -> Vec<(&'static str, u32)> {
-    let token = |&mark: &&'static str| match tokenizer.encode(mark, super::Special::Parse).as_deref() {
-        Ok(&[token]) if tokenizer.is_special(token) => Some((mark, token)),
+    MARKS.iter().filter_map(|&(mark, _)| Some((mark, token(tokenizer, mark)?))).collect()
+}
+
+/// The special token that a mark is.
+fn token(tokenizer: &Tokenizer, mark: &str) -> Option<u32> {
+    match tokenizer.encode(mark, super::Special::Parse).as_deref() {
+        Ok(&[token]) if tokenizer.is_special(token) => Some(token),
         _ => None,
-    };
-    MARKS.iter().filter_map(token).collect()
+    }
 }
 
 #[cfg(test)]
@@ -232,41 +226,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_has_to_be_made_is_held_to_the_schema() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stories260k/stories260K-f32.gguf");
-        let checkpoint = crate::format::Checkpoint::open(path).unwrap();
-        let tokenizer = std::sync::Arc::new(Tokenizer::of(&checkpoint.dialect).unwrap().unwrap());
-        let lexicon = crate::text::Lexicon::new(&tokenizer).unwrap();
-        let parameters = json!({
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "type": "object",
-            "properties": {"at": {"$ref": "#/$defs/Point"}},
-            "required": ["at"],
-            "$defs": {"Point": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}}
-        });
-        let go = Tool { name: "go".into(), description: String::new(), parameters };
-        let stop =
-            Tool { name: "stop".into(), description: String::new(), parameters: json!({"type": "object"}) };
-        let accepts = |manner: Manner, text: &str| {
-            let grammar = manner.grammar(&[&go, &stop], &tokenizer).unwrap();
-            let mut guide = lexicon.guide(&crate::text::Constraint::Lark(grammar), false).unwrap();
-            guide.accepts(text.as_bytes()).unwrap()
-        };
-        let hermes = |call: &str| format!("<tool_call>\n{call}\n</tool_call>");
-        let call = "{\"name\": \"go\", \"arguments\": {\"at\": [1, 2]}}";
-        assert!(accepts(Manner::Hermes, &hermes(call)));
-        assert!(accepts(Manner::Hermes, &hermes("{\"name\": \"stop\", \"arguments\": {}}")));
-        assert!(accepts(Manner::Llama, &call.replace("arguments", "parameters")));
-        assert!(accepts(Manner::Mistral, &format!("[TOOL_CALLS][{call}]")));
-        for wrong in [
-            call.replace("[1, 2]", "[1]"),
-            call.replace("go", "run"),
-            "{}".into(),
-            call.replace("1", "\"1\""),
-        ] {
-            assert!(!accepts(Manner::Hermes, &hermes(&wrong)), "{wrong}");
+    fn the_manner_is_what_the_template_shows() {
+        let manners = [
+            ("{{ tools }} <tool_call>", Some(Manner::Hermes)),
+            ("<tools> <tool_call>\n<function=f>\n<parameter=a>", Some(Manner::Coder)),
+            ("'<|python_tag|>' ~ '\"parameters\": '", Some(Manner::Llama)),
+            ("followed by <|tool_call|> and a list", Some(Manner::Granite)),
+            ("'<|tool|>' + message['tools'] + '<|/tool|>'", Some(Manner::Phi)),
+            ("List of tools: <|tool_list_start|>", Some(Manner::Lfm)),
+            ("'<|tool_call>call:'", Some(Manner::Gemma4)),
+            ("<start_function_call>", Some(Manner::Gemma)),
+            ("[TOOL_CALLS]", Some(Manner::Mistral)),
+            ("List of tools: [", None),
+        ];
+        for (template, manner) in manners {
+            assert_eq!(Manner::of(template), manner, "{template}");
         }
-        assert!(!accepts(Manner::Hermes, call));
-        assert!(Manner::Gemma.grammar(&[&go], &tokenizer).is_err());
     }
 }

@@ -1,9 +1,9 @@
-//! Calls out of an answer as it grows. What turns out to be no call is text.
+//! Calls out of an answer as it grows. What turns out to be no call is text, and nothing of an answer is lost.
 
 use serde_json::{Map, Value};
 
-use super::call::{Object, arguments_of};
-use super::{Manner, ToolCall, gemma};
+use super::call::{self, Object, arguments_of};
+use super::{Manner, Tool, ToolCall, coder, gemma, python};
 
 /// What a piece of an answer brings.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,41 +27,86 @@ pub enum News {
 #[derive(Debug)]
 pub struct Reader {
     manner: Manner,
-    /// The tools that there are: in Llama's manner, where any JSON might be a call, a call is of one of these.
-    names: Vec<String>,
+    /// The tools that there are: where anything might be a call, a call is of one of these.
+    tools: Vec<Tool>,
     /// Goes into the ids, so that those of other answers are others.
     salt: u32,
     count: u32,
     /// What was not read yet.
     held: String,
+    /// What was passed over since the last text or call: marks, brackets, commas. Text, where no call follows.
+    passed: String,
     state: State,
     /// Something other than space was text.
     begun: bool,
+    /// Arguments of the call under way were told.
+    told: bool,
+}
+
+/// What surrounds calls that are read as they are written.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    /// They stand in brackets, with commas between them.
+    list: bool,
+    /// They may be in Python's notation.
+    python: bool,
+    /// No mark said that there are calls, so a call is of a tool that is known.
+    bare: bool,
 }
 
 #[derive(Debug)]
 enum State {
     /// Between calls.
     Outside,
-    /// In a JSON object; behind the mark, and in a list of them where a bracket was.
-    Object { mark: &'static str, list: bool, object: Object },
+    /// Before a call.
+    Before(Form),
+    /// In one.
+    Written(Form, Written),
     /// In a call whose text is read when it is whole, which `close` says, or the brace where there is none.
-    Whole { mark: &'static str, close: &'static str },
+    Whole { close: &'static str },
     /// Behind a call: passes over what closes it.
-    Behind { list: bool },
+    Behind(Form),
 }
 
-const HERMES: (&str, &str) = ("<tool_call>", "</tool_call>");
-const GEMMA: (&str, &str) = ("<start_function_call>", "<end_function_call>");
+/// A call that is being written.
+#[derive(Debug)]
+enum Written {
+    Json(Box<Object>),
+    Python(Box<python::Call>),
+}
+
+const GEMMA_ESCAPE: &str = "<escape>";
+const GEMMA4_ESCAPE: &str = "<|\"|>";
 const PYTHON: &str = "<|python_tag|>";
 const CALLS: &str = "[TOOL_CALLS]";
 const ARGS: &str = "[ARGS]";
 const CALL_ID: &str = "[CALL_ID]";
+/// Bytes of a call that is read when it is whole, at most.
+const MOST: usize = 1 << 20;
+/// Bytes of a name with its marks, at most.
+const MOST_NAME: usize = 512;
+
+impl Manner {
+    /// What stands before calls and behind them; nothing behind those that end by themselves.
+    pub(super) fn marks(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Hermes | Self::Coder => ("<tool_call>", "</tool_call>"),
+            Self::Llama => (PYTHON, ""),
+            Self::Mistral => (CALLS, ""),
+            Self::Gemma => ("<start_function_call>", "<end_function_call>"),
+            Self::Gemma4 => ("<|tool_call>", "<tool_call|>"),
+            // Granite's models close none, and are forgiven where they do.
+            Self::Phi | Self::Granite => ("<|tool_call|>", "<|/tool_call|>"),
+            Self::Lfm => ("<|tool_call_start|>", "<|tool_call_end|>"),
+        }
+    }
+}
 
 impl Reader {
-    /// Of calls in `manner` of tools with these names.
-    pub fn new(manner: Manner, names: Vec<String>, salt: u32) -> Self {
-        Self { manner, names, salt, count: 0, held: String::new(), state: State::Outside, begun: false }
+    /// Of calls in `manner` of these tools.
+    pub fn new(manner: Manner, tools: Vec<Tool>, salt: u32) -> Self {
+        let (held, passed) = (String::new(), String::new());
+        Self { manner, tools, salt, count: 0, held, passed, state: State::Outside, begun: false, told: false }
     }
 
     /// What `text` brings.
@@ -77,12 +122,7 @@ impl Reader {
         let mut news = Vec::new();
         while self.step(&mut news, true) {}
         // A call that is not whole is none.
-        let rest = match std::mem::replace(&mut self.state, State::Outside) {
-            State::Object { mark, object, .. } => format!("{mark}{}", object.text()),
-            State::Whole { mark, .. } => mark.to_owned(),
-            State::Outside | State::Behind { .. } => String::new(),
-        };
-        self.text(&mut news, rest);
+        self.no_call(&mut news);
         let held = std::mem::take(&mut self.held);
         self.text(&mut news, held);
         joined(news)
@@ -90,33 +130,33 @@ impl Reader {
 
     /// Whether something was read, and more might be.
     fn step(&mut self, news: &mut Vec<News>, is_last: bool) -> bool {
-        match &mut self.state {
+        match &self.state {
             State::Outside => self.outside(news, is_last),
-            State::Object { .. } => self.object(news),
-            State::Whole { .. } => self.whole(news, is_last),
-            State::Behind { .. } => self.behind(is_last),
+            State::Before(_) => self.before(news),
+            State::Written(..) => self.written(news),
+            State::Whole { .. } if self.manner == Manner::Mistral => self.named(news, is_last),
+            State::Whole { .. } => self.whole(news),
+            State::Behind(_) => self.behind(is_last),
         }
     }
 
     fn outside(&mut self, news: &mut Vec<News>, is_last: bool) -> bool {
-        let mark = match self.manner {
-            Manner::Hermes => HERMES.0,
-            Manner::Llama => PYTHON,
-            Manner::Mistral => CALLS,
-            Manner::Gemma => GEMMA.0,
-        };
+        let (mark, close) = self.manner.marks();
         let found = self.held.find(mark);
         // Llama's calls may stand bare where the answer begins.
-        let bare = self
-            .held
-            .find(|c: char| !c.is_whitespace())
-            .filter(|&at| self.manner == Manner::Llama && !self.begun && self.held[at..].starts_with('{'));
+        let is_bare = |&at: &usize| {
+            self.manner == Manner::Llama && !self.begun && self.held[at..].starts_with(['{', '['])
+        };
+        let bare = self.held.find(|c: char| !c.is_whitespace()).filter(is_bare);
         if let Some(at) = bare.filter(|&at| found.is_none_or(|found| at < found)) {
-            self.held.drain(..at);
-            self.state = State::Object { mark: "", list: false, object: Object::default() };
+            self.pass(at);
+            self.state = State::Before(Form { list: false, python: false, bare: true });
             return true;
         }
         let Some(at) = found else {
+            if self.manner == Manner::Llama && !self.begun && !is_last && self.held.trim_start().is_empty() {
+                return false;
+            }
             let keep = if is_last { self.held.len() } else { self.held.len() - beginning(&self.held, mark) };
             let text: String = self.held.drain(..keep).collect();
             self.text(news, text);
@@ -124,83 +164,118 @@ impl Reader {
         };
         let text: String = self.held.drain(..at).collect();
         self.text(news, text);
-        self.held.drain(..mark.len());
+        self.pass(mark.len());
+        let python = matches!(self.manner, Manner::Llama | Manner::Lfm);
         self.state = match self.manner {
-            Manner::Hermes | Manner::Llama => State::Object { mark, list: false, object: Object::default() },
-            Manner::Gemma => State::Whole { mark, close: GEMMA.1 },
-            Manner::Mistral => State::Whole { mark, close: "" },
+            Manner::Mistral | Manner::Gemma | Manner::Gemma4 | Manner::Coder => State::Whole { close },
+            _ => State::Before(Form { list: false, python, bare: self.manner == Manner::Llama }),
         };
         true
     }
 
-    fn object(&mut self, news: &mut Vec<News>) -> bool {
-        let State::Object { mark, list, object } = &mut self.state else { return false };
-        let (mark, is_list) = (*mark, *list);
+    /// Passes over space and a bracket that opens a list.
+    fn before(&mut self, news: &mut Vec<News>) -> bool {
+        let State::Before(form) = self.state else { return false };
+        let Some((at, c)) = self.held.char_indices().find(|(_, c)| !c.is_whitespace()) else { return false };
+        self.state = match c {
+            '{' => State::Written(form, Written::Json(Box::default())),
+            // Llama's models write a list of calls in Python's notation without a mark.
+            '[' if !form.list => {
+                let python = form.python || self.manner == Manner::Llama;
+                self.pass(at + 1);
+                State::Before(Form { list: true, python, ..form })
+            }
+            c if form.python && python::Call::begins(c) => {
+                State::Written(form, Written::Python(Box::default()))
+            }
+            _ => {
+                self.no_call(news);
+                return true;
+            }
+        };
+        if !matches!(self.state, State::Before(_)) {
+            self.pass(at);
+        }
+        true
+    }
+
+    fn written(&mut self, news: &mut Vec<News>) -> bool {
+        let State::Written(form, call) = &mut self.state else { return false };
+        let form = *form;
         let mut taken = 0;
         let mut outcome = Some(false);
         for c in self.held.chars() {
-            // A list, which Hermes' manner may have too.
-            if object.text().trim().is_empty() && c == '[' && !is_list && !mark.is_empty() {
-                *list = true;
-                taken += c.len_utf8();
-                continue;
-            }
             taken += c.len_utf8();
-            outcome = object.push(c);
+            outcome = call.push(c, &self.tools);
             if outcome != Some(false) {
                 break;
             }
         }
-        let known = |name: &str| self.manner != Manner::Llama || self.names.iter().any(|known| known == name);
-        let more = object.more().filter(|(name, _)| known(name));
-        let list = *list;
-        let call = if outcome == Some(true) { object.read().filter(|(name, _)| known(name)) } else { None };
-        let is_wrong = outcome.is_none() || (outcome == Some(true) && call.is_none());
-        let text = if is_wrong { format!("{mark}{}", object.text()) } else { String::new() };
+        let known = |name: &str| !form.bare || self.tools.iter().any(|known| known.name == name);
+        let more = call.more().filter(|(name, _)| known(name));
+        let read = if outcome == Some(true) { call.read().filter(|(name, _)| known(name)) } else { None };
         self.held.drain(..taken);
         if let Some((name, text)) = more {
             news.push(News::Arguments { id: self.id(), name, text });
+            self.told = true;
         }
-        if let Some((name, arguments)) = call {
-            self.call(news, name, arguments);
-            self.state = State::Behind { list };
-            return true;
+        match (outcome, read) {
+            (Some(false), _) => false,
+            (Some(true), Some((name, arguments))) => {
+                self.call(news, name, arguments);
+                self.state = State::Behind(form);
+                true
+            }
+            _ => {
+                self.no_call(news);
+                true
+            }
         }
-        if is_wrong {
-            self.state = State::Outside;
-            self.text(news, text);
-            return true;
-        }
-        false
     }
 
-    /// Calls that are not streamed: Gemma's, and Mistral's by name until the arguments begin.
-    fn whole(&mut self, news: &mut Vec<News>, is_last: bool) -> bool {
-        let State::Whole { mark, close } = self.state else { return false };
-        if self.manner == Manner::Gemma {
-            let Some(end) = self.held.find(close) else { return false };
-            let text: String = self.held.drain(..end).collect();
-            self.held.drain(..close.len());
-            self.state = State::Outside;
-            match gemma::read(&text) {
-                Some((name, arguments)) => self.call(news, name, arguments),
-                None => self.text(news, format!("{mark}{text}{close}")),
+    /// Calls that are not streamed.
+    fn whole(&mut self, news: &mut Vec<News>) -> bool {
+        let State::Whole { close } = self.state else { return false };
+        let Some(end) = self.held.find(close).filter(|&end| end <= MOST) else {
+            if self.held.len() > MOST {
+                self.no_call(news);
+                return true;
             }
-            return true;
+            return false;
+        };
+        let text: String = self.held.drain(..end + close.len()).collect();
+        let read = match self.manner {
+            Manner::Gemma => gemma::read(&text[..end], GEMMA_ESCAPE),
+            Manner::Gemma4 => gemma::read(&text[..end], GEMMA4_ESCAPE),
+            _ => coder::read(&text[..end], &self.tools).or_else(|| call::whole(&text[..end])),
+        };
+        match read {
+            Some((name, arguments)) => {
+                self.call(news, name, arguments);
+                self.state = State::Outside;
+            }
+            None => {
+                self.passed += &text;
+                self.no_call(news);
+            }
         }
+        true
+    }
+
+    /// Mistral's, which are not streamed where they stand by name.
+    fn named(&mut self, news: &mut Vec<News>, is_last: bool) -> bool {
         match self.held.trim_start().chars().next() {
             None => return false,
             Some('[') if !CALL_ID.starts_with(self.held.trim_start()) => {
-                self.state = State::Object { mark, list: false, object: Object::default() };
+                self.state = State::Before(Form { list: false, python: false, bare: false });
                 return true;
             }
             Some(_) => {}
         }
         // name[ARGS]{…}, perhaps with [CALL_ID] before the arguments.
-        let Some(brace) = self.held.find('{') else {
-            if is_last || self.held.len() > 512 {
-                self.state = State::Outside;
-                self.text(news, mark.to_owned());
+        let Some(brace) = self.held.find('{').filter(|&brace| brace <= MOST_NAME) else {
+            if is_last || self.held.len() > MOST_NAME {
+                self.no_call(news);
                 return true;
             }
             return false;
@@ -210,59 +285,73 @@ impl Reader {
         let mut stream = serde_json::Deserializer::from_str(&self.held[brace..]).into_iter::<Value>();
         let (value, end) = match stream.next() {
             Some(Ok(value)) => (value, stream.byte_offset()),
-            Some(Err(error)) if error.is_eof() && !is_last => return false,
+            Some(Err(error)) if error.is_eof() && !is_last && self.held.len() <= MOST => return false,
             _ => {
-                self.state = State::Outside;
-                self.text(news, mark.to_owned());
+                self.no_call(news);
                 return true;
             }
         };
-        self.held.drain(..brace + end);
-        self.state = State::Outside;
+        self.pass(brace + end);
         match arguments_of(value) {
-            Some(arguments) => self.call(news, name, arguments),
-            None => self.text(news, mark.to_owned()),
+            Some(arguments) => {
+                self.call(news, name, arguments);
+                self.state = State::Outside;
+            }
+            None => self.no_call(news),
         }
         true
     }
 
     fn behind(&mut self, is_last: bool) -> bool {
-        let State::Behind { list } = self.state else { return false };
+        let State::Behind(form) = self.state else { return false };
+        let (_, close) = self.manner.marks();
         let rest = self.held.trim_start();
+        let space = self.held.len() - rest.len();
         let (skip, state) = match rest.chars().next() {
-            None if is_last => (0, State::Outside),
+            None if is_last => (space, State::Outside),
             None => return false,
-            Some(',' | ';') if list || self.manner == Manner::Llama => {
-                (1, State::Object { mark: "", list, object: Object::default() })
-            }
-            Some(']') if list => (1, State::Behind { list: false }),
-            Some('<')
-                if self.manner == Manner::Hermes
-                    && HERMES.1.starts_with(rest)
-                    && !is_last
-                    && rest != HERMES.1 =>
-            {
-                return false;
-            }
-            Some('<') if rest.starts_with(HERMES.1) => (HERMES.1.len(), State::Outside),
+            Some(',' | ';') if form.list || self.manner == Manner::Llama => (space + 1, State::Before(form)),
+            Some(']') if form.list => (space + 1, State::Behind(Form { list: false, ..form })),
+            Some(_) if !close.is_empty() && rest.starts_with(close) => (space + close.len(), State::Outside),
+            Some(_) if close.starts_with(rest) && !is_last => return false,
             Some(_) => (0, State::Outside),
         };
-        let skip = self.held.len() - rest.len() + skip;
-        self.held.drain(..skip);
+        self.pass(skip);
+        if !matches!(state, State::Before(_)) {
+            // What closes calls belongs to them.
+            self.passed.clear();
+        }
         self.state = state;
         true
+    }
+
+    /// Takes so many bytes, which are text if no call follows.
+    fn pass(&mut self, bytes: usize) {
+        self.passed.extend(self.held.drain(..bytes));
     }
 
     fn call(&mut self, news: &mut Vec<News>, name: String, arguments: Map<String, Value>) {
         // What was not streamed is told all the same.
         let id = self.id();
-        if !news_of(news, &id) && matches!(self.state, State::Outside | State::Whole { .. }) {
+        if !std::mem::take(&mut self.told) {
             let text = Value::Object(arguments.clone()).to_string();
             news.push(News::Arguments { id: id.clone(), name: name.clone(), text });
         }
         news.push(News::Call(ToolCall { id, name, arguments }));
         self.count += 1;
         self.begun = true;
+        self.passed.clear();
+    }
+
+    /// What was taken for a call is text.
+    fn no_call(&mut self, news: &mut Vec<News>) {
+        self.told = false;
+        let mut text = std::mem::take(&mut self.passed);
+        if let State::Written(_, call) = &self.state {
+            text += call.text();
+        }
+        self.state = State::Outside;
+        self.text(news, text);
     }
 
     /// The id of the next call.
@@ -278,8 +367,34 @@ impl Reader {
     }
 }
 
-fn news_of(news: &[News], call: &str) -> bool {
-    news.iter().any(|news| matches!(news, News::Arguments { id, .. } if id == call))
+impl Written {
+    fn push(&mut self, c: char, tools: &[Tool]) -> Option<bool> {
+        match self {
+            Self::Json(object) => object.push(c),
+            Self::Python(call) => call.push(c, tools),
+        }
+    }
+
+    fn more(&mut self) -> Option<(String, String)> {
+        match self {
+            Self::Json(object) => object.more(),
+            Self::Python(call) => call.more(),
+        }
+    }
+
+    fn read(&self) -> Option<(String, Map<String, Value>)> {
+        match self {
+            Self::Json(object) => object.read(),
+            Self::Python(call) => call.read(),
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Json(object) => object.text(),
+            Self::Python(call) => call.text(),
+        }
+    }
 }
 
 /// Bytes at the end of `text` that begin `mark`.

@@ -1,12 +1,17 @@
-//! Tools, on the real model: it is told of them, its calls are read while they are written, and their results go back.
+//! Tools, on the real model: it is told of them, its calls are read while they are written, and their results go back. And what calls
+//! are in other families' manners, on a small one.
 
+use std::io::{BufRead, BufReader};
+
+use flate2::read::GzDecoder;
+use pocketlm::text::{ChatTemplate, Manner};
 use pocketlm::{
     Constraint, Device, Engine, EngineOptions, Event, FinishReason, GenerateOptions, Handler, Kind,
     LoadOptions, Model, Tool, ToolChoice,
 };
 use serde_json::{Value, json};
 
-use crate::data::real_model;
+use crate::data::{Scratch, real_model, shared, stories_with};
 
 fn load() -> Model {
     let engine = Engine::new(EngineOptions { device: Device::Cpu, ..EngineOptions::default() });
@@ -119,4 +124,67 @@ fn what_makes_no_sense_is_refused() {
         ..options(ToolChoice::Auto)
     };
     assert_eq!(refused(unnamed), Kind::InvalidArgument);
+}
+
+/// A model with another family's template calls as that family does, where it has to; in the manners that are not JSON, in which this
+/// one would write space for as long as it may.
+#[test]
+fn a_call_that_has_to_be_made_is_made_in_manners_that_are_no_json() {
+    let marks = [
+        ("<start_function_call>", Manner::Gemma),
+        ("<|tool_call>", Manner::Gemma4),
+        ("<|tool_call_start|>", Manner::Lfm),
+        ("<tool_call> <function= <parameter=", Manner::Coder),
+    ];
+    for (mark, manner) in marks {
+        let template = format!(
+            "{{% for tool in tools or [] %}}{mark} {{{{ tool.function.name }}}}{{% endfor %}}\
+             {{% for message in messages %}}{{{{ message.content }}}}{{{{ message.tool_calls or '' }}}}\n{{% endfor %}}"
+        );
+        assert_eq!(ChatTemplate::new(&template, "", "").unwrap().manner(), Some(manner));
+        let folder = Scratch::new();
+        let engine = Engine::new(EngineOptions { device: Device::Cpu, ..EngineOptions::default() });
+        let model = engine.load(stories_with(&folder, &template), &LoadOptions::default(), |_| Ok(()));
+        let mut session = model.unwrap().session();
+        let request = GenerateOptions { max_tokens: Some(250), ..options(ToolChoice::Required) };
+        let finish = session.say("The weather in Paris?", &request).unwrap().finish().unwrap();
+        let told = (finish.reason, finish.text.as_str(), finish.calls.len());
+        assert_eq!(told, (FinishReason::ToolCalls, "", 1), "{manner:?}");
+        let arguments = Value::Object(finish.calls[0].arguments.clone());
+        assert!(
+            jsonschema::validator_for(&weather().parameters).unwrap().is_valid(&arguments),
+            "{manner:?} {arguments}"
+        );
+    }
+}
+
+/// The templates of the families themselves say in which manner their models call.
+#[test]
+fn templates_of_each_family_show_its_manner() {
+    let due = [
+        ("HuggingFaceTB-SmolLM3-3B", Some(Manner::Hermes)),
+        ("LFM2-8B-A1B", Some(Manner::Lfm)),
+        ("LFM2.5-8B-A1B", Some(Manner::Lfm)),
+        // For the vocabulary to say.
+        ("LFM2.5-Instruct", None),
+        ("NousResearch-Hermes-3-Llama-3.1-8B-tool_use", Some(Manner::Hermes)),
+        ("Qwen-Qwen2.5-7B-Instruct", Some(Manner::Hermes)),
+        ("Qwen-Qwen3-0.6B", Some(Manner::Hermes)),
+        ("Qwen3-Coder", Some(Manner::Coder)),
+        ("google-gemma-4-31B-it", Some(Manner::Gemma4)),
+        ("ibm-granite-granite-3.3-2B-Instruct", Some(Manner::Granite)),
+        ("ibm-granite-granite-4.1", Some(Manner::Hermes)),
+        ("meta-llama-Llama-3.1-8B-Instruct", Some(Manner::Llama)),
+        ("meta-llama-Llama-3.3-70B-Instruct", Some(Manner::Llama)),
+    ];
+    let file = std::fs::File::open(shared("templates/cases.jsonl.gz")).expect("cases.jsonl.gz");
+    let mut seen = 0;
+    for line in BufReader::new(GzDecoder::new(file)).lines() {
+        let case: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let Some((name, manner)) = due.iter().find(|(name, _)| case["name"] == *name) else { continue };
+        let template = ChatTemplate::new(case["template"].as_str().unwrap(), "", "").unwrap();
+        assert_eq!(template.manner(), *manner, "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, due.len());
 }

@@ -1,16 +1,14 @@
 //! A client that knows HTTP/1.1 and nothing of the server's own code, and the server's process.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::data::{Scratch, fixture};
+use crate::data::{Scratch, stories_with};
 use crate::program::pocketlm;
 
 /// A server's process, killed when dropped.
@@ -30,29 +28,11 @@ pub(super) struct Reply {
 /// A chat template for the model that tells stories.
 const TEMPLATE: &str = "{% for tool in tools or [] %}<tool_call> {{ tool.function.name }}\n{% endfor %}{% for message in messages %}{{ message.role }}: {{ message.content or '' }}{% for call in message.tool_calls or [] %}{{ call.function.arguments | tojson }}{% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
 
-/// The small model, with a chat template.
-fn model(folder: &Scratch) -> PathBuf {
-    let mut bytes = fs::read(fixture("stories260k/stories260K-f32.gguf")).unwrap();
-    let key = "tokenizer.chat_template";
-    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
-    // Made as long as a multiple of the alignment, by a comment, so that what stands behind it stays aligned.
-    let length = 8 + key.len() + 4 + 8 + TEMPLATE.len() + 4;
-    let template = format!("{TEMPLATE}{{#{}#}}", " ".repeat(length.next_multiple_of(32) - length));
-    let pair = [text(key), 8u32.to_le_bytes().to_vec(), text(&template)].concat();
-    assert_eq!(pair.len() % 32, 0);
-    let count = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
-    bytes[16..24].copy_from_slice(&(count + 1).to_le_bytes());
-    bytes.splice(24..24, pair);
-    let path = folder.join("stories.gguf");
-    fs::write(&path, bytes).unwrap();
-    path
-}
-
 impl Served {
     /// On the CPU, with the small model and these flags.
     pub(super) fn start(flags: &[&str]) -> Self {
         let folder = Scratch::new();
-        let model = model(&folder);
+        let model = stories_with(&folder, TEMPLATE);
         let words = [
             "serve",
             "--port",
