@@ -34,6 +34,7 @@ const UNSAFE_FILES: &[&str] = &[
     "bindings/c/src/model.rs",
     "bindings/c/src/options.rs",
     "bindings/c/src/prompt.rs",
+    "bindings/c/src/rounds.rs",
     "bindings/c/src/session.rs",
     "bindings/c/src/status.rs",
     "bindings/c/src/stream.rs",

@@ -382,6 +382,27 @@ typedef uint32_t plm_tool_choice;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What became of a call.
+enum plm_tool_outcome
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The caller gives up: the loop ends with `PLM_CANCELLED`.
+    PLM_TOOL_GIVEN_UP = 0,
+    // The tool was called, and the reply is what it came to.
+    PLM_TOOL_RETURNED = 1,
+    // The tool failed, and the reply says why; the model is told, and goes on.
+    PLM_TOOL_FAILED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum plm_tool_outcome plm_tool_outcome;
+#else
+typedef int32_t plm_tool_outcome;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // How badly an app is in need of memory.
 enum plm_trim
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -789,6 +810,11 @@ typedef struct plm_save_options {
     uint32_t kv;
 } plm_save_options;
 
+// Calls a tool: `call` is what the model wants, `plm_reply_write` says what it came to. Returns a `plm_tool_outcome`. Called in the
+// thread that runs the loop; its session is busy meanwhile, and others are not. What `call` points to is valid until it returns. It
+// must neither throw nor jump out.
+typedef int32_t (*plm_tool_callback)(const struct plm_tool_call *call, struct plm_reply *reply, void *user);
+
 // A piece of news from a session. What it points to is valid until the stream is freed; of `plm_session_run`, until the
 // callback returns.
 typedef struct plm_event {
@@ -1023,6 +1049,20 @@ struct plm_prompt plm_prompt_json(struct plm_text text);
 
 // Tokens as they are.
 struct plm_prompt plm_prompt_tokens(const uint32_t *tokens, size_t count);
+
+// Says `said` in the conversation that the session keeps, has `call` call each of the tools of `options` that the model asks for,
+// hands it the results, and so on until it answers without a call, `rounds` times at most. Where it has to call one, that is for
+// the first round. `listen` hears the events of all answers, in which each ends with a `PLM_EVENT_FINISHED`: the last one has the
+// reason `PLM_FINISH_TOOL_CALLS` where the rounds did not suffice. Where `listen` returns 0 the answer is stopped, and the loop is
+// over; null for it listens to nothing. A call of a tool that there is not is answered with an error, without `call`. The conversation
+// keeps all of it, also where something fails on the way, which is returned. `user` is handed to both functions.
+plm_status plm_session_run_tools(struct plm_session *session,
+                                 struct plm_text said,
+                                 const struct plm_generate_options *options,
+                                 uint32_t rounds,
+                                 plm_tool_callback call,
+                                 plm_event_callback listen,
+                                 void *user);
 
 // Frees a session. An answer under way goes on, in its stream.
 plm_status plm_session_free(struct plm_session *session);

@@ -67,6 +67,14 @@ impl Drop for Open {
     }
 }
 
+/// Lets `ask` have a reply written: what it returns, and the reply.
+pub(crate) fn replied<T>(ask: impl FnOnce(*mut plm_reply) -> T) -> pocketlm::Result<(T, String)> {
+    let reply = handles::give(ReplyObject::default());
+    let open = Open(reply.map_err(|refusal| Error::internal(refusal.0))?);
+    let outcome = ask(open.0);
+    Ok((outcome, open.close()))
+}
+
 impl Rule {
     /// Has `session` made shorter by it.
     pub(crate) fn bind(self, session: &mut Session) {
@@ -75,12 +83,10 @@ impl Rule {
 
     fn ask(self, said: &[Message]) -> pocketlm::Result<Vec<Message>> {
         let said = json(said);
-        let reply = handles::give(ReplyObject::default());
-        let open = Open(reply.map_err(|refusal| Error::internal(refusal.0))?);
         // SAFETY: the caller's own function, with what the caller gave for it.
-        let is_done = unsafe { (self.callback)(plm_text::of(&said), open.0, self.user) } != 0;
-        let reply = open.close();
-        if !is_done {
+        let ask = |reply| unsafe { (self.callback)(plm_text::of(&said), reply, self.user) };
+        let (done, reply) = replied(ask)?;
+        if done == 0 {
             return Err(Error::new(Kind::Cancelled, "the rule for conversations that are too long gave up"));
         }
         messages(&reply)

@@ -152,7 +152,8 @@ pub unsafe extern "C" fn plm_session_run(
         // SAFETY: as the caller promised.
         let stream = unsafe { generate(session, asked, options)? };
         // SAFETY: the caller's own function, with what the caller gave for it.
-        run(&stream, |event| unsafe { listen(event, user) } != 0)
+        run(&stream, |event| unsafe { listen(event, user) } != 0)?;
+        Ok(plm_status::PLM_OK)
     })
 }
 

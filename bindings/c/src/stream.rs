@@ -281,15 +281,23 @@ impl Kept {
     }
 }
 
-/// Hands each event of a stream to `listen` until it is over; where `listen` says no, the answer is stopped.
-pub(crate) fn run(stream: &StreamObject, mut listen: impl FnMut(*const plm_event) -> bool) -> Outcome {
+/// Hands each event of a stream to `listen` until it is over; where `listen` says no, the answer is stopped. Returns how it ended.
+pub(crate) fn run(
+    stream: &StreamObject,
+    mut listen: impl FnMut(*const plm_event) -> bool,
+) -> Outcome<Option<Finish>> {
+    let mut finish = None;
     while let Some(event) = { stream.lock()?.next() } {
-        let told = stream.told(event?);
+        let event = event?;
+        if let Event::Finished(end) = &event {
+            finish = Some(end.clone());
+        }
+        let told = stream.told(event);
         if !listen(&raw const told) {
             stream.cancel.cancel();
         }
     }
-    Ok(plm_status::PLM_OK)
+    Ok(finish)
 }
 
 /// The next event as `next` has it; `none` where it has none and the stream goes on.

@@ -260,6 +260,110 @@ static void a_conversation_is_made_shorter_by_the_apps_rule(plm_model *model) {
     OK(plm_session_free(session));
 }
 
+/* How a tool behaves, and what is heard of a loop that calls it. */
+typedef struct caller {
+    plm_session *session;
+    plm_reply *reply;
+    int32_t outcome;
+    const char *result;
+    unsigned called, finished;
+    uint32_t reason;
+    bool stop;
+} caller;
+
+static int32_t call_tool(const plm_tool_call *call, plm_reply *reply, void *user) {
+    caller *caller = (struct caller *)user;
+    caller->called += 1;
+    caller->reply = reply;
+    CHECK(same_text(call->name, "get_weather") && call->id.size > 0);
+    CHECK(call->arguments.size > 0 && call->arguments.data[0] == '{');
+    /* The session itself is busy, and nobody waits for it. */
+    size_t size = 0;
+    REFUSED(PLM_SESSION_BUSY, plm_session_transcript(caller->session, NULL, 0, &size));
+    REFUSED(PLM_INVALID_ARGUMENT, plm_reply_write(reply, (plm_text){"\xc3\x28", 2}));
+    OK(plm_reply_write(reply, plm_text_of(caller->result)));
+    return caller->outcome;
+}
+
+static int32_t hear_loop(const plm_event *event, void *user) {
+    caller *caller = (struct caller *)user;
+    if (event->kind != PLM_EVENT_FINISHED) return !caller->stop;
+    caller->finished += 1;
+    caller->reason = event->finish->reason;
+    return 1;
+}
+
+static void a_loop_calls_and_goes_on(plm_model *model) {
+    static char said[8192];
+    plm_tool tool = weather();
+    plm_generate_options options = options_of(&tool, PLM_TOOL_CHOICE_REQUIRED);
+    const struct {
+        int32_t outcome;
+        const char *result, *told;
+        plm_status status;
+    } cases[] = {
+        {PLM_TOOL_RETURNED, "22 degrees, sunny", "22 degrees, sunny", PLM_OK},
+        {PLM_TOOL_FAILED, "no such city", "{\\\"error\\\":\\\"no such city\\\"}", PLM_OK},
+        {PLM_TOOL_GIVEN_UP, "unheard", NULL, PLM_CANCELLED},
+        {17, "unheard", NULL, PLM_INVALID_ARGUMENT},
+        {-1, "unheard", NULL, PLM_INVALID_ARGUMENT},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        plm_session *session = NULL;
+        OK(plm_session_new(model, &session));
+        caller caller = {.session = session, .outcome = cases[i].outcome, .result = cases[i].result};
+        plm_status status = plm_session_run_tools(session, QUESTION, &options, 1, call_tool, hear_loop, &caller);
+        CHECK(status == cases[i].status && caller.called == 1);
+        if (status != PLM_OK) {
+            plm_error error = plm_error_default();
+            OK(plm_last_error(&error));
+            CHECK(error.status == status && error.message.size > 0);
+        }
+        /* A reply is over with its callback, and the session is free again. */
+        REFUSED(PLM_INVALID_HANDLE, plm_reply_write(caller.reply, plm_text_of("x")));
+        transcript(session, said, sizeof said);
+        CHECK(strstr(said, "\"tool_calls\"") != NULL && strstr(said, "unheard") == NULL);
+        CHECK(caller.finished == (status == PLM_OK ? 2 : 1));
+        CHECK(cases[i].told == NULL || strstr(said, cases[i].told) != NULL);
+        OK(plm_session_free(session));
+    }
+    plm_session *session = NULL;
+    OK(plm_session_new(model, &session));
+    caller caller = {.session = session, .outcome = PLM_TOOL_RETURNED, .result = "22"};
+    /* No round is left: the call is handed out. Without a listener it is in the conversation. */
+    OK(plm_session_run_tools(session, QUESTION, &options, 0, call_tool, hear_loop, &caller));
+    CHECK(caller.called == 0 && caller.finished == 1 && caller.reason == PLM_FINISH_TOOL_CALLS);
+    OK(plm_session_reset(session));
+    OK(plm_session_run_tools(session, QUESTION, &options, 0, call_tool, NULL, &caller));
+    transcript(session, said, sizeof said);
+    CHECK(strstr(said, "\"tool_calls\"") != NULL);
+    OK(plm_session_reset(session));
+    /* A listener that has heard enough stops it. */
+    caller.stop = true;
+    OK(plm_session_run_tools(session, QUESTION, &options, 3, call_tool, hear_loop, &caller));
+    CHECK(caller.called == 0 && caller.finished == 2 && caller.reason == PLM_FINISH_CANCELLED);
+    OK(plm_session_reset(session));
+    /* What makes no sense is refused before anything is said. */
+    caller.finished = 0;
+#define RUN(session, options, call) plm_session_run_tools(session, QUESTION, options, 1, call, hear_loop, &caller)
+    REFUSED(PLM_INVALID_ARGUMENT, RUN(session, &options, NULL));
+    REFUSED(PLM_INVALID_ARGUMENT, RUN(session, NULL, call_tool));
+    REFUSED(PLM_INVALID_HANDLE, RUN(NULL, &options, call_tool));
+    REFUSED(PLM_INVALID_HANDLE, RUN((plm_session *)(void *)model, &options, call_tool));
+    options.tool_count = 0;
+    REFUSED(PLM_INVALID_ARGUMENT, RUN(session, &options, call_tool));
+    options.tool_count = 1;
+    options.tool_choice = 17;
+    REFUSED(PLM_INVALID_ARGUMENT, RUN(session, &options, call_tool));
+    plm_text junk = {"\xff", 1};
+    options.tool_choice = PLM_TOOL_CHOICE_REQUIRED;
+    REFUSED(PLM_INVALID_ARGUMENT, plm_session_run_tools(session, junk, &options, 1, call_tool, NULL, NULL));
+#undef RUN
+    transcript(session, said, sizeof said);
+    CHECK(strcmp(said, "[]") == 0 && caller.finished == 0);
+    OK(plm_session_free(session));
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     plm_engine *engine = engine_on(PLM_DEVICE_CPU, 0);
@@ -273,6 +377,7 @@ int main(int argc, char **argv) {
     a_call_is_handed_out_and_its_result_back(model, PLM_TOOL_CHOICE_NAMED, said[1], sizeof said[1]);
     CHECK(strstr(said[0], "\"tool_calls\"") != NULL && strstr(said[0], "22 degrees") != NULL);
     calls_that_make_no_sense_are_refused(model);
+    a_loop_calls_and_goes_on(model);
     a_conversation_is_made_shorter_by_the_apps_rule(model);
     OK(plm_model_free(model));
     OK(plm_engine_free(engine));
