@@ -1,12 +1,10 @@
 //! What computes: threads, their instructions, and scratch that is kept between calls.
 
 use crate::error::Result;
-use crate::quant::Matrix;
 
 use super::CpuOptions;
 use super::ahead::Ahead;
 use super::codes::Rounded;
-use super::packed::Packed;
 use super::pool::Pool;
 use super::simd::Isa;
 
@@ -31,14 +29,6 @@ impl Cores {
         let (ahead, panels, rounded) = (Ahead::default(), Vec::new(), Vec::new());
         Ok(Self { pool, isa, exact: options.exact, ahead, panels, rounded })
     }
-
-    /// The matrix in the order of products in codes, if there are any.
-    ///
-    /// # Errors
-    /// [`crate::Kind::OutOfMemory`].
-    pub(super) fn pack(&mut self, matrix: &Matrix) -> Result<Option<Packed>> {
-        if self.exact { Ok(None) } else { Packed::new(&mut self.pool, matrix) }
-    }
 }
 
 /// Cuts the columns `first ..` of a row-major `(rows, stride)` array into pieces that no two threads share.
@@ -61,6 +51,30 @@ impl<'a> Columns<'a> {
         let rows = y.chunks_mut(stride).take(rows).map(|row| &mut row[first..first + columns]).collect();
         Self { rows, at: 0, left: columns, step }
     }
+
+    /// The same in as many parts of whole pieces, one behind the other; fewer where there are not so many.
+    pub(super) fn shared(mut self, parts: usize) -> Vec<Self> {
+        let columns = self.left.div_ceil(self.step.max(1)).div_ceil(parts) * self.step;
+        let mut shares = Vec::with_capacity(parts);
+        while self.left > columns {
+            let (at, step) = (self.at, self.step);
+            shares.push(Self { rows: self.cut(columns), at, left: columns, step });
+        }
+        shares.push(self);
+        shares
+    }
+
+    /// The first `columns`, which go.
+    fn cut(&mut self, columns: usize) -> Vec<&'a mut [f32]> {
+        self.at += columns;
+        self.left -= columns;
+        let cut = |row: &mut &'a mut [f32]| {
+            let (piece, rest) = std::mem::take(row).split_at_mut(columns);
+            *row = rest;
+            piece
+        };
+        self.rows.iter_mut().map(cut).collect()
+    }
 }
 
 impl<'a> Iterator for Columns<'a> {
@@ -72,19 +86,47 @@ impl<'a> Iterator for Columns<'a> {
         if step == 0 {
             return None;
         }
-        let cut = |row: &mut &'a mut [f32]| {
-            let (piece, rest) = std::mem::take(row).split_at_mut(step);
-            *row = rest;
-            piece
-        };
-        let piece = (self.at, self.rows.iter_mut().map(cut).collect());
-        self.at += step;
-        self.left -= step;
-        Some(piece)
+        Some((self.at, self.cut(step)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let pieces = self.left.div_ceil(self.step.max(1));
         (pieces, Some(pieces))
+    }
+}
+
+impl<'a> DoubleEndedIterator for Columns<'a> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let before = self.left.checked_sub(1)? / self.step * self.step;
+        let cut = |row: &mut &'a mut [f32]| {
+            let (rest, piece) = std::mem::take(row).split_at_mut(before);
+            *row = rest;
+            piece
+        };
+        let piece = self.rows.iter_mut().map(cut).collect();
+        self.left = before;
+        Some((self.at + before, piece))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_cut_from_both_sides_and_shared_in_whole_pieces() {
+        let pieces = |columns: &mut dyn Iterator<Item = (usize, Vec<&mut [f32]>)>| {
+            columns.map(|(first, rows)| (first, rows[0].len(), rows[1][0])).collect::<Vec<_>>()
+        };
+        let mut y: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        let mut of = |columns| Columns::of(&mut y, [2, 12], 1, columns, 4);
+        assert_eq!(pieces(&mut of(10)), [(0, 4, 13.0), (4, 4, 17.0), (8, 2, 21.0)]);
+        assert_eq!(pieces(&mut of(10).rev()), [(8, 2, 21.0), (4, 4, 17.0), (0, 4, 13.0)]);
+        assert_eq!(pieces(&mut of(8).rev()), [(4, 4, 17.0), (0, 4, 13.0)]);
+        let shares = of(10).shared(2);
+        assert_eq!(shares.iter().map(|share| (share.at, share.left)).collect::<Vec<_>>(), [(0, 8), (8, 2)]);
+        assert_eq!(pieces(&mut shares.into_iter().flatten()), [(0, 4, 13.0), (4, 4, 17.0), (8, 2, 21.0)]);
+        assert_eq!(of(3).shared(5).len(), 1);
+        assert!(of(0).next_back().is_none());
     }
 }

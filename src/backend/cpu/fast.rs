@@ -16,7 +16,7 @@ pub(super) fn run(
     cores: &mut Cores,
     step: &Step,
     call: Call,
-    packed: Option<&Packed>,
+    packed: Option<Packed<'_>>,
     args: &mut [Arg<'_>],
 ) -> Result<()> {
     let (params, form) = (step.params.as_slice(), step.form);

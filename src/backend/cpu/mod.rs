@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cores::Cores;
-use packed::Packed;
+use packed::{Packed, Place, Shelf};
 use simd::{Isa, Portable};
 
 pub use ahead::read;
@@ -57,6 +57,8 @@ pub struct Cpu {
     caps: Caps,
     cores: Cores,
     items: Vec<Slot>,
+    /// The packed matrices of the items.
+    shelf: Shelf,
     programs: Vec<Ready>,
     tickets: u64,
     results: VecDeque<(Ticket, Vec<u32>)>,
@@ -67,7 +69,7 @@ pub struct Cpu {
 #[derive(Debug)]
 enum Slot {
     /// In file order, and in the CPU's where products are taken in codes.
-    Matrix(Matrix, Option<Packed>),
+    Matrix(Matrix, Option<Place>),
     Vector(Arc<[f32]>),
     State(Vec<u32>),
 }
@@ -76,7 +78,7 @@ impl Slot {
     /// Bytes that were allocated for `item`, whose slot this is.
     fn bytes(&self, item: &Item) -> u64 {
         match (self, item) {
-            (Self::Matrix(_, Some(packed)), _) => packed.bytes() as u64,
+            (Self::Matrix(_, Some(place)), _) => place.bytes() as u64,
             (Self::Matrix(_, None), Item::Matrix(matrix)) => matrix.made_bytes(),
             (Self::Vector(values), _) => size_of_val::<[f32]>(values) as u64,
             (Self::State(words), _) => 4 * words.len() as u64,
@@ -135,9 +137,9 @@ impl Cpu {
             shares_memory: true,
             meter: Arc::default(),
         };
-        let (items, programs) = (Vec::new(), Vec::new());
+        let (items, shelf, programs) = (Vec::new(), Shelf::default(), Vec::new());
         let held = Held::of(caps.meter.clone());
-        Ok(Self { caps, cores, items, programs, tickets: 0, results: VecDeque::new(), held })
+        Ok(Self { caps, cores, items, shelf, programs, tickets: 0, results: VecDeque::new(), held })
     }
 
     fn state(&mut self, id: ItemId, at: usize, len: usize) -> Result<&mut [u8]> {
@@ -160,13 +162,21 @@ impl Backend for Cpu {
     fn load(&mut self, store: &Store, progress: Progress<'_>) -> Result<()> {
         self.programs.clear();
         self.items.clear();
+        self.shelf = Shelf::default();
         self.held.give_back();
+        let exact = self.cores.exact;
+        let matrices = store.items().filter_map(|(_, item)| match item {
+            Item::Matrix(matrix) if !exact => Some(matrix),
+            _ => None,
+        });
+        self.shelf = Shelf::new(matrices)?;
         let total = store.items().map(|(_, item)| weight_bytes(item)).sum();
         let mut done = 0;
         for (_, item) in store.items() {
             let slot = match item {
-                Item::Matrix(matrix) => match self.cores.pack(matrix)? {
-                    Some(packed) => Slot::Matrix(matrix.clone(), Some(packed)),
+                Item::Matrix(matrix) if exact => Slot::Matrix(matrix.stored(), None),
+                Item::Matrix(matrix) => match self.shelf.pack(&mut self.cores.pool, matrix)? {
+                    Some(place) => Slot::Matrix(matrix.clone(), Some(place)),
                     None => Slot::Matrix(matrix.stored(), None),
                 },
                 Item::Vector { values, .. } => Slot::Vector(values.clone()),
@@ -194,7 +204,7 @@ impl Backend for Cpu {
     }
 
     fn submit(&mut self, program: &Program, steps: Range<usize>, inputs: Inputs) -> Result<Ticket> {
-        let Self { cores, items, programs, .. } = self;
+        let Self { cores, items, shelf, programs, .. } = self;
         let ready = programs
             .get_mut(program.index)
             .filter(|ready| Arc::ptr_eq(&ready.plan, &program.plan))
@@ -214,7 +224,7 @@ impl Backend for Cpu {
         for step in steps {
             if let Some(call) = step.call(inputs) {
                 dispatches += 1;
-                run(cores, step, call, items, ready)
+                run(cores, step, call, (items, shelf), ready)
                     .map_err(|error| error.at(format!("step {}", step.label)))?;
             }
         }
@@ -294,7 +304,13 @@ impl Cpu {
 }
 
 /// Computes one step.
-fn run(cores: &mut Cores, step: &Step, call: Call, items: &mut [Slot], ready: &mut Ready) -> Result<()> {
+fn run(
+    cores: &mut Cores,
+    step: &Step,
+    call: Call,
+    (items, shelf): (&mut [Slot], &Shelf),
+    ready: &mut Ready,
+) -> Result<()> {
     let kernel = step.home();
     let mut taken: Vec<Option<Vec<u32>>> = step
         .args
@@ -310,7 +326,7 @@ fn run(cores: &mut Cores, step: &Step, call: Call, items: &mut [Slot], ready: &m
             None => shared(operand, kind, items, ready),
         });
     }
-    let packed = step.args.iter().find_map(|&operand| packed(operand, items));
+    let packed = step.args.iter().find_map(|&operand| packed(operand, items, shelf));
     let outcome = catch_unwind(AssertUnwindSafe(|| fast::run(cores, step, call, packed, &mut args)));
     drop(args);
 
@@ -370,10 +386,10 @@ fn shared<'a>(operand: Operand, kind: ArgKind, items: &'a [Slot], ready: &'a Rea
 }
 
 /// The matrix in the CPU's order, where it is one and has it.
-fn packed(operand: Operand, items: &[Slot]) -> Option<&Packed> {
+fn packed<'a>(operand: Operand, items: &'a [Slot], shelf: &'a Shelf) -> Option<Packed<'a>> {
     match operand {
         Operand::Item(id) => match &items[id.index()] {
-            Slot::Matrix(_, packed) => packed.as_ref(),
+            Slot::Matrix(_, place) => place.as_ref().map(|place| shelf.get(place)),
             Slot::Vector(_) | Slot::State(_) => None,
         },
         Operand::Temp(_) => None,

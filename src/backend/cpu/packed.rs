@@ -5,6 +5,9 @@
 //! second, and so on; units are in the order in which products use them ([`Codes::UNITS`]). No byte changes; rows
 //! that the last group lacks are zero. The bytes of the file are read once and given back to the system.
 
+use std::fmt::Display;
+use std::ops::Range;
+
 use memmap2::MmapMut;
 
 use crate::error::{Error, Kind, Result};
@@ -20,33 +23,77 @@ use super::unit::{Blocks, decode};
 pub(super) const GROUP: usize = 16;
 /// Groups that a thread packs at once.
 const PIECE: usize = 4;
+/// Matrices begin where lines of caches do.
+const LINE: usize = 64;
+/// A large page of most systems' memory.
+const LARGE_PAGE: usize = 2 << 20;
 
-/// A matrix in groups.
+/// The packed matrices of a store, one behind the other: so even small ones lie in large pages, which memory gives a
+/// fifth faster.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    bytes: Option<MmapMut>,
+    /// Where the next matrix goes.
+    at: usize,
+}
+
+/// Where a matrix stands on its shelf.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(super) struct Place {
+    range: Range<usize>,
     group_bytes: usize,
     /// Of the format, where its codes are numbers of levels.
     levels: [i8; 16],
-    bytes: MmapMut,
 }
 
-impl Packed {
-    /// Packs a matrix, or `None` where its format has no codes.
+/// A matrix in groups.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed<'a> {
+    bytes: &'a [u8],
+    group_bytes: usize,
+    levels: &'a [i8; 16],
+}
+
+impl Shelf {
+    /// A shelf with room for these matrices.
     ///
     /// # Errors
     /// [`Kind::OutOfMemory`].
-    pub(super) fn new(pool: &mut Pool, matrix: &Matrix) -> Result<Option<Self>> {
-        with_codes!(matrix.format(), U => Self::of::<U>(pool, matrix).map(Some), else Ok(None))
-    }
-
-    fn of<U: Codes>(pool: &mut Pool, matrix: &Matrix) -> Result<Self> {
-        let group_bytes = group_bytes::<U>(matrix.cols());
-        let all = matrix.rows().div_ceil(GROUP) * group_bytes;
-        let mut bytes = MmapMut::map_anon(all)
-            .map_err(|error| Error::new(Kind::OutOfMemory, format!("no memory for {all} bytes: {error}")))?;
-        // Fewer, larger pages where the system has them; none is no failure.
+    pub(super) fn new<'m>(matrices: impl Iterator<Item = &'m Matrix>) -> Result<Self> {
+        let sizes = matrices.filter_map(|m| bytes_of(m.format(), m.rows(), m.cols()));
+        let all = sizes.fold(0u64, |all, bytes| all.saturating_add(bytes.saturating_add(LINE as u64 - 1)));
+        if all == 0 {
+            return Ok(Self::default());
+        }
+        let none =
+            |why: &dyn Display| Error::new(Kind::OutOfMemory, format!("no memory for {all} bytes: {why}"));
+        // Room to begin where a large page does. What is not touched takes no memory.
+        let spare = if cfg!(target_os = "linux") { LARGE_PAGE as u64 } else { 0 };
+        let len = usize::try_from(all.saturating_add(spare)).map_err(|error| none(&error))?;
+        let bytes = MmapMut::map_anon(len).map_err(|error| none(&error))?;
+        let mut at = 0;
+        if cfg!(target_os = "linux") {
+            at = bytes.as_ptr().addr().next_multiple_of(LARGE_PAGE) - bytes.as_ptr().addr();
+        }
+        // None is no failure.
         #[cfg(target_os = "linux")]
         let _ = bytes.advise(memmap2::Advice::HugePage);
+        Ok(Self { bytes: Some(bytes), at })
+    }
+
+    /// Packs a matrix, or `None` where its format has no codes.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Internal`] for one that the shelf was not made for.
+    pub(super) fn pack(&mut self, pool: &mut Pool, matrix: &Matrix) -> Result<Option<Place>> {
+        with_codes!(matrix.format(), U => self.pack_of::<U>(pool, matrix).map(Some), else Ok(None))
+    }
+
+    fn pack_of<U: Codes>(&mut self, pool: &mut Pool, matrix: &Matrix) -> Result<Place> {
+        let group_bytes = group_bytes::<U>(matrix.cols());
+        let range = self.at..self.at + matrix.rows().div_ceil(GROUP) * group_bytes;
+        let bytes = self.bytes.as_mut().and_then(|bytes| bytes.get_mut(range.clone()));
+        let bytes = bytes.ok_or_else(|| Error::internal("a matrix that no room was made for"))?;
         let pieces = bytes.chunks_mut(PIECE * group_bytes).enumerate();
         pool.each(pieces, |(piece, bytes)| {
             for (group, bytes) in bytes.chunks_exact_mut(group_bytes).enumerate() {
@@ -58,28 +105,44 @@ impl Packed {
             }
         })?;
         matrix.release();
-        Ok(Self { group_bytes, levels: spelled::table(matrix.format()), bytes })
+        self.at = range.end.next_multiple_of(LINE);
+        Ok(Place { range, group_bytes, levels: spelled::table(matrix.format()) })
     }
 
+    /// The matrix that was put there.
+    pub(super) fn get<'a>(&'a self, place: &'a Place) -> Packed<'a> {
+        let bytes = self.bytes.as_deref().unwrap_or_default();
+        Packed { bytes: &bytes[place.range.clone()], group_bytes: place.group_bytes, levels: &place.levels }
+    }
+}
+
+impl Place {
+    /// Bytes of all groups.
+    pub(super) fn bytes(&self) -> usize {
+        self.range.len()
+    }
+}
+
+impl<'a> Packed<'a> {
     /// The levels that codes are the numbers of.
-    pub(super) fn levels(&self) -> &[i8; 16] {
-        &self.levels
+    pub(super) fn levels(self) -> &'a [i8; 16] {
+        self.levels
     }
 
     /// Bytes of all groups.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         self.bytes.len()
     }
 
     /// Bytes of a row.
-    pub(super) fn row_bytes(&self) -> usize {
+    pub(super) fn row_bytes(self) -> usize {
         self.group_bytes / GROUP
     }
 
     /// Decodes row `row` of a matrix of this format; `bytes`, [`Self::row_bytes`], hold it meanwhile.
     #[inline(always)]
     pub(super) fn decode_row<S: Simd>(
-        &self,
+        self,
         s: S,
         format: Format,
         row: usize,
@@ -92,7 +155,7 @@ impl Packed {
             U => {
                 unpack::<U>(row % GROUP, group, bytes);
                 if U::RESPELLED {
-                    spelled::decode(s, &self.levels, U::BYTES, bytes, out);
+                    spelled::decode(s, self.levels, U::BYTES, bytes, out);
                 } else {
                     decode(s, format, bytes, out);
                 }
@@ -102,7 +165,7 @@ impl Packed {
     }
 
     /// The groups from `first` on, in order.
-    pub(super) fn groups(&self, first: usize) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn groups(self, first: usize) -> impl Iterator<Item = &'a [u8]> {
         self.bytes[first * self.group_bytes..].chunks_exact(self.group_bytes)
     }
 }
@@ -172,15 +235,20 @@ mod tests {
             let (count, cols) = (37, 2 * format.block_len());
             let bytes = format.encode(&seed.vector(count * cols, 1.0));
             let matrix = Matrix::new("w", format, count, cols, bytes.into()).unwrap();
-            let Some(packed) = Packed::new(&mut pool, &matrix).unwrap() else { continue };
+            // Behind another, so that it begins anywhere.
+            let mut shelf = Shelf::new([&matrix, &matrix].into_iter()).unwrap();
+            let Some(_) = shelf.pack(&mut pool, &matrix).unwrap() else { continue };
+            let place = shelf.pack(&mut pool, &matrix).unwrap().unwrap();
+            let packed = shelf.get(&place);
+            assert_eq!(Some(packed.bytes() as u64), bytes_of(format, count, cols));
             let group = packed.groups(1).next().unwrap();
             // The first unit of the second block of row 17 is behind that of row 16.
             let (block, size) = with_codes!(format, U => (U::BYTES, U::UNITS[0]), else panic!());
-            let place = &group[GROUP * block + size.size..][..size.size];
+            let unit = &group[GROUP * block + size.size..][..size.size];
             let respelled = with_codes!(format, U => U::respelled(format, &matrix.row(17)), else panic!());
             let file = matrix.row(17);
             let row = respelled.as_deref().unwrap_or(&file);
-            assert_eq!(place, &row[block + size.at..][..size.size], "{format}");
+            assert_eq!(unit, &row[block + size.at..][..size.size], "{format}");
             let mut bytes = vec![0; packed.row_bytes()];
             let (mut expected, mut got) = (vec![0.0; cols], vec![0.0; cols]);
             for index in 0..count {

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// Looks at the next call before a thread sleeps: some 20 µs.
 const LOOKS: usize = 1000;
 
+/// What a call computes; it is told which thread does: the caller's is 0.
+type Job = &'static (dyn Fn(usize) + Sync);
+
 /// The caller's thread and its helpers.
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -34,7 +37,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Desk {
-    job: Option<&'static (dyn Fn() + Sync)>,
+    job: Option<Job>,
     panic: Option<Error>,
     ending: bool,
     /// Helpers asleep, and whether the caller is: nobody is woken by a system call for nothing.
@@ -59,7 +62,7 @@ impl Pool {
         for index in 1..threads {
             let shared = pool.shared.clone();
             let thread = std::thread::Builder::new().name(format!("pocketlm-cpu-{index}"));
-            pool.helpers.push(thread.spawn(move || help(&shared))?);
+            pool.helpers.push(thread.spawn(move || help(&shared, index))?);
         }
         Ok(pool)
     }
@@ -94,7 +97,7 @@ impl Pool {
         let alone = work.size_hint().1.is_some_and(|items| items <= 1);
         let work = Mutex::new(work);
         let next = || lock(&work).next();
-        let job = || {
+        let job = |_| {
             let Some(first) = next() else { return };
             let mut scratch = scratch();
             task(&mut scratch, first);
@@ -103,20 +106,47 @@ impl Pool {
             }
         };
         if alone || self.helpers.is_empty() {
-            return catch_unwind(AssertUnwindSafe(job)).map_err(|panic| panicked(&*panic));
+            return own_part(&job);
         }
         self.run(&job)
     }
 
+    /// Like [`Self::each`], of work that is shared out: the items of share `i` go to thread `i` from the first on, and from
+    /// the last on to those that have none left of their own. So each stays on its way through memory, and none waits long.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Internal`] where a task panicked; the other items were still handed out.
+    pub(super) fn each_share<T: Send>(
+        &mut self,
+        shares: Vec<impl DoubleEndedIterator<Item = T> + Send>,
+        task: impl Fn(T) + Sync,
+    ) -> Result<()> {
+        let alone = shares.len() <= 1;
+        let shares: Vec<_> = shares.into_iter().map(Mutex::new).collect();
+        let first = |share: usize| lock(&shares[share]).next();
+        let last = |share: usize| lock(&shares[share]).next_back();
+        let job = |thread| {
+            while let Some(item) = (thread < shares.len()).then(|| first(thread)).flatten() {
+                task(item);
+            }
+            for share in 1..=shares.len() {
+                let share = (thread + share) % shares.len();
+                while let Some(item) = last(share) {
+                    task(item);
+                }
+            }
+        };
+        if alone || self.helpers.is_empty() { own_part(&job) } else { self.run(&job) }
+    }
+
     /// Runs `job` on this thread, and on each helper that comes in time.
-    fn run(&mut self, job: &(dyn Fn() + Sync)) -> Result<()> {
+    fn run(&mut self, job: &(dyn Fn(usize) + Sync)) -> Result<()> {
         // SAFETY: only the lifetime is changed. Helpers take the reference from the desk under its lock and
         // count themselves as inside; `close`, which runs however `job` ends, takes it off the desk and waits
         // until nobody is inside. So no helper has it when this function, and the borrow, end.
-        let job: &'static (dyn Fn() + Sync) =
-            unsafe { std::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(job) };
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
         self.shared.open(job);
-        let own = catch_unwind(AssertUnwindSafe(job)).map_err(|panic| panicked(&*panic));
+        let own = own_part(job);
         own.and(self.shared.close().map_or(Ok(()), Err))
     }
 }
@@ -139,7 +169,7 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Shared {
-    fn open(&self, job: &'static (dyn Fn() + Sync)) {
+    fn open(&self, job: Job) {
         let mut desk = lock(&self.desk);
         desk.job = Some(job);
         self.call.fetch_add(1, Ordering::Release);
@@ -161,8 +191,13 @@ impl Shared {
     }
 }
 
-/// The life of a helper.
-fn help(shared: &Shared) {
+/// What the caller's thread does of a job.
+fn own_part(job: &(dyn Fn(usize) + Sync)) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(|| job(0))).map_err(|panic| panicked(&*panic))
+}
+
+/// The life of helper `index`.
+fn help(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
         look_until(|| shared.call.load(Ordering::Acquire) != seen);
@@ -180,7 +215,7 @@ fn help(shared: &Shared) {
         shared.inside.fetch_add(1, Ordering::AcqRel);
         drop(desk);
 
-        let outcome = catch_unwind(AssertUnwindSafe(job));
+        let outcome = catch_unwind(AssertUnwindSafe(|| job(index)));
 
         let mut desk = lock(&shared.desk);
         if let Err(panic) = outcome {
@@ -232,6 +267,24 @@ mod tests {
                 .unwrap();
                 assert_eq!(calls.into_inner(), len.div_ceil(3));
                 assert!(numbers.iter().copied().eq(0..len), "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn each_item_of_a_share_is_handed_out_once() {
+        for threads in [1, 2, 3, 7] {
+            let mut pool = Pool::new(threads).unwrap();
+            for (shares, len) in [(0, 0), (1, 100), (threads, 1), (threads, 100), (threads + 2, 1000)] {
+                let mut numbers = vec![0usize; len];
+                let mut work: Vec<_> = numbers.iter_mut().enumerate().collect();
+                let share = len.div_ceil(shares.max(1)).max(1);
+                let mut shared = Vec::new();
+                while !work.is_empty() {
+                    shared.push(work.drain(..share.min(work.len())).collect::<Vec<_>>().into_iter());
+                }
+                pool.each_share(shared, |(index, number)| *number += index).unwrap();
+                assert!(numbers.iter().copied().eq(0..len), "{threads} threads, {shares} shares");
             }
         }
     }

@@ -22,8 +22,11 @@ const SMALL: usize = 1 << 14;
 const PIECES: usize = 8;
 /// Bytes of weights that stay in a thread's cache while all rows pass.
 const KEPT: usize = 256 << 10;
-/// Bytes of weights that are read in one go: memory gives more to those who stay on their way.
-const STRETCH: usize = 512 << 10;
+/// Products of so few rows wait for memory, which gives more to those who stay on their way: each thread has a part of the
+/// weights.
+const IN_ORDER: usize = 4;
+/// Bytes of weights that a thread takes of its part, and of another's when its own is done.
+const STRETCH: usize = 64 << 10;
 
 /// y = W·x, or y += W·x; x is `(rows, x_stride)`, y is `(rows, y_stride)` from column `y_offset` on. Where the matrix
 /// is packed, the activations are rounded.
@@ -35,7 +38,7 @@ pub(super) fn product(
     form: Form,
     x: &[f32],
     matrix: &Matrix,
-    packed: Option<&Packed>,
+    packed: Option<Packed<'_>>,
     y: &mut [f32],
 ) -> Result<()> {
     let (rows, k, n) = (call.rows as usize, p.k as usize, p.n as usize);
@@ -45,15 +48,22 @@ pub(super) fn product(
     if let Some(packed) = packed {
         round(cores, &x)?;
         let Cores { pool, isa, rounded, ahead, .. } = cores;
-        let step = GROUP * groups_at_once(n, GROUP * packed.row_bytes(), rows, pool.threads());
         let begun = ahead.begin(rows, packed.bytes());
-        pool.each(Columns::of(y, y_shape, y_offset, n, step), |(first, mut y)| {
+        let piece = |(first, mut y): (usize, Vec<&mut [f32]>)| {
             dispatch!(*isa, s => with_codes!(
                 matrix.format(),
                 U => in_codes::<_, U>(s, packed, begun.distance, first, &rounded[..rows], form.epilogue, &mut y),
                 else unreachable!("only what has codes is packed")
             ));
-        })?;
+        };
+        let step = GROUP * groups_at_once(n, GROUP * packed.row_bytes(), rows, pool.threads());
+        let columns = Columns::of(y, y_shape, y_offset, n, step);
+        if rows > IN_ORDER {
+            pool.each(columns, piece)?;
+        } else {
+            let threads = if packed.bytes() < SMALL { 1 } else { pool.threads() };
+            pool.each_share(columns.shared(threads), piece)?;
+        }
         ahead.end(&begun, packed.bytes());
         return Ok(());
     }
@@ -81,14 +91,10 @@ pub(super) fn product(
 /// Groups of `bytes` that a thread takes at once, of a matrix of `n` rows.
 fn groups_at_once(n: usize, bytes: usize, rows: usize, threads: usize) -> usize {
     let groups = n.div_ceil(GROUP);
-    if rows > 4 {
+    if rows > IN_ORDER {
         return groups.div_ceil(PIECES * threads).min((KEPT / bytes).max(1));
     }
-    let pieces = match groups * bytes {
-        0..SMALL => 1,
-        all => threads * (all / (STRETCH * threads)).clamp(1, PIECES),
-    };
-    groups.div_ceil(pieces)
+    groups.div_ceil(threads).min((STRETCH / bytes).max(1))
 }
 
 /// Adds the products of run `RUN` of a block, the `at + RUN`-th of each row, and asks for the weights `ahead` of its own.
@@ -150,7 +156,7 @@ fn round(cores: &mut Cores, x: &[&[f32]]) -> Result<()> {
 #[inline(never)]
 fn in_codes<S: Simd, U: Codes>(
     s: S,
-    packed: &Packed,
+    packed: Packed<'_>,
     ahead: usize,
     first: usize,
     x: &[Rounded],
@@ -166,7 +172,7 @@ fn in_codes<S: Simd, U: Codes>(
 #[inline(always)]
 fn in_tiles<S: Simd, U: Codes>(
     s: S,
-    packed: &Packed,
+    packed: Packed<'_>,
     ahead: usize,
     first: usize,
     x: &[Rounded],
@@ -190,7 +196,7 @@ fn in_tiles<S: Simd, U: Codes>(
 #[inline(always)]
 fn tiles_of<S: Simd, U: Codes, const R: usize>(
     s: S,
-    packed: &Packed,
+    packed: Packed<'_>,
     ahead: usize,
     first: usize,
     x: &[Rounded],

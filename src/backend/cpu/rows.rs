@@ -24,7 +24,7 @@ pub(super) fn embed(
     call: Call,
     rows: &[u32],
     matrix: &Matrix,
-    packed: Option<&Packed>,
+    packed: Option<Packed<'_>>,
     x: &mut [f32],
 ) -> Result<()> {
     let rows = rows.chunks_exact(ROW_WORDS).take(call.rows as usize);

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
 use pocketlm::Result as Outcome;
 use pocketlm::backend::cpu;
 
@@ -48,7 +49,7 @@ impl Bandwidth {
 
     pub(super) fn measure(&mut self) -> Outcome<()> {
         let rate = match &self.memory {
-            Memory::Cpu(threads) => read(*threads, (BYTES / threads).max(SHARE)),
+            Memory::Cpu(threads) => read(*threads, (BYTES / threads).max(SHARE))?,
             #[cfg(feature = "wgpu")]
             Memory::Gpu(device) => {
                 use pocketlm::backend::wgpu::{Gpu, Options};
@@ -66,30 +67,41 @@ impl Bandwidth {
 }
 
 /// The rate at which threads read `bytes` each, all at the same time: the best pass, in GB/s.
-fn read(threads: usize, bytes: usize) -> f64 {
+fn read(threads: usize, bytes: usize) -> Outcome<f64> {
     let start = Barrier::new(threads);
-    let pass = || {
-        let bytes = vec![1; bytes];
+    let mut shares = (0..threads).map(|_| pages(bytes)).collect::<Outcome<Vec<_>>>()?;
+    let pass = |bytes: &mut MmapMut| {
+        bytes.fill(1);
         let mut times = [Duration::MAX; PASSES];
         for (pass, time) in times.iter_mut().enumerate() {
             start.wait();
             let begun = Instant::now();
             // Which of both is faster depends on the processor.
-            cpu::read(black_box(&bytes), pass % 2 == 1);
+            cpu::read(black_box(bytes), pass % 2 == 1);
             *time = begun.elapsed();
         }
         times
     };
     let times: Vec<[Duration; PASSES]> = thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(pass)).collect();
-        let own = pass();
+        let (own, others) = shares.split_at_mut(1);
+        let pass = &pass;
+        let helpers: Vec<_> = others.iter_mut().map(|share| scope.spawn(move || pass(share))).collect();
+        let own = own.first_mut().map(pass);
         let helped = helpers.into_iter().filter_map(|helper| helper.join().ok());
-        std::iter::once(own).chain(helped).collect()
+        own.into_iter().chain(helped).collect()
     });
     // A pass takes as long as its slowest thread.
     let passes = (0..PASSES).filter_map(|pass| times.iter().map(|times| times[pass]).max());
     let best = passes.min().unwrap_or(Duration::MAX);
-    (times.len() * bytes) as f64 / best.as_secs_f64() / 1e9
+    Ok((times.len() * bytes) as f64 / best.as_secs_f64() / 1e9)
+}
+
+/// Memory as weights lie in it: in large pages where the system has them, which are read faster.
+fn pages(bytes: usize) -> Outcome<MmapMut> {
+    let pages = MmapMut::map_anon(bytes)?;
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::HugePage);
+    Ok(pages)
 }
 
 #[cfg(test)]
@@ -98,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_measured() {
-        assert!(read(2, 1 << 20) > 0.0);
+        assert!(read(2, 1 << 20).unwrap() > 0.0);
         let mut bandwidth = Bandwidth { memory: Memory::Cpu(1), rates: vec![3.0, 1.0] };
         assert_eq!(bandwidth.median(), Some(2.0));
         bandwidth.rates.clear();
