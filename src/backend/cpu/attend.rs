@@ -19,8 +19,8 @@ use super::simd::{Simd, dispatch};
 const ROWS: usize = 8;
 /// Calls of at most so many rows are cut into parts of [`PART`] positions.
 const FEW_ROWS: usize = 4;
-/// Positions of a part, a multiple of [`PAGE`].
-const PART: u32 = 256;
+/// Positions of a part, a multiple of [`PAGE`]: few, so that threads share a model of three KV heads evenly.
+const PART: u32 = 64;
 
 /// The cache of a layer and where sequences keep their pages.
 #[derive(Clone, Copy)]
