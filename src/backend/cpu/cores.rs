@@ -113,20 +113,24 @@ impl<'a> DoubleEndedIterator for Columns<'a> {
 mod tests {
     use super::*;
 
+    fn of(y: &mut [f32], columns: usize) -> Columns<'_> {
+        Columns::of(y, [2, 12], 1, columns, 4)
+    }
+
+    fn pieces<'a>(columns: impl Iterator<Item = (usize, Vec<&'a mut [f32]>)>) -> Vec<(usize, usize, f32)> {
+        columns.map(|(first, rows)| (first, rows[0].len(), rows[1][0])).collect()
+    }
+
     #[test]
     fn columns_are_cut_from_both_sides_and_shared_in_whole_pieces() {
-        let pieces = |columns: &mut dyn Iterator<Item = (usize, Vec<&mut [f32]>)>| {
-            columns.map(|(first, rows)| (first, rows[0].len(), rows[1][0])).collect::<Vec<_>>()
-        };
         let mut y: Vec<f32> = (0..24).map(|i| i as f32).collect();
-        let mut of = |columns| Columns::of(&mut y, [2, 12], 1, columns, 4);
-        assert_eq!(pieces(&mut of(10)), [(0, 4, 13.0), (4, 4, 17.0), (8, 2, 21.0)]);
-        assert_eq!(pieces(&mut of(10).rev()), [(8, 2, 21.0), (4, 4, 17.0), (0, 4, 13.0)]);
-        assert_eq!(pieces(&mut of(8).rev()), [(4, 4, 17.0), (0, 4, 13.0)]);
-        let shares = of(10).shared(2);
+        assert_eq!(pieces(of(&mut y, 10)), [(0, 4, 13.0), (4, 4, 17.0), (8, 2, 21.0)]);
+        assert_eq!(pieces(of(&mut y, 10).rev()), [(8, 2, 21.0), (4, 4, 17.0), (0, 4, 13.0)]);
+        assert_eq!(pieces(of(&mut y, 8).rev()), [(4, 4, 17.0), (0, 4, 13.0)]);
+        let shares = of(&mut y, 10).shared(2);
         assert_eq!(shares.iter().map(|share| (share.at, share.left)).collect::<Vec<_>>(), [(0, 8), (8, 2)]);
-        assert_eq!(pieces(&mut shares.into_iter().flatten()), [(0, 4, 13.0), (4, 4, 17.0), (8, 2, 21.0)]);
-        assert_eq!(of(3).shared(5).len(), 1);
-        assert!(of(0).next_back().is_none());
+        assert_eq!(pieces(shares.into_iter().flatten()), [(0, 4, 13.0), (4, 4, 17.0), (8, 2, 21.0)]);
+        assert_eq!(of(&mut y, 3).shared(5).len(), 1);
+        assert!(of(&mut y, 0).next_back().is_none());
     }
 }
