@@ -20,7 +20,7 @@ mod input;
 pub mod model;
 pub mod options;
 pub mod prompt;
-mod rounds;
+pub mod rounds;
 pub mod session;
 pub mod status;
 pub mod stream;
