@@ -1,14 +1,7 @@
 // The embedding of a text by llama.cpp, through its C interface: embeddings LIB MODEL.gguf mean|last|first ID,ID,…
 // prints its numbers, not normalized.
 // c++ -O2 -std=c++17 embeddings.cpp -ISOURCES/include -ISOURCES/ggml/include -LLIB -lllama -lggml -lggml-base
-#include <cstdio>
-#include <cstdlib>
-#include <sstream>
-#include <string>
-#include <vector>
-
-#include "ggml-backend.h"
-#include "llama.h"
+#include "peer.h"
 
 int main(int argc, char **argv) {
     if (argc != 5) {
@@ -16,18 +9,10 @@ int main(int argc, char **argv) {
         return 2;
     }
     const std::string pooling = argv[3];
-    std::vector<llama_token> ids;
-    std::stringstream list(argv[4]);
-    for (std::string id; std::getline(list, id, ',');) ids.push_back(std::atoi(id.c_str()));
+    const std::vector<llama_token> ids = ids_of(argv[4]);
 
-    llama_log_set([](ggml_log_level level, const char *text, void *) {
-        if (level >= GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
-    }, nullptr);
-    ggml_backend_load_all_from_path(argv[1]);
-    llama_model_params of_model = llama_model_default_params();
-    of_model.n_gpu_layers = 0;
-    of_model.use_extra_bufts = false; // its products by AMX end the program at short texts
-    llama_model *model = llama_model_load_from_file(argv[2], of_model);
+    // Its products by AMX end the program at short texts.
+    llama_model *model = model_of(argv[1], argv[2], false);
     if (!model) return 1;
     llama_context_params of_context = llama_context_default_params();
     of_context.n_ctx = 512;

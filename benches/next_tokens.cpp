@@ -2,32 +2,18 @@
 // prints [[token, logit], …] after the last id. With 0 threads: one, F32 keys and values, no flash attention.
 // c++ -O2 -std=c++17 next_tokens.cpp -ISOURCES/include -ISOURCES/ggml/include -LLIB -lllama -lggml -lggml-base
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <numeric>
-#include <sstream>
-#include <string>
-#include <vector>
 
-#include "ggml-backend.h"
-#include "llama.h"
+#include "peer.h"
 
 int main(int argc, char **argv) {
     if (argc != 6) {
         fprintf(stderr, "usage: %s LIB MODEL.gguf THREADS K ID,ID,...\n", argv[0]);
         return 2;
     }
-    std::vector<llama_token> ids;
-    std::stringstream list(argv[5]);
-    for (std::string id; std::getline(list, id, ',');) ids.push_back(std::atoi(id.c_str()));
+    std::vector<llama_token> ids = ids_of(argv[5]);
 
-    llama_log_set([](ggml_log_level level, const char *text, void *) {
-        if (level >= GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
-    }, nullptr);
-    ggml_backend_load_all_from_path(argv[1]);
-    llama_model_params of_model = llama_model_default_params();
-    of_model.n_gpu_layers = 0;
-    llama_model *model = llama_model_load_from_file(argv[2], of_model);
+    llama_model *model = model_of(argv[1], argv[2], true);
     if (!model) return 1;
     llama_context_params of_context = llama_context_default_params();
     of_context.n_ctx = 512;
